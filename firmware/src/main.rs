@@ -1,0 +1,3 @@
+//! The appliance's image.
+#![forbid(unsafe_code)]
+fn main() {}
