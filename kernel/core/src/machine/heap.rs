@@ -16,7 +16,11 @@ struct FrameSource;
 unsafe impl Source for FrameSource {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         // Room for the allocator's own marks and for alignment.
-        let bytes = layout.size().checked_add(layout.align()).and_then(|bytes| bytes.checked_add(PAGE_SIZE)).ok_or(())?;
+        let bytes = layout
+            .size()
+            .checked_add(layout.align())
+            .and_then(|bytes| bytes.checked_add(PAGE_SIZE))
+            .ok_or(())?;
         let wanted = bytes.div_ceil(PAGE_SIZE);
         let frames = Frames::allocate(wanted.max(GROWTH_FRAMES), 1).or_else(|_| Frames::allocate(wanted, 1));
         let frames = frames.map_err(|_| ())?;

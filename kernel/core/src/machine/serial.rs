@@ -64,7 +64,11 @@ impl Uart {
 
     /// How many bytes may be given to [`transmit`](Self::transmit) now.
     pub fn transmit_room(&mut self) -> usize {
-        if !self.present || read(5) & LINE_STATUS_TRANSMIT_EMPTY != 0 { FIFO_BYTES } else { 0 }
+        if !self.present || read(5) & LINE_STATUS_TRANSMIT_EMPTY != 0 {
+            FIFO_BYTES
+        } else {
+            0
+        }
     }
 
     /// Sends one byte; only after [`transmit_room`](Self::transmit_room) said that there is room.
