@@ -14,6 +14,7 @@ extern crate std;
 pub mod acpi_code;
 pub mod log_ring;
 pub mod memory;
+pub mod pci_configuration;
 pub mod ring;
 pub mod sched;
 pub mod symbols;

@@ -59,6 +59,8 @@ pub struct Cpu {
     /// Whether an exception is being handled, so that one inside of it is recognised.
     pub(super) in_exception: AtomicBool,
     online: AtomicBool,
+    /// How many interrupts it has taken.
+    pub(super) interrupts: AtomicU64,
     /// Handlers of this CPU's device vectors.
     pub(super) handlers: [InterruptLock<Option<Handler>>; DEVICE_VECTORS],
 }
@@ -145,6 +147,7 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),
         online: AtomicBool::new(false),
+        interrupts: AtomicU64::new(0),
         handlers: [const { InterruptLock::new(None) }; DEVICE_VECTORS],
     }));
     cpu.this = cpu;

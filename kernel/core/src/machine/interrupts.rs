@@ -147,6 +147,21 @@ pub fn set_return_hook(hook: ReturnHook) {
     RETURN_HOOK.store(hook as usize, Ordering::Release);
 }
 
+/// Takes the exception handler away again, for the self-test.
+pub(super) fn clear_exception_handler() {
+    EXCEPTION_HANDLER.store(0, Ordering::Release);
+}
+
+/// Takes the return hook away again, for the self-test.
+pub(super) fn clear_return_hook() {
+    RETURN_HOOK.store(0, Ordering::Release);
+}
+
+/// How many interrupts a CPU has taken since it started.
+pub fn count(cpu: u32) -> u64 {
+    cpu::get(cpu).map_or(0, |cpu| cpu.interrupts.load(Ordering::Relaxed))
+}
+
 /// Runs the return hook for a thread.
 pub(super) fn run_return_hook(thread: &ThreadHeader, context: &mut InterruptContext) {
     let hook = RETURN_HOOK.load(Ordering::Acquire);
@@ -307,6 +322,7 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
 }
 
 fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
+    cpu.interrupts.fetch_add(1, Ordering::Relaxed);
     let mut answered = None;
     match vector {
         TIMER_VECTOR => scheduler::timer_fired(cpu),

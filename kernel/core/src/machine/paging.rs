@@ -334,18 +334,6 @@ pub(super) unsafe fn map(
         .map(|_| ())
 }
 
-/// Changes the rights of a mapped page. The caller invalidates TLBs.
-///
-/// # Safety
-/// The address is in an area that the caller owns, and nobody relies on rights that are taken away.
-pub(super) unsafe fn protect(address: usize, access: Access) {
-    let mut tables = TABLES.lock();
-    if let Some((entry, _)) = tables.lookup(address) {
-        // The table exists, so no frame is asked for.
-        tables.set_page(address, (entry & ADDRESS) | access.bits(), &mut || None);
-    }
-}
-
 /// Removes a page; its frame, if it was mapped. Tables that become empty are passed to `freed`; like the page's
 /// own frame they may be used again only after every CPU's TLB is invalidated.
 ///
