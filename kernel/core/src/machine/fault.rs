@@ -15,8 +15,8 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use x86_64::instructions::interrupts;
 
-/// Room for the symbol table: (bytes).
-const SYMBOL_BYTES: usize = 768 * 1024;
+/// Room for the symbol table, in bytes.
+const SYMBOL_BYTES: usize = 256 * 1024;
 /// Most frames of a backtrace.
 const BACKTRACE_DEPTH: usize = 48;
 
@@ -52,11 +52,14 @@ pub fn panic(information: &PanicInfo<'_>) -> ! {
     if let Some(location) = information.location() {
         let _ = writeln!(Writer, "at {location}");
     }
-    let frame: usize;
-    // SAFETY: Copies a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    let (frame, stack): (usize, usize);
+    // SAFETY: Copies registers.
+    unsafe {
+        core::arch::asm!("mov {}, rbp", "mov {}, rsp", out(reg) frame, out(reg) stack,
+            options(nomem, nostack, preserves_flags));
+    }
     report_where();
-    backtrace(None, frame);
+    backtrace(None, frame, stack);
     end()
 }
 
@@ -108,7 +111,7 @@ pub(super) fn report_exception(exception: Exception, context: &InterruptContext)
         "r13 {:016x}  r14 {:016x}  r15 {:016x}",
         c.r13, c.r14, c.r15
     );
-    backtrace(Some(c.rip), c.rbp as usize);
+    backtrace(Some(c.rip), c.rbp as usize, c.rsp as usize);
     end()
 }
 
@@ -207,7 +210,26 @@ pub fn walk_frames(frame: usize, mut f: impl FnMut(u64)) {
     }
 }
 
-fn backtrace(first: Option<u64>, frame: usize) {
+/// Words of a stack that are searched for return addresses when there are no frame pointers.
+const SEARCH_WORDS: usize = 512;
+
+/// Calls `f` with every word from `stack` upwards that could be a return address into the kernel's code.
+fn search_stack(stack: usize, mut f: impl FnMut(u64)) {
+    let (start, end) = paging::text_range();
+    let stack = stack.next_multiple_of(8);
+    for address in (stack..).step_by(8).take(SEARCH_WORDS) {
+        if !paging::is_mapped(address) {
+            return;
+        }
+        // SAFETY: Aligned and mapped; any value will do.
+        let word = unsafe { *(address as *const u64) };
+        if word > start && word < end {
+            f(word);
+        }
+    }
+}
+
+fn backtrace(first: Option<u64>, frame: usize, stack: usize) {
     let _ = writeln!(Writer, "backtrace:");
     let symbols = kernel_symbols();
     let print = |address: u64| {
@@ -220,8 +242,25 @@ fn backtrace(first: Option<u64>, frame: usize) {
     if let Some(address) = first {
         print(address);
     }
+    let mut frames = 0;
     // A return address points behind its call, which may be the next function's start.
-    walk_frames(frame, |address| print(address - 1));
+    walk_frames(frame, |address| {
+        frames += 1;
+        print(address - 1);
+    });
+    if frames < 2 {
+        let _ = writeln!(
+            Writer,
+            "  no frame pointers; what looks like return addresses on the stack:"
+        );
+        let mut left = BACKTRACE_DEPTH;
+        search_stack(stack, |address| {
+            if left > 0 {
+                left -= 1;
+                print(address - 1);
+            }
+        });
+    }
     if symbols.is_none() {
         let _ = writeln!(Writer, "  (no symbols in this image)");
     }

@@ -154,7 +154,7 @@ impl Tables {
         let start = entry & ADDRESS & !(LARGE_PAGE - 1);
         let flags = entry & !ADDRESS & !LARGE;
         for page in 0..ENTRIES {
-            write(next, page, start + (page * PAGE_SIZE) as u64 | flags);
+            write(next, page, (start + (page * PAGE_SIZE) as u64) | flags);
         }
         write(at, slot, next | PRESENT | WRITABLE);
         Some(next)

@@ -168,12 +168,15 @@ impl fmt::Display for SpawnError {
     }
 }
 
+/// What is done with a new thread before it can run.
+type Prepare = dyn Fn(&ThreadHeader, &Stack);
+
 /// How a thread is to be.
 pub struct Builder<'a> {
     name: &'a str,
     cpu: Option<u32>,
     stack_bytes: usize,
-    prepare: Option<&'a dyn Fn(&ThreadHeader, &Stack)>,
+    prepare: Option<&'a Prepare>,
 }
 
 impl<'a> Builder<'a> {
@@ -200,7 +203,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Calls `prepare` with the new thread's header and stack before it can run.
-    pub fn prepare(mut self, prepare: &'a dyn Fn(&ThreadHeader, &Stack)) -> Self {
+    pub fn prepare(mut self, prepare: &'a Prepare) -> Self {
         self.prepare = Some(prepare);
         self
     }
