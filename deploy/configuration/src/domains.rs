@@ -1,19 +1,20 @@
 //! config/domains.toml: the manifest of domains, and the only place where they are named.
 //!
 //! ```toml
+//! [defaults]
+//! memory = "8 MiB"                     # image, heap and stacks
+//! shared = "16 MiB"                    # shared-heap objects that it owns
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//!
 //! [[domain]]
 //! name = "nic-shadow"
-//! crate = "nic-shadow"                 # the package; the domain's name when left out
-//! memory = "4 MiB"                     # image, heap and stacks
-//! shared_memory = "8 MiB"              # shared-heap objects that it owns
+//! crate = "nic-shadow"                 # the package
 //! exports = ["NetDevice"]
-//! imports = [{ name = "driver", provider = "ixgbe", interface = "NetDevice" }]
+//! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
-//! restart = { immediate = 5, budget = 0 }
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use abi::manifest::{DeviceClaim, DomainManifest, Import, RestartPolicy, SystemManifest};
@@ -34,7 +35,17 @@ pub struct Domains {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    defaults: Defaults,
     domain: Vec<Entry>,
+}
+
+/// What a domain has that doesn't say otherwise.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    memory: Spanned<String>,
+    shared: Spanned<String>,
+    restart: Restart,
 }
 
 #[derive(Deserialize)]
@@ -42,48 +53,26 @@ struct File {
 struct Entry {
     name: Spanned<String>,
     #[serde(rename = "crate")]
-    package: Option<String>,
-    memory: Spanned<String>,
-    shared_memory: Spanned<String>,
+    package: String,
+    memory: Option<Spanned<String>>,
+    shared: Option<Spanned<String>>,
     #[serde(default)]
-    imports: Vec<ImportEntry>,
+    imports: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     exports: Vec<String>,
     #[serde(default)]
     devices: Vec<Spanned<String>>,
-    #[serde(default)]
-    restart: RestartEntry,
+    restart: Option<Restart>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ImportEntry {
-    name: Spanned<String>,
-    provider: Spanned<String>,
-    interface: Spanned<String>,
-}
-
-/// A restart policy with defaults for what is left out.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RestartEntry {
+struct Restart {
     immediate: u32,
     backoff_floor_ms: u32,
     backoff_ceiling_ms: u32,
     budget: u32,
-    window_ms: u32,
-}
-
-impl Default for RestartEntry {
-    fn default() -> Self {
-        Self {
-            immediate: 5,
-            backoff_floor_ms: 10,
-            backoff_ceiling_ms: 5_000,
-            budget: 100,
-            window_ms: 60_000,
-        }
-    }
+    window_s: u32,
 }
 
 /// The provider that stands for the kernel itself.
@@ -116,15 +105,12 @@ impl Domains {
         let domains = file
             .domain
             .iter()
-            .map(|entry| entry.compile(source, &exports))
+            .map(|entry| entry.compile(source, &file.defaults, &exports))
             .collect::<Result<Vec<_>, _>>()?;
         let packages = file
             .domain
             .iter()
-            .map(|entry| {
-                let name = entry.name.get_ref().clone();
-                (name.clone(), entry.package.clone().unwrap_or(name))
-            })
+            .map(|entry| (entry.name.get_ref().clone(), entry.package.clone()))
             .collect();
         Ok(Self {
             system: SystemManifest { domains },
@@ -137,16 +123,9 @@ impl Entry {
     fn compile(
         &self,
         source: &Source,
+        defaults: &Defaults,
         exports: &BTreeMap<&str, &[String]>,
     ) -> Result<DomainManifest, ConfigError> {
-        let mut names = BTreeSet::new();
-        for import in &self.imports {
-            if !names.insert(import.name.get_ref()) {
-                let message = format!("there is another import called `{}`", import.name.get_ref());
-                return Err(source.error(import.name.span(), message));
-            }
-            import.check(source, exports)?;
-        }
         let devices = self
             .devices
             .iter()
@@ -157,55 +136,58 @@ impl Entry {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let imports = self
+            .imports
+            .iter()
+            .map(|(name, target)| import(source, exports, name, target))
+            .collect::<Result<Vec<_>, _>>()?;
+        let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),
-            memory_quota_bytes: size(source, &self.memory)?,
-            shared_quota_bytes: size(source, &self.shared_memory)?,
-            imports: self
-                .imports
-                .iter()
-                .map(|import| Import {
-                    name: import.name.get_ref().clone(),
-                    provider: import.provider.get_ref().clone(),
-                    interface: import.interface.get_ref().clone(),
-                })
-                .collect(),
+            memory_quota_bytes: size(source, self.memory.as_ref().unwrap_or(&defaults.memory))?,
+            shared_quota_bytes: size(source, self.shared.as_ref().unwrap_or(&defaults.shared))?,
+            imports,
             exports: self.exports.clone(),
             devices,
             restart: RestartPolicy {
-                immediate: self.restart.immediate,
-                backoff_floor_ms: self.restart.backoff_floor_ms,
-                backoff_ceiling_ms: self.restart.backoff_ceiling_ms,
-                budget: self.restart.budget,
-                window_ms: self.restart.window_ms,
+                immediate: restart.immediate,
+                backoff_floor_ms: restart.backoff_floor_ms,
+                backoff_ceiling_ms: restart.backoff_ceiling_ms,
+                budget: restart.budget,
+                window_ms: restart.window_s.saturating_mul(1000),
             },
         })
     }
 }
 
-impl ImportEntry {
-    /// The provider must exist and export what is asked for; what the kernel offers is known only to the kernel.
-    fn check(&self, source: &Source, exports: &BTreeMap<&str, &[String]>) -> Result<(), ConfigError> {
-        let provider = self.provider.get_ref();
-        if provider == KERNEL {
-            return Ok(());
-        }
-        let error = |place: Range<usize>, message: String| Err(source.error(place, message));
-        match exports.get(provider.as_str()) {
-            None => error(
-                self.provider.span(),
-                format!("there is no domain called `{provider}`"),
-            ),
-            Some(offered) if !offered.contains(self.interface.get_ref()) => error(
-                self.interface.span(),
-                format!(
-                    "domain `{provider}` doesn't export `{}`",
-                    self.interface.get_ref()
-                ),
-            ),
-            Some(_) => Ok(()),
+/// An import such as `driver = "ixgbe.NetDevice"`. The provider must exist and export what is asked for; what the kernel
+/// offers is known only to the kernel.
+fn import(
+    source: &Source,
+    exports: &BTreeMap<&str, &[String]>,
+    name: &str,
+    target: &Spanned<String>,
+) -> Result<Import, ConfigError> {
+    let error = |message: String| source.error(target.span(), message);
+    let (provider, interface) = target.get_ref().split_once('.').ok_or_else(|| {
+        error(format!(
+            "`{}` is no import such as \"ixgbe.NetDevice\"",
+            target.get_ref()
+        ))
+    })?;
+    if provider != KERNEL {
+        let offered = exports
+            .get(provider)
+            .ok_or_else(|| error(format!("there is no domain called `{provider}`")))?;
+        if !offered.iter().any(|known| known == interface) {
+            return Err(error(format!("domain `{provider}` doesn't export `{interface}`")));
         }
     }
+    Ok(Import {
+        name: name.to_owned(),
+        provider: provider.to_owned(),
+        interface: interface.to_owned(),
+    })
 }
 
 fn is_name(name: &str) -> bool {
@@ -254,10 +236,14 @@ mod tests {
     use super::*;
 
     const TWO: &str = r#"
+[defaults]
+memory = "8 MiB"
+shared = "16 MiB"
+restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+
 [[domain]]
 name = "ixgbe"
-memory = "4 MiB"
-shared_memory = "16 MiB"
+crate = "ixgbe"
 exports = ["NetDevice"]
 devices = ["8086:10fb"]
 
@@ -265,9 +251,7 @@ devices = ["8086:10fb"]
 name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
-shared_memory = "1 GiB"
-imports = [{ name = "driver", provider = "ixgbe", interface = "NetDevice" }]
-restart = { budget = 0 }
+imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
 "#;
 
     fn check(text: &str) -> Result<Domains, String> {
@@ -291,12 +275,19 @@ restart = { budget = 0 }
                 device: 0x10fb
             }]
         );
-        assert_eq!(ixgbe.memory_quota_bytes, 4 << 20);
+        assert_eq!(ixgbe.memory_quota_bytes, 8 << 20);
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
-        assert_eq!(shadow.restart.budget, 0);
-        assert_eq!(shadow.restart.immediate, RestartEntry::default().immediate);
+        assert_eq!(shadow.shared_quota_bytes, 16 << 20);
+        assert_eq!(shadow.restart.window_ms, 60_000);
+        assert_eq!(shadow.imports[0].provider, "ixgbe");
+        assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");
-        assert_eq!(domains.packages["ixgbe"], "ixgbe");
+    }
+
+    #[test]
+    fn the_shipped_manifest_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/domains.toml");
+        assert_eq!(Domains::read(&path).unwrap().system.domains[0].name, "init");
     }
 
     #[test]
@@ -306,24 +297,29 @@ restart = { budget = 0 }
             assert!(error.contains(expected), "{error}");
         };
         refused(
-            "provider = \"ixgbe\"",
-            "provider = \"e1000\"",
-            "domains.toml:14: there is no domain called `e1000`",
+            "ixgbe.NetDevice",
+            "e1000.NetDevice",
+            "domains.toml:17: there is no domain called `e1000`",
         );
         refused(
-            "interface = \"NetDevice\"",
-            "interface = \"Block\"",
-            "doesn't export `Block`",
+            "ixgbe.NetDevice",
+            "ixgbe.Block",
+            "domains.toml:17: domain `ixgbe` doesn't export `Block`",
+        );
+        refused(
+            "ixgbe.NetDevice",
+            "ixgbe",
+            "domains.toml:17: `ixgbe` is no import",
         );
         refused(
             "\"shadow\"",
             "\"ixgbe\"",
-            "domains.toml:10: there is another domain called `ixgbe`",
+            "domains.toml:14: there is another domain called `ixgbe`",
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
-        refused("8086:10fb", "8086-10fb", "domains.toml:7: ");
-        refused("512 KiB", "512", "domains.toml:12: ");
-        refused("exports", "export", "domains.toml:6: ");
+        refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
+        refused("512 KiB", "512", "domains.toml:16: ");
+        refused("exports", "export", "domains.toml:10: ");
     }
 
     #[test]

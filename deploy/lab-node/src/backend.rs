@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -21,6 +23,10 @@ use crate::http::{Request, RequestError, RequestReader};
 const BACKLOG: u32 = 8192;
 /// Largest answer to `/bytes/N`.
 const LARGEST_BODY: u64 = 1 << 40;
+/// Datagrams that are taken before the event loop runs again.
+const DATAGRAM_BATCH: usize = 256;
+/// Bytes of datagrams that wait to be counted, at most.
+const DATAGRAM_BUFFER: usize = 16 << 20;
 /// Datagrams that begin with this are counted and not answered.
 const QUIET: &[u8] = b"quiet";
 
@@ -52,9 +58,8 @@ pub async fn serve(name: String, addresses: Vec<SocketAddr>) -> Result<()> {
             for address in addresses {
                 // A socket for each address, so that a UDP answer leaves from the address that was asked.
                 let listener = listen(address).with_context(|| format!("TCP {address} can't be served"))?;
-                let datagrams = UdpSocket::bind(address)
-                    .await
-                    .with_context(|| format!("UDP {address} can't be served"))?;
+                let datagrams =
+                    bind_datagrams(address).with_context(|| format!("UDP {address} can't be served"))?;
                 servers.spawn_local(accept(Rc::clone(&backend), listener));
                 servers.spawn_local(answer_datagrams(Rc::clone(&backend), datagrams));
             }
@@ -73,6 +78,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    // A burst must not be lost while this process waits for a CPU. Root may go beyond the system's limit; for others the
+    // limit is what they get.
+    if setsockopt(&socket, RcvBufForce, &DATAGRAM_BUFFER).is_err() {
+        let _ = setsockopt(&socket, RcvBuf, &DATAGRAM_BUFFER);
+    }
+    UdpSocket::from_std(socket)
 }
 
 async fn accept(backend: Rc<Backend>, listener: TcpListener) {
@@ -178,12 +194,18 @@ async fn answer_datagrams(backend: Rc<Backend>, socket: UdpSocket) {
     let mut buffer = vec![0; 65_536];
     loop {
         // An ICMP error from an earlier answer arrives here as an error of the socket; it concerns nobody.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+        if socket.readable().await.is_err() {
             continue;
-        };
-        count(&backend.counters.datagrams);
-        if !buffer.get(..length).unwrap_or_default().starts_with(QUIET) {
-            let _ = socket.send_to(backend.name.as_bytes(), from).await;
+        }
+        // Many at a time, but not without end: connections want their turn.
+        for _ in 0..DATAGRAM_BATCH {
+            let Ok((length, from)) = socket.try_recv_from(&mut buffer) else {
+                break;
+            };
+            count(&backend.counters.datagrams);
+            if !buffer.get(..length).unwrap_or_default().starts_with(QUIET) {
+                let _ = socket.send_to(backend.name.as_bytes(), from).await;
+            }
         }
     }
 }
