@@ -109,12 +109,13 @@ pub fn build(options: &Options) -> Result<Built> {
     for (name, path) in &elves {
         let manifest = ImageManifest {
             name: name.clone(),
+            signer: key.public(),
             interface_hash: identity.hash,
             compiler: identity.compiler.clone(),
             flags: identity.flags.clone(),
             crates: crates.get(name).cloned().unwrap_or_default(),
         };
-        let image = sign::sign_image(&read(path)?, &manifest, &key);
+        let image = sign::sign_image(&read(path)?, manifest, &key);
         sizes.insert(name.clone(), image.len());
         archive.add(&format!("domains/{name}"), image)?;
     }

@@ -29,19 +29,23 @@ pub struct SignedImage<'bytes> {
     pub manifest: ImageManifest,
 }
 
-/// Appends manifest and trailer to an ELF.
+/// Appends manifest and trailer to an ELF; the manifest's `signer` becomes this key's public half.
 ///
 /// # Panics
 /// Never in practice: a manifest is strings and bytes, which always have an encoding, and far below 4 GiB.
-pub fn sign_image(elf: &[u8], manifest: &ImageManifest, key: &Key) -> Vec<u8> {
-    let manifest = postcard::to_allocvec(manifest).expect("a manifest has an encoding");
+pub fn sign_image(elf: &[u8], manifest: ImageManifest, key: &Key) -> Vec<u8> {
+    let manifest = ImageManifest {
+        signer: key.public(),
+        ..manifest
+    };
+    let manifest = postcard::to_allocvec(&manifest).expect("a manifest has an encoding");
     let length = u32::try_from(manifest.len()).expect("a manifest is small");
     let mut image = Vec::with_capacity(elf.len() + manifest.len() + TRAILER_BYTES);
     image.extend_from_slice(elf);
     image.extend_from_slice(&manifest);
+    let signature = key.sign(&image);
     image.extend_from_slice(&MAGIC);
     image.extend_from_slice(&length.to_le_bytes());
-    let signature = key.sign(&image);
     image.extend_from_slice(&signature);
     image
 }
@@ -49,17 +53,17 @@ pub fn sign_image(elf: &[u8], manifest: &ImageManifest, key: &Key) -> Vec<u8> {
 /// Checks an image's signature and takes it apart.
 ///
 /// # Errors
-/// Says which part is wrong; the content is looked at only after its signature was found good.
+/// Says which part is wrong; the manifest is looked at only after the signature was found good.
 pub fn read_image<'bytes>(image: &'bytes [u8], key: &Key) -> Result<SignedImage<'bytes>, ImageError> {
-    let (signed, signature) = image
+    let (rest, signature) = image
         .split_last_chunk::<SIGNATURE_BYTES>()
         .ok_or(ImageError::Unsigned)?;
-    let (rest, length) = signed.split_last_chunk::<4>().ok_or(ImageError::Unsigned)?;
-    let content = rest.strip_suffix(&MAGIC).ok_or(ImageError::Unsigned)?;
+    let (rest, length) = rest.split_last_chunk::<4>().ok_or(ImageError::Unsigned)?;
+    let signed = rest.strip_suffix(&MAGIC).ok_or(ImageError::Unsigned)?;
     verify(key.public_key(), signed, signature)?;
     let length = u32::from_le_bytes(*length) as usize;
-    let start = content.len().checked_sub(length).ok_or(ImageError::BadManifest)?;
-    let (elf, manifest) = content.split_at(start);
+    let start = signed.len().checked_sub(length).ok_or(ImageError::BadManifest)?;
+    let (elf, manifest) = signed.split_at(start);
     let manifest = postcard::from_bytes(manifest).map_err(|_| ImageError::BadManifest)?;
     Ok(SignedImage { elf, manifest })
 }
@@ -99,6 +103,7 @@ mod tests {
     fn manifest() -> ImageManifest {
         ImageManifest {
             name: "ixgbe".to_owned(),
+            signer: Key::development().public(),
             interface_hash: [7; 32],
             compiler: "rustc 1.95.0".to_owned(),
             flags: "-C relocation-model=pic".to_owned(),
@@ -109,7 +114,7 @@ mod tests {
     #[test]
     fn what_was_signed_is_read_back() {
         let key = Key::development();
-        let image = sign_image(b"\x7fELF", &manifest(), &key);
+        let image = sign_image(b"\x7fELF", manifest(), &key);
         let read = read_image(&image, &key).unwrap();
         assert_eq!(read.elf, b"\x7fELF");
         assert_eq!(read.manifest, manifest());
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn no_single_flipped_byte_passes() {
         let key = Key::development();
-        let image = sign_image(b"\x7fELF and some code", &manifest(), &key);
+        let image = sign_image(b"\x7fELF and some code", manifest(), &key);
         for index in 0..image.len() {
             let mut changed = image.clone();
             changed[index] ^= 0x10;
@@ -144,7 +149,7 @@ mod tests {
         .unwrap();
         let other = Key::from_file(&directory).unwrap();
         std::fs::remove_file(&directory).unwrap();
-        let image = sign_image(b"\x7fELF", &manifest(), &other);
+        let image = sign_image(b"\x7fELF", manifest(), &other);
         assert_eq!(
             read_image(&image, &Key::development()),
             Err(ImageError::BadSignature)
