@@ -52,12 +52,14 @@ pub fn workspace(root: &Path, domains: &Domains) -> Result<GeneratedWorkspace> {
 fn write_member(root: &Path, directory: &Path, name: &str, package: &str, home: &Path) -> Result<()> {
     let manifest = format!(
         "# Generated from config/domains.toml.\n[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
-         publish = false\n\n[dependencies]\ndomain-rt = {{ path = {runtime:?} }}\n{package} = {{ path = {home:?} }}\n",
+         publish = false\n\n[dependencies]\ndomain-rt = {{ path = {runtime:?}, features = [\"image\"] }}\n\
+         freestanding = {{ path = {freestanding:?} }}\n{package} = {{ path = {home:?} }}\n",
         runtime = root.join("kernel/domain-rt"),
+        freestanding = root.join("kernel/freestanding"),
     );
     let library = package.replace('-', "_");
     let program = format!(
-        "//! Generated from config/domains.toml: the image of one domain.\n#![no_std]\n#![no_main]\n\n\
+        "//! Generated from config/domains.toml: the image of one domain.\n#![no_std]\n#![no_main]\n\nextern crate freestanding as _;\n\n\
          domain_rt::entry!({library}::start);\n"
     );
     write(&directory.join("Cargo.toml"), &manifest)?;

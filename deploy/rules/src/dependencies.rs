@@ -90,9 +90,14 @@ pub fn linked(project: &Project) -> Result<BTreeSet<String>> {
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    command
-        .current_dir(&project.root)
-        .args(["tree", "--edges", "normal,no-proc-macro", "--prefix", "none"]);
+    command.current_dir(&project.root).args([
+        "tree",
+        "--all-features",
+        "--edges",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+    ]);
     for subject in &subjects {
         command.args(["--package", subject]);
     }
