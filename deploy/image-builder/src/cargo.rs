@@ -11,7 +11,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use configuration::domains::Domains;
 use sign::Key;
 
-use crate::flags::{PROFILE, TARGET, domain_flags, kernel_flags};
+use crate::flags::{PROFILE, TARGET, domain_flags, kernel_flags, write_empty_libraries};
 use crate::generate::{self, GeneratedWorkspace};
 use crate::interface_hash::InterfaceIdentity;
 
@@ -63,7 +63,15 @@ pub(crate) fn build_domains(
     workspace: &GeneratedWorkspace,
     domains: &Domains,
 ) -> Result<BTreeMap<String, PathBuf>> {
-    build(root, &workspace.directory, &domain_flags(root), |_| {})?;
+    let empty_libraries = target_directory(root).join("no-libraries");
+    write_empty_libraries(&empty_libraries)
+        .with_context(|| format!("{} can't be written", empty_libraries.display()))?;
+    build(
+        root,
+        &workspace.directory,
+        &domain_flags(root, &empty_libraries),
+        |_| {},
+    )?;
     let output = target_directory(root).join(TARGET).join(PROFILE);
     Ok(domains
         .packages

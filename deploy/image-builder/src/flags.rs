@@ -5,6 +5,7 @@
 //! libraries get in.
 
 use std::path::Path;
+use std::{fs, io};
 
 /// The target whose core and alloc are linked.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -15,7 +16,9 @@ pub const PROFILE: &str = "firmware";
 pub const CODE_GENERATION: [&str; 4] = ["-C", "relocation-model=pic", "-C", "force-frame-pointers=yes"];
 
 /// All flags for domain images: code generation, and a link as static PIE by the linker script.
-pub fn domain_flags(root: &Path) -> Vec<String> {
+///
+/// `empty_libraries` is a directory from [`write_empty_libraries`].
+pub fn domain_flags(root: &Path, empty_libraries: &Path) -> Vec<String> {
     let script = root.join("firmware/domain.ld");
     let link = [
         "-C".to_owned(),
@@ -34,12 +37,27 @@ pub fn domain_flags(root: &Path) -> Vec<String> {
         "link-arg=--no-dynamic-linker".to_owned(),
         "-C".to_owned(),
         format!("link-arg=-T{}", script.display()),
+        "-C".to_owned(),
+        format!("link-arg=-L{}", empty_libraries.display()),
     ];
     CODE_GENERATION
         .iter()
         .map(|flag| (*flag).to_owned())
         .chain(link)
         .collect()
+}
+
+/// Makes archives without members for the system libraries that some crates ask for by name on this target, though they
+/// use none of them in a freestanding image. A use would end the link with an undefined symbol.
+///
+/// # Errors
+/// When they can't be written.
+pub fn write_empty_libraries(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for name in ["c", "m", "rt", "pthread", "util", "dl", "gcc_s"] {
+        fs::write(directory.join(format!("lib{name}.a")), "!<arch>\n")?;
+    }
+    Ok(())
 }
 
 /// Flags for the kernel, on top of what its own build script asks the linker for.
