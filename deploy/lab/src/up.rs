@@ -322,6 +322,7 @@ impl Lab {
             process.last_words(LOG_LINES)
         );
         if process.name == "appliance" {
+            message.push('\n');
             message.push_str(&self.serial_tail());
         }
         bail!(message)
