@@ -56,8 +56,8 @@ enum Command {
         /// Where they go.
         #[arg(long)]
         to: SocketAddr,
-        /// Bytes of payload; 22 make a 64-byte Ethernet frame over IPv4.
-        #[arg(long, default_value_t = 22)]
+        /// Bytes of payload; 18 make a 64-byte Ethernet frame over IPv4.
+        #[arg(long, default_value_t = 18)]
         payload: usize,
         /// Source ports (flows).
         #[arg(long, default_value_t = 64)]
