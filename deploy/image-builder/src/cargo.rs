@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,7 +81,8 @@ pub(crate) fn build_domains(
         .collect())
 }
 
-/// Builds the kernel, which has the public key and the identity of the interfaces built in.
+/// Builds the kernel, which has the public key and the identity of the interfaces built in, and writes its function names into
+/// it.
 pub(crate) fn build_kernel(root: &Path, key: &Key, identity: &InterfaceIdentity) -> Result<PathBuf> {
     build(root, root, &kernel_flags(), |command| {
         command

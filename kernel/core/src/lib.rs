@@ -6,11 +6,15 @@
 #![no_std]
 
 extern crate alloc;
+// Linked for its symbols alone.
+extern crate freestanding as _;
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi_code;
 pub mod log_ring;
 pub mod memory;
+pub mod pci_configuration;
 pub mod ring;
 pub mod sched;
 pub mod symbols;

@@ -70,12 +70,21 @@ fn prefix(text: &str, limit: usize) -> &str {
 }
 
 impl<const N: usize> LogRing<N> {
-    const LARGE_ENOUGH: () = assert!(N >= HEADER + 255 + MAX_TEXT, "a ring holds at least one record of full length");
+    const LARGE_ENOUGH: () = assert!(
+        N >= HEADER + 255 + MAX_TEXT,
+        "a ring holds at least one record of full length"
+    );
 
     /// An empty ring.
     pub const fn new() -> Self {
         let () = Self::LARGE_ENOUGH;
-        Self { bytes: [0; N], start: 0, used: 0, first: 0, next: 0 }
+        Self {
+            bytes: [0; N],
+            start: 0,
+            used: 0,
+            first: 0,
+            next: 0,
+        }
     }
 
     /// Appends a record, pushing out the oldest ones if need be; its number.
@@ -119,7 +128,9 @@ impl<const N: usize> LogRing<N> {
             sequence: number,
             time_ns: u64::from_le_bytes(time),
             cpu: u16::from_le_bytes([header[4], header[5]]),
-            level: Level::iter().find(|&level| level as u8 == header[3]).unwrap_or(Level::Error),
+            level: Level::iter()
+                .find(|&level| level as u8 == header[3])
+                .unwrap_or(Level::Error),
             domain: self.text(at + HEADER, domain_length),
             text: self.text(at + HEADER + domain_length, text_length),
         })
@@ -159,7 +170,13 @@ mod tests {
     use std::vec::Vec;
 
     fn entry(text: &str) -> Entry<'_> {
-        Entry { time_ns: 7, cpu: 3, level: Level::Warn, domain: "ixgbe", text }
+        Entry {
+            time_ns: 7,
+            cpu: 3,
+            level: Level::Warn,
+            domain: "ixgbe",
+            text,
+        }
     }
 
     #[test]
@@ -168,7 +185,10 @@ mod tests {
         assert_eq!(ring.append(entry("link up")), 0);
         let record = ring.read_from(0).expect("it is there");
         assert_eq!((record.cpu, record.level, record.time_ns), (3, Level::Warn, 7));
-        assert_eq!((record.domain.as_str(), record.text.as_str()), ("ixgbe", "link up"));
+        assert_eq!(
+            (record.domain.as_str(), record.text.as_str()),
+            ("ixgbe", "link up")
+        );
         assert_eq!(ring.read_from(1), None);
     }
 

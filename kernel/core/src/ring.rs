@@ -16,7 +16,11 @@ impl<const N: usize> Default for ByteRing<N> {
 impl<const N: usize> ByteRing<N> {
     /// An empty ring.
     pub const fn new() -> Self {
-        Self { bytes: [0; N], start: 0, length: 0 }
+        Self {
+            bytes: [0; N],
+            start: 0,
+            length: 0,
+        }
     }
 
     /// Appends one byte; false if the ring is full.

@@ -63,14 +63,21 @@ impl<'a> SymbolTable<'a> {
         }
         let length = usize::from(u16::from_le_bytes(array(self.bytes, name)?));
         let text = self.bytes.get(name + 2..)?.get(..length)?;
-        Some(Location { name: core::str::from_utf8(text).ok()?, offset })
+        Some(Location {
+            name: core::str::from_utf8(text).ok()?,
+            offset,
+        })
     }
 
     fn entry(&self, index: usize) -> Option<(u64, u32, usize)> {
         let at = HEADER_LENGTH + index * ENTRY_LENGTH;
         let address = u64::from_le_bytes(array(self.bytes, at)?);
         let size = u32::from_le_bytes(array(self.bytes, at + 8)?);
-        Some((address, size, u32::from_le_bytes(array(self.bytes, at + 12)?) as usize))
+        Some((
+            address,
+            size,
+            u32::from_le_bytes(array(self.bytes, at + 12)?) as usize,
+        ))
     }
 }
 
@@ -102,10 +109,26 @@ mod tests {
 
     #[test]
     fn finds_the_function_around_an_address() {
-        let bytes = table(&[(0x1000, 0x10, "first"), (0x1010, 0x20, "second"), (0x2000, 0, "label")]);
+        let bytes = table(&[
+            (0x1000, 0x10, "first"),
+            (0x1010, 0x20, "second"),
+            (0x2000, 0, "label"),
+        ]);
         let table = SymbolTable::parse(&bytes).expect("well-formed");
-        assert_eq!(table.find(0x101f), Some(Location { name: "second", offset: 15 }));
-        assert_eq!(table.find(0x2000), Some(Location { name: "label", offset: 0 }));
+        assert_eq!(
+            table.find(0x101f),
+            Some(Location {
+                name: "second",
+                offset: 15
+            })
+        );
+        assert_eq!(
+            table.find(0x2000),
+            Some(Location {
+                name: "label",
+                offset: 0
+            })
+        );
         assert_eq!(table.find(0x1030), None);
         assert_eq!(table.find(0xfff), None);
     }

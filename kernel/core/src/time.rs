@@ -28,7 +28,11 @@ impl Rate {
         };
         let ns_per_tick = ((NS_PER_SECOND as u128) << 32) / hz as u128;
         let ticks_per_ns = ((hz as u128) << 32) / NS_PER_SECOND as u128;
-        Self { hz, ns_per_tick: ns_per_tick as u64, ticks_per_ns: ticks_per_ns as u64 }
+        Self {
+            hz,
+            ns_per_tick: ns_per_tick as u64,
+            ticks_per_ns: ticks_per_ns as u64,
+        }
     }
 
     /// Ticks a second.
@@ -44,7 +48,11 @@ impl Rate {
     /// How many ticks fit into `ns` nanoseconds; at most `u64::MAX`.
     pub const fn ticks(self, ns: u64) -> u64 {
         let ticks = (ns as u128 * self.ticks_per_ns as u128) >> 32;
-        if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+        if ticks > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            ticks as u64
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! The functions that compiled code calls without naming them: `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp`, and the
-//! two symbols of the unwinder that core and alloc refer to but never reach with `panic = "abort"`.
+//! The functions that compiled code calls without naming them: `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp`, `strlen`;
+//! and the two symbols of the unwinder that core and alloc refer to but never reach with `panic = "abort"`.
 //!
 //! Linked into the kernel and every domain image. Written in assembly with 16-byte SSE moves, since a compiler may turn
 //! a loop that copies into a call of the very function that contains it. Every size up to 64 bytes is read whole
 //! before it is written, so `memcpy` and `memmove` share that code. Only a freestanding image (`panic = "abort"`) gets
-//! them; a host program keeps its C library's.
+//! them; a host program keeps its C library's. Link it with `extern crate freestanding as _;`.
 
 #![no_std]
 
@@ -220,6 +220,16 @@ mod symbols {
         8:  xor eax, eax
         9:  ret
 
+        .global strlen
+        .type strlen, @function
+        strlen:
+            lea rax, [rdi - 1]
+        2:  inc rax
+            cmp byte ptr [rax], 0
+            jne 2b
+            sub rax, rdi
+            ret
+
         .global rust_eh_personality
         .global _Unwind_Resume
         rust_eh_personality:
@@ -228,8 +238,3 @@ mod symbols {
         "#
     );
 }
-
-/// Keeps the linker from leaving the object with these symbols out; call it from anywhere that is linked.
-#[cfg(panic = "abort")]
-#[inline(always)]
-pub fn link() {}

@@ -4,6 +4,7 @@
 //! second the block itself. Every vector enters on a stack of its own kind (IST), because compiled code keeps data
 //! below the stack pointer (the red zone).
 
+use super::interrupts::{DEVICE_VECTORS, Handler};
 use super::memory::Stack;
 use super::sync::InterruptLock;
 use super::thread::scheduler::Scheduler;
@@ -57,9 +58,11 @@ pub struct Cpu {
     pub(super) flush_seen: AtomicU64,
     /// Whether an exception is being handled, so that one inside of it is recognised.
     pub(super) in_exception: AtomicBool,
-    /// Whether the idle thread runs: read by other CPUs that wake a thread here.
-    pub(super) idle: AtomicBool,
     online: AtomicBool,
+    /// How many interrupts it has taken.
+    pub(super) interrupts: AtomicU64,
+    /// Handlers of this CPU's device vectors.
+    pub(super) handlers: [InterruptLock<Option<Handler>>; DEVICE_VECTORS],
 }
 
 // SAFETY: `this` is never written after construction; everything else is Sync by itself.
@@ -85,7 +88,11 @@ pub(super) fn current() -> &'static Cpu {
 
 /// This CPU's number, from 0; 0 before CPUs have blocks.
 pub fn current_index() -> u32 {
-    if STARTED.load(Ordering::Relaxed) { current().index } else { 0 }
+    if STARTED.load(Ordering::Relaxed) {
+        current().index
+    } else {
+        0
+    }
 }
 
 /// How many CPUs run.
@@ -93,11 +100,16 @@ pub fn count() -> u32 {
     COUNT.load(Ordering::Acquire)
 }
 
-/// The block of a CPU that runs.
-pub(super) fn get(index: u32) -> Option<&'static Cpu> {
+/// The block of a CPU, whether it runs already or not.
+pub(super) fn prepared(index: u32) -> Option<&'static Cpu> {
     let cpu = CPUS.get(index as usize)?.load(Ordering::Acquire);
     // SAFETY: Only leaked boxes are stored.
-    unsafe { cpu.as_ref() }.filter(|cpu| cpu.online.load(Ordering::Acquire))
+    unsafe { cpu.as_ref() }
+}
+
+/// The block of a CPU that runs.
+pub(super) fn get(index: u32) -> Option<&'static Cpu> {
+    prepared(index).filter(|cpu| cpu.online.load(Ordering::Acquire))
 }
 
 /// All CPUs that run.
@@ -134,8 +146,9 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         broadcast_seen: AtomicU64::new(0),
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),
-        idle: AtomicBool::new(true),
         online: AtomicBool::new(false),
+        interrupts: AtomicU64::new(0),
+        handlers: [const { InterruptLock::new(None) }; DEVICE_VECTORS],
     }));
     cpu.this = cpu;
     CPUS[index as usize].store(cpu, Ordering::Release);
@@ -145,7 +158,11 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
 /// Gives this CPU its block, segments and interrupt stacks. Called once on each CPU, with interrupts off.
 pub(super) fn install(cpu: &'static Cpu) {
     let tss = Box::leak(Box::new(TaskStateSegment::new()));
-    for stack in [InterruptStack::Interrupt, InterruptStack::Exception, InterruptStack::Critical] {
+    for stack in [
+        InterruptStack::Interrupt,
+        InterruptStack::Exception,
+        InterruptStack::Critical,
+    ] {
         match Stack::allocate(INTERRUPT_STACK_PAGES) {
             Ok(pages) => {
                 tss.interrupt_stack_table[stack as usize] = VirtAddr::new(pages.top() as u64);

@@ -6,7 +6,7 @@ use crate::memory::PAGE_SIZE;
 use core::alloc::Layout;
 use talc::{DefaultBinning, base::Talc, base::binning::Binning, source::Source, sync::TalcLock};
 
-/// Growth in frames: 1 MiB, or more if a single allocation needs it.
+/// The heap grows by multiples of this many frames (1 MiB), by less only when memory is short.
 const GROWTH_FRAMES: usize = 256;
 
 #[derive(Debug)]
@@ -16,9 +16,14 @@ struct FrameSource;
 unsafe impl Source for FrameSource {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         // Room for the allocator's own marks and for alignment.
-        let bytes = layout.size().checked_add(layout.align()).and_then(|bytes| bytes.checked_add(PAGE_SIZE)).ok_or(())?;
+        let bytes = layout
+            .size()
+            .checked_add(layout.align())
+            .and_then(|bytes| bytes.checked_add(PAGE_SIZE))
+            .ok_or(())?;
         let wanted = bytes.div_ceil(PAGE_SIZE);
-        let frames = Frames::allocate(wanted.max(GROWTH_FRAMES), 1).or_else(|_| Frames::allocate(wanted, 1));
+        let rounded = wanted.next_multiple_of(GROWTH_FRAMES);
+        let frames = Frames::allocate(rounded, 1).or_else(|_| Frames::allocate(wanted, 1));
         let frames = frames.map_err(|_| ())?;
         let (pointer, bytes) = (frames.as_pointer(), frames.bytes());
         frames.leak();

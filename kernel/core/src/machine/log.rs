@@ -62,16 +62,28 @@ pub fn set_console_level(level: LevelFilter) {
 
 /// Adds a line in the name of a domain.
 pub fn append(level: Level, domain: &str, text: fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; MAX_TEXT], length: 0 };
+    let mut line = Line {
+        bytes: [0; MAX_TEXT],
+        length: 0,
+    };
     // Writing into `Line` can't fail; a Display that reports an error cuts its own line short.
     let _ = line.write_fmt(text);
     let text = core::str::from_utf8(&line.bytes[..line.length]).unwrap_or_default();
     let time_ns = clock::now_ns();
     let cpu = cpu::current_index();
-    RING.lock().append(Entry { time_ns, cpu: cpu as u16, level, domain, text });
+    RING.lock().append(Entry {
+        time_ns,
+        cpu: cpu as u16,
+        level,
+        domain,
+        text,
+    });
     if level as usize <= CONSOLE_LEVEL.load(Ordering::Relaxed) {
         let (seconds, micros) = (time_ns / 1_000_000_000, time_ns / 1000 % 1_000_000);
-        let _ = writeln!(Writer, "[{seconds:5}.{micros:06}] {cpu} {level:5} {domain}: {text}");
+        let _ = writeln!(
+            Writer,
+            "[{seconds:5}.{micros:06}] {cpu} {level:5} {domain}: {text}"
+        );
     }
 }
 

@@ -49,8 +49,12 @@ impl EarlyFrames {
 pub(super) fn initialise(boot: &BootInformation) {
     let archive = boot.archive();
     let archive_start = paging::virtual_to_physical(archive.as_ptr()).unwrap_or(0);
-    let mut taken =
-        [(0, LOW_MEMORY), paging::image_range(), (archive_start, archive_start + archive.len() as u64), (0, 0)];
+    let mut taken = [
+        (0, LOW_MEMORY),
+        paging::image_range(),
+        (archive_start, archive_start + archive.len() as u64),
+        (0, 0),
+    ];
     let mut best = (0, 0);
     boot.memory.free_runs(&taken, |first, count| {
         let start = first as u64 * PAGE_SIZE as u64;
@@ -59,17 +63,28 @@ pub(super) fn initialise(boot: &BootInformation) {
             best = (start, end);
         }
     });
-    let mut early = EarlyFrames { start: best.0, next: best.0, end: best.1 };
+    let mut early = EarlyFrames {
+        start: best.0,
+        next: best.0,
+        end: best.1,
+    };
     let frames = (boot.memory.usable_end() / PAGE_SIZE as u64) as usize;
     if build(&boot.memory, frames, &mut early).is_none() {
-        panic!("not enough memory: the largest run has {} KiB", (best.1 - best.0) / 1024);
+        panic!(
+            "not enough memory: the largest run has {} KiB",
+            (best.1 - best.0) / 1024
+        );
     }
     let words = FrameAllocator::words_needed(frames);
     let Some(storage) = early.take((words * 8) as u64) else {
-        panic!("not enough memory for the frame allocator's {} KiB", words * 8 / 1024);
+        panic!(
+            "not enough memory for the frame allocator's {} KiB",
+            words * 8 / 1024
+        );
     };
     // SAFETY: Freshly taken RAM of this length, zeroed, page aligned, mapped in the physical map, and given to nobody else.
-    let storage = unsafe { core::slice::from_raw_parts_mut(paging::physical_to_virtual::<u64>(storage), words) };
+    let storage =
+        unsafe { core::slice::from_raw_parts_mut(paging::physical_to_virtual::<u64>(storage), words) };
     let Some(mut allocator) = FrameAllocator::new(0, frames, storage) else {
         panic!("the frame allocator's storage is too short");
     };
@@ -88,7 +103,11 @@ pub(super) fn initialise(boot: &BootInformation) {
 fn build(map: &MemoryMap, frames: usize, early: &mut EarlyFrames) -> Option<()> {
     let mut ram = [(0, 0); 128];
     let mut count = 0;
-    for region in map.regions().iter().filter(|region| region.kind == RegionKind::Usable) {
+    for region in map
+        .regions()
+        .iter()
+        .filter(|region| region.kind == RegionKind::Usable)
+    {
         if let Some(slot) = ram.get_mut(count) {
             *slot = (region.start, region.end);
             count += 1;
@@ -116,7 +135,9 @@ fn table_frame() -> Option<u64> {
 
 fn free_raw(physical: u64, count: usize) {
     let mut frames = FRAMES.lock();
-    let freed = frames.as_mut().map(|frames| frames.free((physical / PAGE_SIZE as u64) as usize, count));
+    let freed = frames
+        .as_mut()
+        .map(|frames| frames.free((physical / PAGE_SIZE as u64) as usize, count));
     drop(frames);
     if freed != Some(Ok(())) {
         fault::stop(format_args!("{count} frames at {physical:#x} were freed twice"));
@@ -137,7 +158,10 @@ impl Frames {
         let mut frames = FRAMES.lock();
         let allocator = frames.as_mut().ok_or(FrameError::OutOfMemory { count, align })?;
         let first = allocator.allocate(count, align)?;
-        Ok(Self { physical: first as u64 * PAGE_SIZE as u64, count })
+        Ok(Self {
+            physical: first as u64 * PAGE_SIZE as u64,
+            count,
+        })
     }
 
     /// The same frames, filled with zeroes.
@@ -236,8 +260,16 @@ pub struct VirtualArea {
 impl VirtualArea {
     /// Reserves `pages` pages of addresses, none of which is mapped.
     pub fn reserve(pages: usize) -> Result<Self, MapError> {
-        let start = AREAS.lock().as_mut().and_then(|areas| areas.allocate(pages)).ok_or(MapError::OutOfAddresses)?;
-        Ok(Self { start: start * PAGE_SIZE, pages, mapped: Vec::new() })
+        let start = AREAS
+            .lock()
+            .as_mut()
+            .and_then(|areas| areas.allocate(pages))
+            .ok_or(MapError::OutOfAddresses)?;
+        Ok(Self {
+            start: start * PAGE_SIZE,
+            pages,
+            mapped: Vec::new(),
+        })
     }
 
     /// Address of the first byte.
@@ -265,7 +297,8 @@ impl VirtualArea {
         self.mapped.push(Mapped { page, frames, access });
         for offset in (0..count * PAGE_SIZE).step_by(PAGE_SIZE) {
             // SAFETY: The page is inside of this area, which this value owns, and not mapped; the frames are owned by it too.
-            let done = unsafe { paging::map(start + offset, physical + offset as u64, access, &mut table_frame) };
+            let done =
+                unsafe { paging::map(start + offset, physical + offset as u64, access, &mut table_frame) };
             if done.is_none() {
                 self.unmap_last();
                 return Err(MapError::OutOfMemory);
@@ -301,7 +334,12 @@ fn set_alias(physical: u64, count: usize, writable: bool) -> bool {
 fn release(start: usize, runs: impl IntoIterator<Item = Mapped>) {
     let mut tables = Vec::new();
     let mut frames = Vec::new();
-    for Mapped { page, frames: run, access } in runs {
+    for Mapped {
+        page,
+        frames: run,
+        access,
+    } in runs
+    {
         for index in page..page + run.count() {
             // SAFETY: The page belongs to the area that is being released, which nobody uses any more.
             unsafe { paging::unmap(start + index * PAGE_SIZE, &mut |table| tables.push(table)) };
@@ -367,13 +405,29 @@ impl Stack {
 pub fn map_device(physical: u64, length: usize) -> Option<*mut u8> {
     // SAFETY: Reached only with addresses from ACPI tables and BARs, which name device registers. Whether the caller may
     // use them is the caller's matter; a mapping alone does nothing.
-    unsafe { paging::map_physical(physical, length, Access::ReadWrite, Caching::Uncached, &mut table_frame) }
+    unsafe {
+        paging::map_physical(
+            physical,
+            length,
+            Access::ReadWrite,
+            Caching::Uncached,
+            &mut table_frame,
+        )
+    }
 }
 
 /// Maps firmware's tables for reading. As [`map_device`] otherwise.
 pub(super) fn map_firmware(physical: u64, length: usize) -> Option<*mut u8> {
     // SAFETY: Read-only, so nothing can be damaged by it.
-    unsafe { paging::map_physical(physical, length, Access::Read, Caching::WriteBack, &mut table_frame) }
+    unsafe {
+        paging::map_physical(
+            physical,
+            length,
+            Access::Read,
+            Caching::WriteBack,
+            &mut table_frame,
+        )
+    }
 }
 
 /// Makes the page at a physical address below 1 MiB executable at its own address while `f` runs.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod clock;
 pub mod console;
 pub mod cpu;
+pub mod event;
 pub mod fault;
 pub mod heap;
 pub mod interrupts;

@@ -80,7 +80,10 @@ struct Tables {
     split_reserve: (u64, u64),
 }
 
-static TABLES: InterruptLock<Tables> = InterruptLock::new(Tables { root: 0, split_reserve: (0, 0) });
+static TABLES: InterruptLock<Tables> = InterruptLock::new(Tables {
+    root: 0,
+    split_reserve: (0, 0),
+});
 
 /// The root, for other CPUs' start-up code and for flushing.
 static ROOT: AtomicU64 = AtomicU64::new(0);
@@ -93,7 +96,9 @@ pub fn physical_to_virtual<T>(physical: u64) -> *mut T {
 /// The physical address of a byte that the physical map has at `pointer`; `None` for other addresses.
 pub fn virtual_to_physical<T>(pointer: *const T) -> Option<u64> {
     let address = pointer.addr();
-    (PHYSICAL_MAP..AREAS).contains(&address).then(|| (address - PHYSICAL_MAP) as u64)
+    (PHYSICAL_MAP..AREAS)
+        .contains(&address)
+        .then(|| (address - PHYSICAL_MAP) as u64)
 }
 
 /// A source of zeroed frames for tables; `None` when memory is used up.
@@ -149,7 +154,7 @@ impl Tables {
         let start = entry & ADDRESS & !(LARGE_PAGE - 1);
         let flags = entry & !ADDRESS & !LARGE;
         for page in 0..ENTRIES {
-            write(next, page, start + (page * PAGE_SIZE) as u64 | flags);
+            write(next, page, (start + (page * PAGE_SIZE) as u64) | flags);
         }
         write(at, slot, next | PRESENT | WRITABLE);
         Some(next)
@@ -216,12 +221,18 @@ unsafe extern "C" {
 
 /// Addresses of the image's parts, from the linker script.
 pub(super) fn image_range() -> (u64, u64) {
-    (address_of(&raw const kernel_image_start), address_of(&raw const kernel_image_end))
+    (
+        address_of(&raw const kernel_image_start),
+        address_of(&raw const kernel_image_end),
+    )
 }
 
 /// The kernel's code.
 pub(super) fn text_range() -> (u64, u64) {
-    (address_of(&raw const kernel_text_start), address_of(&raw const kernel_text_end))
+    (
+        address_of(&raw const kernel_text_start),
+        address_of(&raw const kernel_text_end),
+    )
 }
 
 fn address_of(symbol: *const u8) -> u64 {
@@ -232,7 +243,11 @@ fn address_of(symbol: *const u8) -> u64 {
 ///
 /// `ram` are the ranges to map in the physical map (start, end in bytes); `split_reserve` are the zeroed frames for
 /// splitting large pages. Called once, on the boot CPU, before any other function of this module.
-pub(super) fn initialise(ram: &[(u64, u64)], split_reserve: (u64, u64), frames: FrameSource<'_>) -> Option<()> {
+pub(super) fn initialise(
+    ram: &[(u64, u64)],
+    split_reserve: (u64, u64),
+    frames: FrameSource<'_>,
+) -> Option<()> {
     let mut tables = TABLES.lock();
     tables.root = frames()?;
     tables.split_reserve = split_reserve;
@@ -247,9 +262,14 @@ pub(super) fn initialise(ram: &[(u64, u64)], split_reserve: (u64, u64), frames: 
     }
     let (image, _) = image_range();
     let (text, text_end) = text_range();
-    let (rodata, rodata_end) =
-        (address_of(&raw const kernel_rodata_start), address_of(&raw const kernel_rodata_end));
-    let (data, data_end) = (address_of(&raw const kernel_data_start), address_of(&raw const kernel_data_end));
+    let (rodata, rodata_end) = (
+        address_of(&raw const kernel_rodata_start),
+        address_of(&raw const kernel_rodata_end),
+    );
+    let (data, data_end) = (
+        address_of(&raw const kernel_data_start),
+        address_of(&raw const kernel_data_end),
+    );
     let segments = [
         (image, text, Access::Read),
         (text, text_end, Access::ReadExecute),
@@ -263,7 +283,11 @@ pub(super) fn initialise(ram: &[(u64, u64)], split_reserve: (u64, u64), frames: 
                 tables.set_page(page as usize, page | access.bits(), frames)?;
             }
             // The same frames in the physical map: writable only where the segment is.
-            let alias = if access == Access::ReadWrite { Access::ReadWrite } else { Access::Read };
+            let alias = if access == Access::ReadWrite {
+                Access::ReadWrite
+            } else {
+                Access::Read
+            };
             tables.set_page(PHYSICAL_MAP + page as usize, page | alias.bits(), frames)?;
         }
     }
@@ -298,20 +322,16 @@ pub(super) fn flush_this_cpu() {
 ///
 /// # Safety
 /// The address is in an area that the caller owns, and `physical` is memory that may be used there with these rights.
-pub(super) unsafe fn map(address: usize, physical: u64, access: Access, frames: FrameSource<'_>) -> Option<()> {
-    TABLES.lock().set_page(address, physical | access.bits(), frames).map(|_| ())
-}
-
-/// Changes the rights of a mapped page. The caller invalidates TLBs.
-///
-/// # Safety
-/// The address is in an area that the caller owns, and nobody relies on rights that are taken away.
-pub(super) unsafe fn protect(address: usize, access: Access) {
-    let mut tables = TABLES.lock();
-    if let Some((entry, _)) = tables.lookup(address) {
-        // The table exists, so no frame is asked for.
-        tables.set_page(address, (entry & ADDRESS) | access.bits(), &mut || None);
-    }
+pub(super) unsafe fn map(
+    address: usize,
+    physical: u64,
+    access: Access,
+    frames: FrameSource<'_>,
+) -> Option<()> {
+    TABLES
+        .lock()
+        .set_page(address, physical | access.bits(), frames)
+        .map(|_| ())
 }
 
 /// Removes a page; its frame, if it was mapped. Tables that become empty are passed to `freed`; like the page's
@@ -331,7 +351,10 @@ pub(super) unsafe fn unmap(address: usize, freed: &mut dyn FnMut(u64)) -> Option
 pub(super) unsafe fn protect_alias(physical: u64, writable: bool) -> bool {
     let access = if writable { Access::ReadWrite } else { Access::Read };
     let address = PHYSICAL_MAP + physical as usize;
-    TABLES.lock().set_page(address, physical | access.bits(), &mut || None).is_some()
+    TABLES
+        .lock()
+        .set_page(address, physical | access.bits(), &mut || None)
+        .is_some()
 }
 
 /// Maps `length` bytes from a physical address for a device or for firmware's tables; where they are. Mappings stay for
@@ -364,14 +387,20 @@ pub(super) unsafe fn map_physical(
 /// # Safety
 /// The page below 1 MiB is RAM that nobody else uses.
 pub(super) unsafe fn map_identity(physical: u64, access: Access, frames: FrameSource<'_>) -> Option<()> {
-    TABLES.lock().set_page(physical as usize, physical | access.bits(), frames).map(|_| ())
+    TABLES
+        .lock()
+        .set_page(physical as usize, physical | access.bits(), frames)
+        .map(|_| ())
 }
 
 /// Whether this address can be read now, so that a backtrace never faults.
 pub(super) fn is_mapped(address: usize) -> bool {
     let canonical = VirtAddr::try_new(address as u64).is_ok();
     // A fault report must not wait for a lock that the faulting code may hold; a walk without it reads whole words.
-    let tables = Tables { root: root(), split_reserve: (0, 0) };
+    let tables = Tables {
+        root: root(),
+        split_reserve: (0, 0),
+    };
     canonical && tables.root != 0 && tables.lookup(address).is_some()
 }
 
@@ -394,7 +423,10 @@ fn check_level(at: u64, level: usize, writable_above: bool, executable_above: bo
         if level > 0 && entry & LARGE == 0 {
             check_level(entry & ADDRESS, level - 1, writable, executable, address);
         } else {
-            assert!(!(writable && executable), "page {address:#x} is writable and executable");
+            assert!(
+                !(writable && executable),
+                "page {address:#x} is writable and executable"
+            );
         }
     }
 }

@@ -30,9 +30,7 @@ fn write(register: u16, value: u8) {
 
 impl Uart {
     /// A port that drops everything, until [`start`](Self::start).
-    pub const fn new() -> Self {
-        Self { present: false }
-    }
+    pub const ABSENT: Self = Self { present: false };
 
     /// Sets the line up, interrupts off. A missing UART (its scratch register doesn't hold a value) is left alone.
     pub fn start(&mut self) {
@@ -64,7 +62,11 @@ impl Uart {
 
     /// How many bytes may be given to [`transmit`](Self::transmit) now.
     pub fn transmit_room(&mut self) -> usize {
-        if !self.present || read(5) & LINE_STATUS_TRANSMIT_EMPTY != 0 { FIFO_BYTES } else { 0 }
+        if !self.present || read(5) & LINE_STATUS_TRANSMIT_EMPTY != 0 {
+            FIFO_BYTES
+        } else {
+            0
+        }
     }
 
     /// Sends one byte; only after [`transmit_room`](Self::transmit_room) said that there is room.

@@ -21,15 +21,25 @@ pub type InterruptLock<T> = lock_api::Mutex<RawInterruptLock, T>;
 // SAFETY: `locked` goes from false to true by compare-and-exchange only, so at most one context holds the lock; with
 // interrupts off nothing else on its CPU runs until it is released.
 unsafe impl RawMutex for RawInterruptLock {
-    #[allow(clippy::declare_interior_mutable_const, reason = "the trait asks for a constant as initial value")]
-    const INIT: Self = Self { locked: AtomicBool::new(false), were_enabled: AtomicBool::new(false) };
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "the trait asks for a constant as initial value"
+    )]
+    const INIT: Self = Self {
+        locked: AtomicBool::new(false),
+        were_enabled: AtomicBool::new(false),
+    };
 
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
         let enabled = interrupts::are_enabled();
         interrupts::disable();
-        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self
+            .locked
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             while self.locked.load(Ordering::Relaxed) {
                 core::hint::spin_loop();
             }
@@ -40,7 +50,10 @@ unsafe impl RawMutex for RawInterruptLock {
     fn try_lock(&self) -> bool {
         let enabled = interrupts::are_enabled();
         interrupts::disable();
-        let taken = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let taken = self
+            .locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
         if taken {
             self.were_enabled.store(enabled, Ordering::Relaxed);
         } else if enabled {

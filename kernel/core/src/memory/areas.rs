@@ -13,12 +13,18 @@ pub struct AreaAllocator {
 impl AreaAllocator {
     /// All of `start .. start + length` is free.
     pub fn new(start: usize, length: usize) -> Self {
-        Self { free: BTreeMap::from([(start, length)]) }
+        Self {
+            free: BTreeMap::from([(start, length)]),
+        }
     }
 
     /// Takes the lowest free run of this length, if there is one.
     pub fn allocate(&mut self, length: usize) -> Option<usize> {
-        let (start, available) = self.free.iter().map(|(&s, &l)| (s, l)).find(|&(_, l)| l >= length)?;
+        let (start, available) = self
+            .free
+            .iter()
+            .map(|(&s, &l)| (s, l))
+            .find(|&(_, l)| l >= length)?;
         self.free.remove(&start);
         if available > length {
             self.free.insert(start + length, available - length);

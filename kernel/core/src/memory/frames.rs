@@ -69,7 +69,14 @@ fn layout(frames: usize) -> ([Level; ORDERS], usize) {
         let blocks = frames >> order;
         let bit_words = blocks.div_ceil(64);
         let summary_words = bit_words.div_ceil(64);
-        *level = Level { bits: next, summary: next + bit_words, summary_words, hint: 0, blocks, free: 0 };
+        *level = Level {
+            bits: next,
+            summary: next + bit_words,
+            summary_words,
+            hint: 0,
+            blocks,
+            free: 0,
+        };
         next += bit_words + summary_words;
     }
     (levels, next)
@@ -93,7 +100,13 @@ impl<'a> FrameAllocator<'a> {
             return None;
         }
         words.fill(0);
-        Some(Self { words, levels, base: aligned, frames, free: 0 })
+        Some(Self {
+            words,
+            levels,
+            base: aligned,
+            frames,
+            free: 0,
+        })
     }
 
     /// How many frames are free.
@@ -111,7 +124,9 @@ impl<'a> FrameAllocator<'a> {
         let from = (order..ORDERS)
             .find(|&order| self.levels[order].free > 0)
             .ok_or(FrameError::OutOfMemory { count, align })?;
-        let block = self.take_first(from).ok_or(FrameError::OutOfMemory { count, align })?;
+        let block = self
+            .take_first(from)
+            .ok_or(FrameError::OutOfMemory { count, align })?;
         let first = block << from;
         self.free -= 1 << from;
         self.release_range(first + count, first + (1 << from));
@@ -153,7 +168,11 @@ impl<'a> FrameAllocator<'a> {
     /// Frees `start .. end` (relative numbers, known not to be free) as the largest aligned blocks that fit.
     fn release_range(&mut self, mut start: usize, end: usize) {
         while start < end {
-            let by_alignment = if start == 0 { MAX_ORDER } else { (start.trailing_zeros() as usize).min(MAX_ORDER) };
+            let by_alignment = if start == 0 {
+                MAX_ORDER
+            } else {
+                (start.trailing_zeros() as usize).min(MAX_ORDER)
+            };
             let by_length = (end - start).ilog2() as usize;
             let order = by_alignment.min(by_length);
             self.release_block(start >> order, order);
@@ -198,7 +217,8 @@ impl<'a> FrameAllocator<'a> {
     /// Takes the free block of this order that has the lowest number.
     fn take_first(&mut self, order: usize) -> Option<usize> {
         let level = self.levels[order];
-        let summary = (level.hint..level.summary_words).find(|&index| self.words[level.summary + index] != 0)?;
+        let summary =
+            (level.hint..level.summary_words).find(|&index| self.words[level.summary + index] != 0)?;
         self.levels[order].hint = summary;
         let word = summary * 64 + self.words[level.summary + summary].trailing_zeros() as usize;
         let block = word * 64 + self.words[level.bits + word].trailing_zeros() as usize;
@@ -245,8 +265,13 @@ mod tests {
     #[test]
     fn the_whole_range_can_be_had_as_one_run_after_everything_was_freed() {
         with_all_free(0, 1 << 12, |frames| {
-            let singles: Vec<_> = (0..1 << 12).map(|_| frames.allocate(1, 1).expect("room")).collect();
-            assert_eq!(frames.allocate(1, 1), Err(FrameError::OutOfMemory { count: 1, align: 1 }));
+            let singles: Vec<_> = (0..1 << 12)
+                .map(|_| frames.allocate(1, 1).expect("room"))
+                .collect();
+            assert_eq!(
+                frames.allocate(1, 1),
+                Err(FrameError::OutOfMemory { count: 1, align: 1 })
+            );
             for &frame in singles.iter().rev() {
                 frames.free(frame, 1).expect("was allocated");
             }

@@ -42,7 +42,14 @@ impl Default for MemoryMap {
 impl MemoryMap {
     /// An empty map.
     pub const fn new() -> Self {
-        Self { regions: [Region { start: 0, end: 0, kind: RegionKind::Reserved }; CAPACITY], length: 0 }
+        Self {
+            regions: [Region {
+                start: 0,
+                end: 0,
+                kind: RegionKind::Reserved,
+            }; CAPACITY],
+            length: 0,
+        }
     }
 
     /// Adds a region; empty ones and those beyond the capacity are left out (less RAM is used, nothing breaks).
@@ -65,7 +72,10 @@ impl MemoryMap {
     }
 
     fn usable(&self) -> impl Iterator<Item = Region> + '_ {
-        self.regions().iter().copied().filter(|region| region.kind == RegionKind::Usable)
+        self.regions()
+            .iter()
+            .copied()
+            .filter(|region| region.kind == RegionKind::Usable)
     }
 
     /// Calls `f` with each run of whole frames (first, count) that is usable and overlaps neither a reserved region nor
@@ -78,18 +88,27 @@ impl MemoryMap {
             while start < end {
                 // The obstacle that covers `start`, or else the nearest one after it.
                 let obstacles = || {
-                    let reserved = self.regions().iter().filter(|other| other.kind == RegionKind::Reserved);
+                    let reserved = self
+                        .regions()
+                        .iter()
+                        .filter(|other| other.kind == RegionKind::Reserved);
                     let earlier = self
                         .usable()
                         .filter(|other| (other.start, other.end) < (region.start, region.end))
                         .map(|other| (other.start, other.end));
-                    reserved.map(|other| (other.start, other.end)).chain(taken.iter().copied()).chain(earlier)
+                    reserved
+                        .map(|other| (other.start, other.end))
+                        .chain(taken.iter().copied())
+                        .chain(earlier)
                 };
                 if let Some((_, over)) = obstacles().find(|&(low, high)| low < start + page && start < high) {
                     start = over.next_multiple_of(page).max(start + page);
                     continue;
                 }
-                let stop = obstacles().map(|(low, _)| low / page * page).filter(|&low| low > start).min();
+                let stop = obstacles()
+                    .map(|(low, _)| low / page * page)
+                    .filter(|&low| low > start)
+                    .min();
                 let stop = stop.unwrap_or(end).min(end);
                 f((start / page) as usize, ((stop - start) / page) as usize);
                 start = stop;

@@ -25,7 +25,10 @@ impl<T: Copy + PartialEq> Default for RunQueue<T> {
 impl<T: Copy + PartialEq> RunQueue<T> {
     /// An empty queue.
     pub const fn new() -> Self {
-        Self { ready: VecDeque::new(), timers: Vec::new() }
+        Self {
+            ready: VecDeque::new(),
+            timers: Vec::new(),
+        }
     }
 
     /// Makes room for `threads` threads in all.
@@ -77,7 +80,11 @@ impl<T: Copy + PartialEq> RunQueue<T> {
     /// slice if another one waits. [`NEVER`] if nothing has to happen.
     pub fn next_event(&self, slice_end_ns: u64) -> u64 {
         let timer = self.timers.last().map_or(NEVER, |&(deadline, _)| deadline);
-        if self.has_ready() { timer.min(slice_end_ns) } else { timer }
+        if self.has_ready() {
+            timer.min(slice_end_ns)
+        } else {
+            timer
+        }
     }
 }
 

@@ -75,9 +75,9 @@ fn run(start: &Start) -> bool {
     let mut record = Continuation {
         previous: thread.top.load(Ordering::Relaxed),
         stack_pointer: 0,
+        resume_address: 0,
         caller: OwnerId::KERNEL,
         callee: start.incarnation,
-        callee_header: &start.domain.header,
     };
     let record_pointer = &raw mut record;
     compiler_fence(Ordering::SeqCst);
@@ -85,7 +85,7 @@ fn run(start: &Start) -> bool {
     thread.owner.store(start.incarnation.0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
     let mut entered = Run { start };
-    let mut died = 1;
+    let mut died = true;
     if start.domain.header.is_live(start.incarnation) {
         // SAFETY: `record` and `entered` live on this frame, which outlives the call; `run_entry` takes a `Run`.
         died = unsafe { enter(record_pointer, run_entry, (&raw mut entered).cast()) };
@@ -94,7 +94,7 @@ fn run(start: &Start) -> bool {
     thread.top.store(record.previous, Ordering::Relaxed);
     // The kernel is never dead: nothing is left to check.
     let _ = thread.leave_trusted();
-    died == 0
+    !died
 }
 
 extern "C" fn run_entry(run: *mut u8) {

@@ -8,7 +8,9 @@ mod multiboot2;
 mod pvh;
 
 use super::sync::InterruptLock;
-use super::{acpi, apic, clock, console, cpu, fault, interrupts, ioapic, log, memory, paging, pci, smp, thread};
+use super::{
+    acpi, apic, clock, console, cpu, fault, interrupts, ioapic, log, memory, paging, pci, power, smp, thread,
+};
 use crate::memory::map::MemoryMap;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,19 +56,27 @@ impl BootInformation {
 
     /// The kernel's command line; what isn't UTF-8 is left out.
     pub fn command_line(&self) -> &str {
-        let bytes = self.command_line.get(..self.command_line_length).unwrap_or_default();
+        let bytes = self
+            .command_line
+            .get(..self.command_line_length)
+            .unwrap_or_default();
         core::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Whether the command line has this word.
     pub fn has_option(&self, option: &str) -> bool {
-        self.command_line().split_ascii_whitespace().any(|word| word == option)
+        self.command_line()
+            .split_ascii_whitespace()
+            .any(|word| word == option)
     }
 
     /// The value of `name=value` on the command line.
     pub fn option_value(&self, name: &str) -> Option<&str> {
         let words = self.command_line().split_ascii_whitespace();
-        words.filter_map(|word| word.split_once('=')).find(|&(key, _)| key == name).map(|(_, value)| value)
+        words
+            .filter_map(|word| word.split_once('='))
+            .find(|&(key, _)| key == name)
+            .map(|(_, value)| value)
     }
 
     /// The boot archive: the module (initrd) that was loaded with the kernel; empty if there is none. Never freed.
@@ -151,19 +161,25 @@ extern "C" fn boot_main(protocol: u32, information: u64, first_tick: u64) -> ! {
     let boot = boot_information();
     memory::initialise(boot);
     let platform = acpi::read(boot);
-    clock::calibrate(&platform);
+    power::start(&platform);
     cpu::start_first();
     interrupts::load();
     apic::start();
     ioapic::start(&platform);
-    clock::start();
+    clock::start(&platform);
     pci::enumerate(&platform);
     thread::start_first_cpu();
     console::start_interrupts();
     smp::start_others(&platform);
     paging::check_write_xor_execute();
-    ::log::debug!("machine up: {} CPUs, {} free pages", cpu::count(), memory::free_pages());
-    let main = thread::Builder::new("main").cpu(0).spawn(appliance_main_thread, 0);
+    ::log::debug!(
+        "machine up: {} CPUs, {} free pages",
+        cpu::count(),
+        memory::free_pages()
+    );
+    let main = thread::Builder::new("main")
+        .cpu(0)
+        .spawn(appliance_main_thread, 0);
     if let Err(error) = main {
         fault::stop(format_args!("no thread for main: {error}"));
     }

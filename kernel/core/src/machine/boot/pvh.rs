@@ -47,28 +47,35 @@ struct MemoryMapEntry {
 pub unsafe fn read(start: *const u8, boot: &mut BootInformation) {
     // SAFETY: By the contract of this function; unaligned since the protocol promises nothing.
     let information = unsafe { start.cast::<StartInformation>().read_unaligned() };
-    assert!(information.magic == MAGIC, "no PVH start information at {start:p}");
+    assert!(
+        information.magic == MAGIC,
+        "no PVH start information at {start:p}"
+    );
     if information.rsdp != 0 {
         boot.root_tables = Some(RootTables::Rsdp(information.rsdp));
     }
     if information.command_line != 0 {
-        let text = physical_to_virtual(information.command_line);
+        let text: *const core::ffi::c_char = physical_to_virtual(information.command_line);
         // SAFETY: The protocol says that this is a string that ends with a zero byte.
-        boot.set_command_line(unsafe { core::ffi::CStr::from_ptr(text.cast()) }.to_bytes());
+        boot.set_command_line(unsafe { core::ffi::CStr::from_ptr(text) }.to_bytes());
     }
     if information.module_count > 0 {
-        let modules = physical_to_virtual(information.modules).cast::<Module>();
+        let modules: *const Module = physical_to_virtual(information.modules);
         // SAFETY: The protocol says that `module_count` entries are there.
         let module = unsafe { modules.read_unaligned() };
         boot.module = Some((module.address, module.size));
     }
     // Version 0 has no memory map; without one `memory::initialise` reports that there is no memory.
     if information.version >= 1 {
-        let entries = physical_to_virtual(information.memory_map).cast::<MemoryMapEntry>();
+        let entries: *const MemoryMapEntry = physical_to_virtual(information.memory_map);
         for index in 0..information.memory_map_entries as usize {
             // SAFETY: The protocol says that this many entries are there.
             let entry = unsafe { entries.add(index).read_unaligned() };
-            let kind = if entry.kind == 1 { RegionKind::Usable } else { RegionKind::Reserved };
+            let kind = if entry.kind == 1 {
+                RegionKind::Usable
+            } else {
+                RegionKind::Reserved
+            };
             boot.memory.add(entry.address, entry.size, kind);
         }
     }
