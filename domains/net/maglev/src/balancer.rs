@@ -11,7 +11,7 @@ use core::hint::black_box;
 
 use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
-use crate::packet::{FragmentKey, Parsed, Protocol, TcpFlags, parse};
+use crate::packet::{FragmentKey, Parsed, PlainIpv4, Protocol, TcpFlags, parse};
 use crate::snapshot::{Published, Reachability, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
@@ -96,7 +96,7 @@ impl Timeouts {
 }
 
 /// What the first pass found out about a frame.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Pending {
     hash: u64,
     length: u32,
@@ -106,7 +106,7 @@ struct Pending {
 }
 
 /// What is left to do for a frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing: somebody else's.
     NotMine,
@@ -120,6 +120,17 @@ enum Step {
     LaterFragment,
     /// Find the flow's backend without touching the flow.
     IcmpError,
+}
+
+impl Step {
+    /// For a whole packet.
+    #[inline(always)]
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
 }
 
 impl Pending {
@@ -143,6 +154,8 @@ pub struct Balancer {
     snapshot: Arc<Snapshot>,
     flows: Flows,
     counters: Arc<CpuCounters>,
+    /// What the first pass leaves for the others; means nothing between batches.
+    pending: [Pending; BATCH],
 }
 
 /// What a CPU knows of flows: all that forwarding changes.
@@ -172,6 +185,7 @@ impl Balancer {
             snapshot,
             flows,
             counters,
+            pending: [Pending::NOT_MINE; BATCH],
         }
     }
 
@@ -197,21 +211,16 @@ impl Balancer {
     #[inline(always)]
     fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
         let snapshot = &*self.snapshot;
-        let mut batch = [Pending::NOT_MINE; BATCH];
-        for (frame, pending) in frames.iter_mut().zip(&mut batch) {
-            *pending = read(snapshot, frame.bytes());
+        for (frame, pending) in frames.iter_mut().zip(&mut self.pending) {
+            read(snapshot, frame.bytes(), pending);
         }
-        let batch = batch.get(..frames.len()).unwrap_or(&batch);
 
         // The sum is of no use but to make the loads happen.
         let connections = &self.flows.connections;
-        black_box(
-            batch
-                .iter()
-                .fold(0, |sum, pending| sum ^ connections.touch(pending.hash)),
-        );
+        let batch = self.pending.iter().take(frames.len());
+        black_box(batch.fold(0, |sum, pending| sum ^ connections.touch(pending.hash)));
 
-        for ((frame, pending), verdict) in frames.iter_mut().zip(batch).zip(verdicts) {
+        for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
             let choice = match pending.step {
                 Step::Tcp => self.flows.tcp(snapshot, pending, &self.counters),
                 Step::Udp => self.flows.udp(snapshot, pending, &self.counters),
@@ -244,73 +253,47 @@ impl Balancer {
 
 /// The first pass: what is this frame, whose is it, and which flow does it belong to?
 #[inline(always)]
-fn read(snapshot: &Snapshot, frame: &[u8]) -> Pending {
-    match parse(frame) {
-        Ok(Parsed::Packet { flow, flags }) => {
-            let step = match flow.protocol {
-                Protocol::Tcp => Step::Tcp,
-                Protocol::Udp => Step::Udp,
-            };
-            let Some(vip) = snapshot.find_vip(&flow) else {
-                return Pending::NOT_MINE;
-            };
-            Pending {
-                hash: snapshot.hasher.flow(&flow),
-                length: frame.len() as u32,
-                vip,
-                flags,
-                step,
-            }
+fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
+    let Some(packet) = PlainIpv4::parse(frame) else {
+        *pending = read_unusual(snapshot, frame);
+        return;
+    };
+    let flow = packet.flow();
+    pending.hash = snapshot.hasher.flow(&flow);
+    pending.length = frame.len() as u32;
+    pending.flags = packet.flags;
+    match snapshot.find_vip(&flow) {
+        Some(vip) => {
+            pending.vip = vip;
+            pending.step = Step::of(packet.protocol);
         }
-        Ok(Parsed::Other) => Pending::NOT_MINE,
-        parsed => read_unusual(snapshot, frame.len() as u32, &parsed),
+        None => pending.step = Step::NotMine,
     }
 }
 
 #[cold]
-fn read_unusual<E>(snapshot: &Snapshot, length: u32, parsed: &Result<Parsed, E>) -> Pending {
-    let found = match parsed {
-        Err(_) => {
-            return Pending {
-                step: Step::Malformed,
-                ..Pending::NOT_MINE
-            };
+#[inline(never)]
+fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Pending {
+    let hasher = &snapshot.hasher;
+    let (vip, hash, flags, step) = match parse(frame) {
+        Err(_) => return Pending { step: Step::Malformed, ..Pending::NOT_MINE },
+        Ok(Parsed::Other) => return Pending::NOT_MINE,
+        Ok(Parsed::Packet { flow, flags }) => {
+            (snapshot.find_vip(&flow), hasher.flow(&flow), flags, Step::of(flow.protocol))
         }
-        Ok(Parsed::FirstFragment { flow, flags, .. }) => snapshot
-            .find_vip(flow)
-            .map(|vip| (vip, snapshot.hasher.flow(flow), *flags, Step::FirstFragment)),
+        Ok(Parsed::FirstFragment { flow, flags, .. }) => {
+            (snapshot.find_vip(&flow), hasher.flow(&flow), flags, Step::FirstFragment)
+        }
         Ok(Parsed::LaterFragment { key }) => {
             let vip = snapshot.find_vip_without_port(&key.addresses, key.protocol);
-            vip.map(|vip| {
-                (
-                    vip,
-                    snapshot.hasher.fragment(key),
-                    TcpFlags::default(),
-                    Step::LaterFragment,
-                )
-            })
+            (vip, hasher.fragment(&key), TcpFlags::default(), Step::LaterFragment)
         }
         Ok(Parsed::IcmpError { flow }) => {
-            let vip = snapshot.find_vip(flow);
-            vip.map(|vip| {
-                (
-                    vip,
-                    snapshot.hasher.flow(flow),
-                    TcpFlags::default(),
-                    Step::IcmpError,
-                )
-            })
+            (snapshot.find_vip(&flow), hasher.flow(&flow), TcpFlags::default(), Step::IcmpError)
         }
-        Ok(Parsed::Packet { .. } | Parsed::Other) => None,
     };
-    match found {
-        Some((vip, hash, flags, step)) => Pending {
-            hash,
-            length,
-            vip,
-            flags,
-            step,
-        },
+    match vip {
+        Some(vip) => Pending { hash, length: frame.len() as u32, vip, flags, step },
         None => Pending::NOT_MINE,
     }
 }

@@ -202,57 +202,75 @@ pub enum Malformed {
     BadHeader,
 }
 
-/// Reads a frame.
-///
-/// # Errors
-/// When the frame contradicts itself.
-#[inline(always)]
-pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
-    match parse_plain_ipv4(frame) {
-        Some(parsed) => Ok(parsed),
-        None => parse_any(frame),
-    }
+/// A TCP or UDP packet over IPv4 without tag, options or fragmentation: what nearly all packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainIpv4 {
+    /// The client's address, in host order.
+    pub source: u32,
+    /// The VIP's address, in host order.
+    pub destination: u32,
+    /// The client's port.
+    pub source_port: u16,
+    /// The VIP's port.
+    pub destination_port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// TCP flags.
+    pub flags: TcpFlags,
 }
 
-/// The usual packet, TCP or UDP over IPv4 without tag, options or fragmentation: one bounds check for all of it.
-///
-/// Every Ethernet frame that came over a wire is long enough for that check; whatever doesn't fit goes the general way.
-#[inline(always)]
-fn parse_plain_ipv4(frame: &[u8]) -> Option<Parsed> {
-    const TRANSPORT: usize = ETHERNET_HEADER + 20;
-    let header: &[u8; TRANSPORT + 20] = frame.first_chunk()?;
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let address =
-        |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+impl PlainIpv4 {
+    /// Reads a frame if it is that plain: one bounds check for all of its headers.
+    ///
+    /// Every Ethernet frame that came over a wire is long enough for that check; whatever isn't plain is [`parse`]'s.
+    #[inline(always)]
+    #[must_use]
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        const TRANSPORT: usize = ETHERNET_HEADER + 20;
+        let header: &[u8; TRANSPORT + 20] = frame.first_chunk()?;
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let address =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
 
-    let protocol = Protocol::from_number(header[23])?;
-    let total_length = usize::from(word(16));
-    let (minimum, flags) = match protocol {
-        Protocol::Tcp => (20 + 20, TcpFlags(header[TRANSPORT + 13])),
-        Protocol::Udp => (20 + 8, TcpFlags::default()),
-    };
-    let plain = word(12) == ETHERTYPE_IPV4
-        && header[14] == 0x45
-        && word(20) & 0x3fff == 0
-        && total_length >= minimum
-        && total_length <= frame.len() - ETHERNET_HEADER;
-    plain.then(|| Parsed::Packet {
-        flow: FlowKey {
-            addresses: Addresses::V4 {
-                source: address(26),
-                destination: address(30),
-            },
+        let protocol = Protocol::from_number(header[23])?;
+        let (minimum, flags) = match protocol {
+            Protocol::Tcp => (20 + 20, header[TRANSPORT + 13]),
+            Protocol::Udp => (20 + 8, 0),
+        };
+        let total_length = usize::from(word(16));
+        let is_plain = word(12) == ETHERTYPE_IPV4
+            && header[14] == 0x45
+            && word(20) & 0x3fff == 0
+            && total_length >= minimum
+            && total_length <= frame.len() - ETHERNET_HEADER;
+        is_plain.then(|| Self {
+            source: address(26),
+            destination: address(30),
             source_port: word(TRANSPORT),
             destination_port: word(TRANSPORT + 2),
             protocol,
-        },
-        flags,
-    })
+            flags: TcpFlags(flags),
+        })
+    }
+
+    /// The packet's flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn flow(&self) -> FlowKey {
+        FlowKey {
+            addresses: Addresses::V4 { source: self.source, destination: self.destination },
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
+        }
+    }
 }
 
-#[cold]
-#[inline(never)]
-fn parse_any(frame: &[u8]) -> Result<Parsed, Malformed> {
+/// Reads any frame.
+///
+/// # Errors
+/// When the frame contradicts itself.
+pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     let (ethertype, packet) = network_layer(frame)?;
     match ethertype {
         ETHERTYPE_IPV4 => classify(read_ipv4(packet)?),
