@@ -23,6 +23,9 @@ use workload::Workload;
 /// Rounds of each measurement unless asked otherwise.
 pub const DEFAULT_ROUNDS: u32 = 15;
 
+/// Numbers of flows that are measured with unless asked otherwise.
+pub const DEFAULT_FLOWS: [usize; 2] = [1 << 10, 1 << 20];
+
 /// Packets that a round has at least, so that it takes several milliseconds.
 const PACKETS_PER_ROUND: usize = 1 << 21;
 
@@ -83,21 +86,23 @@ struct Report {
 /// Maglev against C: the budget of the design.
 const BUDGET_RATIO: f64 = 1.1;
 
-/// Measures hit and miss with 1,024 and 1,048,576 flows and prints the result.
+/// Measures hit and miss with as many flows as asked for, each a power of two, and prints the result.
 ///
 /// # Errors
 /// When the C program cannot be built or run, when it did other work than ours, or when this program was built without
 /// optimisation.
-pub fn run(json: bool, rounds: u32) -> Result<()> {
+pub fn run(json: bool, rounds: u32, flows: &[usize]) -> Result<()> {
     if cfg!(debug_assertions) {
-        bail!("built without optimisation, so the figures would mean nothing; run `cargo xtask bench maglev`");
+        bail!(
+            "built without optimisation, so the figures would mean nothing; run `cargo xtask bench maglev`"
+        );
     }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     progress("compiling the C program");
     let program = peer::compile(folder.path())?;
 
     let mut measurements = Vec::new();
-    for flows in [1 << 10, 1 << 20] {
+    for &flows in flows {
         let mut workload = Workload::new(flows);
         let setup = folder.path().join(format!("setup-{flows}"));
         workload.write_setup(&setup)?;
@@ -137,7 +142,10 @@ fn measure(
     let (mut rust, mut c, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // Round 0 fills caches and connection tables and doesn't count.
     for round in 0..=rounds {
-        progress(&format!("{flows} flows, {}: round {round} of {rounds}", mode.name()));
+        progress(&format!(
+            "{flows} flows, {}: round {round} of {rounds}",
+            mode.name()
+        ));
         // Taking turns at going first, so that neither always finds the machine as the other left it.
         let (ours, theirs) = if round % 2 == 0 {
             let ours = subject.round(mode, passes)?;
@@ -175,7 +183,10 @@ fn measure(
 fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let last = values.len().saturating_sub(1) as f64;
-    values.get((last * part).round() as usize).copied().unwrap_or_default()
+    values
+        .get((last * part).round() as usize)
+        .copied()
+        .unwrap_or_default()
 }
 
 fn print_table(report: &Report) {
@@ -184,7 +195,10 @@ fn print_table(report: &Report) {
          C: {}, -O3\n",
         report.packet_bytes, report.batch, report.backends, report.rounds, report.c_compiler
     );
-    println!("{:>9}  {:<4}  {:>9}  {:>9}  {:>5}  {:<11}  budget", "flows", "", "Rust ns", "C ns", "ratio", "quartiles");
+    println!(
+        "{:>9}  {:<4}  {:>9}  {:>9}  {:>5}  {:<11}  budget",
+        "flows", "", "Rust ns", "C ns", "ratio", "quartiles"
+    );
     for line in &report.measurements {
         println!(
             "{:>9}  {:<4}  {:>9.2}  {:>9.2}  {:>5.2}  {:.2} – {:.2}  {} {}",

@@ -12,9 +12,12 @@ struct Arguments {
     /// Rounds of each measurement; the median counts.
     #[arg(long, default_value_t = bench_maglev::DEFAULT_ROUNDS, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Numbers of flows to measure with: powers of two.
+    #[arg(long, value_delimiter = ',', default_values_t = bench_maglev::DEFAULT_FLOWS)]
+    flows: Vec<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    bench_maglev::run(arguments.json, arguments.rounds)
+    bench_maglev::run(arguments.json, arguments.rounds, &arguments.flows)
 }

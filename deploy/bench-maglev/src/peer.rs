@@ -21,14 +21,25 @@ pub fn compile(folder: &Path) -> Result<PathBuf> {
         .args([&program, &source])
         .output()
         .context("cannot run cc; install a C compiler (Debian: apt install gcc libc6-dev)")?;
-    ensure!(output.status.success(), "cc refused the C program:\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "cc refused the C program:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(program)
 }
 
 /// The first line of what the compiler says about itself.
 pub fn compiler_version() -> Result<String> {
-    let output = Command::new("cc").arg("--version").output().context("cannot run cc")?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string())
+    let output = Command::new("cc")
+        .arg("--version")
+        .output()
+        .context("cannot run cc")?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_string())
 }
 
 /// The running program; it ends with this value.
@@ -49,17 +60,30 @@ impl Peer {
             .context("cannot start the C program")?;
         let commands = child.stdin.take().context("the C program has no input")?;
         let answers = child.stdout.take().context("the C program has no output")?;
-        Ok(Self { child, commands, answers: BufReader::new(answers) })
+        Ok(Self {
+            child,
+            commands,
+            answers: BufReader::new(answers),
+        })
     }
 
     /// Has it forward all frames as often as `passes` says.
     pub fn round(&mut self, mode: Mode, passes: usize) -> Result<Round> {
         writeln!(self.commands, "{} {passes}", mode.name()).context("the C program has ended")?;
         let mut answer = String::new();
-        self.answers.read_line(&mut answer).context("the C program has ended")?;
-        let numbers: Vec<u64> = answer.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        self.answers
+            .read_line(&mut answer)
+            .context("the C program has ended")?;
+        let numbers: Vec<u64> = answer
+            .split_whitespace()
+            .map_while(|number| number.parse().ok())
+            .collect();
         match numbers[..] {
-            [nanoseconds, checksum, entries] => Ok(Round { nanoseconds, checksum, entries }),
+            [nanoseconds, checksum, entries] => Ok(Round {
+                nanoseconds,
+                checksum,
+                entries,
+            }),
             _ => anyhow::bail!("the C program answered {answer:?}"),
         }
     }

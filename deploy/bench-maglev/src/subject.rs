@@ -30,7 +30,12 @@ impl<'a> Subject<'a> {
         let mut control = workload.control()?;
         let balancer = control.balancer();
         let frames = workload.frames().chunks_exact_mut(FRAME_BYTES).collect();
-        Ok(Self { control, balancer, frames, seconds: 1 })
+        Ok(Self {
+            control,
+            balancer,
+            frames,
+            seconds: 1,
+        })
     }
 
     /// Forwards all frames as often as `passes` says.
@@ -44,7 +49,8 @@ impl<'a> Subject<'a> {
             if mode == Mode::Miss {
                 // Long enough for all to expire; what the clock's jump costs isn't measured.
                 self.seconds += u64::from(LONGEST_TIMEOUT_SECONDS) - 1;
-                self.balancer.forward::<&mut [u8]>(self.seconds * NANOSECONDS, &mut [], &mut []);
+                self.balancer
+                    .forward::<&mut [u8]>(self.seconds * NANOSECONDS, &mut [], &mut []);
             }
             let start = processor_time_nanoseconds()?;
             self.pass();
@@ -53,7 +59,9 @@ impl<'a> Subject<'a> {
         let bytes = self.frames.iter().flat_map(|frame| &frame[..12]);
         Ok(Round {
             nanoseconds,
-            checksum: bytes.fold(0, |sum: u64, &byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))),
+            checksum: bytes.fold(0, |sum: u64, &byte| {
+                sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+            }),
             entries: self.control.totals().connection_entries,
         })
     }
@@ -62,7 +70,8 @@ impl<'a> Subject<'a> {
     fn pass(&mut self) {
         let mut verdicts = [Verdict::NotMine; BATCH];
         for batch in self.frames.chunks_mut(BATCH) {
-            self.balancer.forward(self.seconds * NANOSECONDS, batch, &mut verdicts);
+            self.balancer
+                .forward(self.seconds * NANOSECONDS, batch, &mut verdicts);
             black_box(&mut verdicts);
         }
     }

@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use maglev::balancer::Timeouts;
 use maglev::config::Config;
 use maglev::connection_table::Capacity;
 use maglev::control::{BackendSpec, Control, VipSpec};
 use maglev::hash::{FlowHasher, HashSeed, NameHasher};
+use maglev::lifetime::Timeouts;
 use maglev::packet::{MacAddress, Protocol};
 use maglev::table::{Candidate, LookupTable, TableSize};
 
@@ -67,7 +67,10 @@ fn backend_mac(index: usize) -> MacAddress {
 impl Workload {
     /// The frames of `flows` connections.
     pub fn new(flows: usize) -> Self {
-        Self { flows, frames: (0..flows as u64).flat_map(frame).collect() }
+        Self {
+            flows,
+            frames: (0..flows as u64).flat_map(frame).collect(),
+        }
     }
 
     /// All frames' bytes, one after the other.
@@ -81,9 +84,19 @@ impl Workload {
 
     /// The balancer that both sides are.
     pub fn control(&self) -> Result<Control> {
-        let vip = VipSpec { name: "web".into(), address: VIP.into(), port: VIP_PORT, protocol: Protocol::Tcp };
-        let address = |index: usize| Ipv4Addr::from_bits(Ipv4Addr::new(10, 82, 98, 0).to_bits() + index as u32).into();
-        let backend = |index| BackendSpec { name: backend_name(index), address: address(index), weight: 1 };
+        let vip = VipSpec {
+            name: "web".into(),
+            address: VIP.into(),
+            port: VIP_PORT,
+            protocol: Protocol::Tcp,
+        };
+        let address =
+            |index: usize| Ipv4Addr::from_bits(Ipv4Addr::new(10, 82, 98, 0).to_bits() + index as u32).into();
+        let backend = |index| BackendSpec {
+            name: backend_name(index),
+            address: address(index),
+            weight: 1,
+        };
         let config = Config {
             connection_table_size: self.capacity()?,
             vips: vec![(vip, (0..BACKENDS).map(backend).collect())],
@@ -99,8 +112,14 @@ impl Workload {
     /// Writes what the C program needs to know, in the order in which it reads it.
     pub fn write_setup(&self, path: &Path) -> Result<()> {
         let names: Vec<_> = (0..BACKENDS).map(backend_name).collect();
-        let candidates: Vec<_> =
-            (0..).zip(&names).map(|(slot, name)| Candidate { slot, name, weight: 1 }).collect();
+        let candidates: Vec<_> = (0..)
+            .zip(&names)
+            .map(|(slot, name)| Candidate {
+                slot,
+                name,
+                weight: 1,
+            })
+            .collect();
         let table = LookupTable::build(TableSize::default(), &NameHasher::new(&SEED), &candidates);
         let timeouts = Timeouts::default();
 

@@ -9,9 +9,10 @@
 use alloc::sync::Arc;
 use core::hint::black_box;
 
-use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, Life};
+use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, Life, Tick};
 use crate::counters::{CpuCounters, DropReason};
-use crate::packet::{FragmentKey, Parsed, PlainIpv4, Protocol, TcpFlags, parse};
+use crate::lifetime::{Event, Lives, Timeouts};
+use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
 use crate::snapshot::{Published, Reachability, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
@@ -56,44 +57,8 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// How long an idle flow is remembered, in seconds, at most
-/// [`LONGEST_TIMEOUT_SECONDS`](crate::connection_table::LONGEST_TIMEOUT_SECONDS).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A TCP connection of which only SYNs were seen.
-    pub tcp_opening_seconds: u16,
-    /// An established TCP connection.
-    pub tcp_established_seconds: u16,
-    /// A TCP connection whose client has sent FIN or RST.
-    pub tcp_closing_seconds: u16,
-    /// A UDP flow.
-    pub udp_seconds: u16,
-}
-
 /// How long the fragments of one datagram may be apart (RFC 791 suggests 15 seconds).
 const FRAGMENT_SECONDS: u16 = 15;
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            tcp_opening_seconds: 60,
-            tcp_established_seconds: 1_800,
-            tcp_closing_seconds: 60,
-            udp_seconds: 60,
-        }
-    }
-}
-
-impl Timeouts {
-    #[inline(always)]
-    fn for_tcp(&self, state: FlowState) -> u16 {
-        match state {
-            FlowState::Opening => self.tcp_opening_seconds,
-            FlowState::Established => self.tcp_established_seconds,
-            FlowState::Closing => self.tcp_closing_seconds,
-        }
-    }
-}
 
 /// What the first pass found out about a frame.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +66,7 @@ struct Pending {
     hash: u64,
     length: u32,
     vip: VipIndex,
-    flags: TcpFlags,
+    event: Event,
     step: Step,
 }
 
@@ -112,8 +77,8 @@ enum Step {
     NotMine,
     /// Nothing: its headers are nonsense.
     Malformed,
-    Tcp,
-    Udp,
+    /// A whole packet of a flow.
+    Whole,
     /// As for a whole packet, and remember the choice for the later fragments.
     FirstFragment,
     /// Find what the first fragment left.
@@ -122,29 +87,18 @@ enum Step {
     IcmpError,
 }
 
-impl Step {
-    /// For a whole packet.
-    #[inline(always)]
-    fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => Self::Tcp,
-            Protocol::Udp => Self::Udp,
-        }
-    }
-}
-
 impl Pending {
     const NOT_MINE: Self = Self {
         hash: 0,
         length: 0,
         vip: 0,
-        flags: TcpFlags(0),
+        event: Event::Segment,
         step: Step::NotMine,
     };
 }
 
 /// A flow's backend, or why there is none.
-type Choice = Result<BackendSlot, DropReason>;
+type Choice<'a> = Result<(BackendSlot, &'a Target), DropReason>;
 
 /// One CPU's half of the balancer.
 #[derive(Debug)]
@@ -163,6 +117,7 @@ pub struct Balancer {
 struct Flows {
     connections: ConnectionTable,
     timeouts: Timeouts,
+    lives: Lives,
 }
 
 impl Balancer {
@@ -178,6 +133,7 @@ impl Balancer {
         let flows = Flows {
             connections: ConnectionTable::new(capacity),
             timeouts,
+            lives: Lives::new(&timeouts, Tick::default()),
         };
         Self {
             published,
@@ -196,7 +152,7 @@ impl Balancer {
         if self.published.version() != self.version {
             self.take_snapshot();
         }
-        self.flows.connections.advance(now_ns / 1_000_000_000);
+        self.flows.advance(now_ns / 1_000_000_000);
         for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
             self.forward_batch(frames, verdicts);
         }
@@ -222,8 +178,7 @@ impl Balancer {
 
         for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
             let choice = match pending.step {
-                Step::Tcp => self.flows.tcp(snapshot, pending, &self.counters),
-                Step::Udp => self.flows.udp(snapshot, pending, &self.counters),
+                Step::Whole => self.flows.assign(snapshot, pending, &self.counters),
                 Step::NotMine => {
                     *verdict = Verdict::NotMine;
                     continue;
@@ -232,23 +187,28 @@ impl Balancer {
                     .flows
                     .unusual(step, snapshot, pending, frame.bytes(), &self.counters),
             };
-            *verdict = match choice.and_then(|slot| address(snapshot, slot, frame.bytes())) {
-                Ok((slot, vip)) => {
-                    let length = u64::from(pending.length);
-                    if let (Some(vip), Some(backend)) = (self.counters.vip(vip), self.counters.backend(slot))
-                    {
-                        vip.count_frame(length);
-                        backend.count_frame(length);
+            *verdict = match choice {
+                Ok((slot, target)) if target.reachability == Reachability::Known => {
+                    // Whatever has a backend is longer than that.
+                    if let Some(header) = frame.bytes().first_chunk_mut() {
+                        *header = target.header;
+                    }
+                    if let Some(counter) = self.counters.backend(slot) {
+                        counter.count_frame(u64::from(pending.length));
                     }
                     Verdict::Transmit(slot)
                 }
-                Err(reason) => {
-                    self.counters.count_drop(reason);
-                    Verdict::Drop(reason)
-                }
+                Ok(_) => drop_frame(&self.counters, DropReason::NeighbourUnknown),
+                Err(reason) => drop_frame(&self.counters, reason),
             };
         }
     }
+}
+
+#[cold]
+fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
+    counters.count_drop(reason);
+    Verdict::Drop(reason)
 }
 
 /// The first pass: what is this frame, whose is it, and which flow does it belong to?
@@ -261,11 +221,11 @@ fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
     let flow = packet.flow();
     pending.hash = snapshot.hasher.flow(&flow);
     pending.length = frame.len() as u32;
-    pending.flags = packet.flags;
+    pending.event = Event::of(packet.protocol, packet.flags);
     match snapshot.find_vip(&flow) {
         Some(vip) => {
             pending.vip = vip;
-            pending.step = Step::of(packet.protocol);
+            pending.step = Step::Whole;
         }
         None => pending.step = Step::NotMine,
     }
@@ -275,215 +235,190 @@ fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
 #[inline(never)]
 fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Pending {
     let hasher = &snapshot.hasher;
-    let (vip, hash, flags, step) = match parse(frame) {
-        Err(_) => return Pending { step: Step::Malformed, ..Pending::NOT_MINE },
+    let (vip, hash, event, step) = match parse(frame) {
+        Err(_) => {
+            return Pending {
+                step: Step::Malformed,
+                ..Pending::NOT_MINE
+            };
+        }
         Ok(Parsed::Other) => return Pending::NOT_MINE,
         Ok(Parsed::Packet { flow, flags }) => {
-            (snapshot.find_vip(&flow), hasher.flow(&flow), flags, Step::of(flow.protocol))
+            let event = Event::of(flow.protocol, flags);
+            (snapshot.find_vip(&flow), hasher.flow(&flow), event, Step::Whole)
         }
         Ok(Parsed::FirstFragment { flow, flags, .. }) => {
-            (snapshot.find_vip(&flow), hasher.flow(&flow), flags, Step::FirstFragment)
+            let event = Event::of(flow.protocol, flags);
+            (
+                snapshot.find_vip(&flow),
+                hasher.flow(&flow),
+                event,
+                Step::FirstFragment,
+            )
         }
         Ok(Parsed::LaterFragment { key }) => {
             let vip = snapshot.find_vip_without_port(&key.addresses, key.protocol);
-            (vip, hasher.fragment(&key), TcpFlags::default(), Step::LaterFragment)
+            (vip, hasher.fragment(&key), Event::Segment, Step::LaterFragment)
         }
-        Ok(Parsed::IcmpError { flow }) => {
-            (snapshot.find_vip(&flow), hasher.flow(&flow), TcpFlags::default(), Step::IcmpError)
-        }
+        Ok(Parsed::IcmpError { flow }) => (
+            snapshot.find_vip(&flow),
+            hasher.flow(&flow),
+            Event::Segment,
+            Step::IcmpError,
+        ),
     };
     match vip {
-        Some(vip) => Pending { hash, length: frame.len() as u32, vip, flags, step },
+        Some(vip) => Pending {
+            hash,
+            length: frame.len() as u32,
+            vip,
+            event,
+            step,
+        },
         None => Pending::NOT_MINE,
-    }
-}
-
-/// Writes the backend's MAC address and ours into a frame; gives the backend and the VIP that it serves.
-///
-/// The VIP may be another than the first pass found for a fragment without ports.
-#[inline(always)]
-fn address(
-    snapshot: &Snapshot,
-    slot: BackendSlot,
-    frame: &mut [u8],
-) -> Result<(BackendSlot, VipIndex), DropReason> {
-    let target = snapshot.target(slot).ok_or(DropReason::NoBackend)?;
-    if target.reachability != Reachability::Known {
-        return Err(DropReason::NeighbourUnknown);
-    }
-    // Frames that got here are longer than an Ethernet header.
-    let header = frame.first_chunk_mut::<12>().ok_or(DropReason::Malformed)?;
-    let [d0, d1, d2, d3, d4, d5] = target.mac;
-    let [s0, s1, s2, s3, s4, s5] = snapshot.source_mac;
-    *header = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
-    Ok((slot, target.vip))
-}
-
-/// The state of a TCP connection after a packet of the client's.
-#[inline(always)]
-fn next_state(state: FlowState, flags: TcpFlags) -> FlowState {
-    if flags.closes() || state == FlowState::Closing {
-        FlowState::Closing
-    } else if flags.opens() {
-        // A repeated SYN, or a stray one that the backend will challenge (RFC 9293 section 3.10.7.4).
-        state
-    } else {
-        FlowState::Established
     }
 }
 
 /// The backend that the lookup table has for a flow.
 #[inline(always)]
-fn look_up(snapshot: &Snapshot, hash: u64, vip: VipIndex) -> Result<BackendRef, DropReason> {
+fn look_up(snapshot: &Snapshot, hash: u64, vip: VipIndex) -> Choice<'_> {
     let slot = snapshot
         .vip(vip)
         .ok_or(DropReason::NoBackend)?
         .table
         .backend(hash);
     let target = snapshot.target(slot).ok_or(DropReason::NoBackend)?;
-    Ok(BackendRef {
-        slot,
-        incarnation: target.incarnation,
-    })
-}
-
-#[inline(always)]
-fn count_connection(counters: &CpuCounters, vip: VipIndex, slot: BackendSlot) {
-    if let (Some(vip), Some(backend)) = (counters.vip(vip), counters.backend(slot)) {
-        vip.count_connection();
-        backend.count_connection();
-    }
+    Ok((slot, target))
 }
 
 impl Flows {
+    /// Sets the time, in whole seconds.
     #[inline(always)]
-    fn tcp(&mut self, snapshot: &Snapshot, pending: &Pending, counters: &CpuCounters) -> Choice {
-        let (now, flags) = (self.connections.now(), pending.flags);
-        let entry = self.connections.find(pending.hash);
-        if let Some(mut entry) = entry
-            && let Some(state) = entry.life().state()
-            && let Some(target) = snapshot.remembered(entry.backend(), pending.vip)
-            && !(flags.opens() && begins_anew(state, target))
-        {
-            let state = next_state(state, flags);
-            entry.set_life(Life::new(state, now, self.timeouts.for_tcp(state)));
-            return Ok(entry.backend().slot);
+    fn advance(&mut self, now_seconds: u64) {
+        self.connections.advance(now_seconds);
+        if self.connections.now() != self.lives.now() {
+            self.lives = Lives::new(&self.timeouts, self.connections.now());
         }
-        let state = match (flags.opens(), flags.closes()) {
-            (_, true) => FlowState::Closing,
-            (true, false) => FlowState::Opening,
-            (false, false) => FlowState::Established,
-        };
-        let life = Life::new(state, now, self.timeouts.for_tcp(state));
-        let (slot, _) = self.choose(snapshot, pending, life)?;
-        if flags.opens() {
-            count_connection(counters, pending.vip, slot);
-        }
-        Ok(slot)
     }
 
+    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
     #[inline(always)]
-    fn udp(&mut self, snapshot: &Snapshot, pending: &Pending, counters: &CpuCounters) -> Choice {
-        let life = Life::new(
-            FlowState::Established,
-            self.connections.now(),
-            self.timeouts.udp_seconds,
-        );
-        let entry = self.connections.find(pending.hash);
-        if let Some(mut entry) = entry
-            && snapshot.remembered(entry.backend(), pending.vip).is_some()
-        {
-            entry.set_life(life);
-            return Ok(entry.backend().slot);
-        }
-        let (slot, is_remembered) = self.choose(snapshot, pending, life)?;
-        // A flow that finds no place looks new with every packet.
-        if is_remembered {
-            count_connection(counters, pending.vip, slot);
-        }
-        Ok(slot)
-    }
-
-    /// Gives a flow the backend that the lookup table has for it, and remembers that if there is a place for it.
-    #[inline(always)]
-    fn choose(
+    fn assign<'a>(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &'a Snapshot,
         pending: &Pending,
-        life: Life,
-    ) -> Result<(BackendSlot, bool), DropReason> {
-        let backend = look_up(snapshot, pending.hash, pending.vip)?;
-        Ok((
-            backend.slot,
-            self.connections.remember(pending.hash, backend, life),
-        ))
+        counters: &CpuCounters,
+    ) -> Choice<'a> {
+        let event = pending.event;
+        let (slot, target, is_remembered) = match self.connections.find(pending.hash) {
+            Some(mut entry) => {
+                let (backend, life) = (entry.backend(), entry.life());
+                if let Some(target) = snapshot.remembered(backend, pending.vip)
+                    && !(event == Event::Opens && begins_anew(life, target))
+                {
+                    entry.set_life(self.lives.after(life, event));
+                    return Ok((backend.slot, target));
+                }
+                let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
+                entry.set_backend(BackendRef {
+                    slot,
+                    incarnation: target.incarnation,
+                });
+                entry.set_life(self.lives.first(event));
+                (slot, target, true)
+            }
+            None => {
+                let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
+                let backend = BackendRef {
+                    slot,
+                    incarnation: target.incarnation,
+                };
+                (
+                    slot,
+                    target,
+                    self.connections
+                        .insert(pending.hash, backend, self.lives.first(event)),
+                )
+            }
+        };
+        // A UDP flow that finds no place looks new with every packet.
+        if event == Event::Opens || (event == Event::Datagram && is_remembered) {
+            count_connection(counters, slot);
+        }
+        Ok((slot, target))
     }
 
     #[cold]
-    fn unusual(
+    #[inline(never)]
+    fn unusual<'a>(
         &mut self,
         step: Step,
-        snapshot: &Snapshot,
+        snapshot: &'a Snapshot,
         pending: &Pending,
         frame: &[u8],
         counters: &CpuCounters,
-    ) -> Choice {
+    ) -> Choice<'a> {
         match (step, parse(frame)) {
-            (Step::FirstFragment, Ok(Parsed::FirstFragment { flow, key, .. })) => {
-                let choice = match flow.protocol {
-                    Protocol::Tcp => self.tcp(snapshot, pending, counters),
-                    Protocol::Udp => self.udp(snapshot, pending, counters),
+            (Step::FirstFragment, Ok(Parsed::FirstFragment { key, .. })) => {
+                let (slot, target) = self.assign(snapshot, pending, counters)?;
+                let backend = BackendRef {
+                    slot,
+                    incarnation: target.incarnation,
                 };
-                choice.inspect(|&slot| self.remember_datagram(snapshot, &key, slot))
+                // As one that is being opened, so that a flood of fragments displaces no connection.
+                let life = Life::new(FlowState::Opening, self.connections.now(), FRAGMENT_SECONDS);
+                self.connections
+                    .remember(snapshot.hasher.fragment(&key), backend, life);
+                Ok((slot, target))
             }
             (Step::LaterFragment, Ok(Parsed::LaterFragment { key })) => {
                 self.later_fragment(snapshot, pending, &key)
             }
-            (Step::IcmpError, _) => match self.connections.find(pending.hash) {
-                Some(entry) if snapshot.remembered(entry.backend(), pending.vip).is_some() => {
-                    Ok(entry.backend().slot)
-                }
-                _ => look_up(snapshot, pending.hash, pending.vip).map(|backend| backend.slot),
-            },
+            (Step::IcmpError, _) => {
+                let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
+                let remembered = backend
+                    .and_then(|backend| Some((backend.slot, snapshot.remembered(backend, pending.vip)?)));
+                remembered.map_or_else(|| look_up(snapshot, pending.hash, pending.vip), Ok)
+            }
             _ => Err(DropReason::Malformed),
-        }
-    }
-
-    fn remember_datagram(&mut self, snapshot: &Snapshot, key: &FragmentKey, slot: BackendSlot) {
-        if let Some(target) = snapshot.target(slot) {
-            let backend = BackendRef {
-                slot,
-                incarnation: target.incarnation,
-            };
-            // As one that is being opened, so that a flood of fragments displaces no connection.
-            let life = Life::new(FlowState::Opening, self.connections.now(), FRAGMENT_SECONDS);
-            self.connections
-                .remember(snapshot.hasher.fragment(key), backend, life);
         }
     }
 
     /// Follows the first fragment; one that came before it, or on another CPU, goes where the 3-tuple says.
     ///
     /// The NIC hashes all fragments of a datagram to the same queue, so only reordering on the way does that.
-    fn later_fragment(&mut self, snapshot: &Snapshot, pending: &Pending, key: &FragmentKey) -> Choice {
-        if let Some(entry) = self.connections.find(pending.hash)
-            && let Some(target) = snapshot.target(entry.backend().slot)
-            && snapshot.remembered(entry.backend(), target.vip).is_some()
+    fn later_fragment<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        key: &FragmentKey,
+    ) -> Choice<'a> {
+        let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
+        if let Some(backend) = backend
+            && let Some(target) = snapshot.target(backend.slot)
+            && snapshot.remembered(backend, target.vip).is_some()
         {
-            return Ok(entry.backend().slot);
+            return Ok((backend.slot, target));
         }
         let hash = snapshot.hasher.host_pair(&key.addresses, key.protocol);
-        look_up(snapshot, hash, pending.vip).map(|backend| backend.slot)
+        look_up(snapshot, hash, pending.vip)
+    }
+}
+
+#[inline(always)]
+fn count_connection(counters: &CpuCounters, slot: BackendSlot) {
+    if let Some(counter) = counters.backend(slot) {
+        counter.count_connection();
     }
 }
 
 /// Whether a SYN for a remembered connection is the beginning of another one with the same ports.
 #[inline(always)]
-fn begins_anew(state: FlowState, target: &Target) -> bool {
-    match state {
-        FlowState::Opening => false,
-        FlowState::Established => target.draining,
-        FlowState::Closing => true,
+fn begins_anew(life: Life, target: &Target) -> bool {
+    match life.state() {
+        None | Some(FlowState::Opening) => false,
+        Some(FlowState::Established) => target.draining,
+        Some(FlowState::Closing) => true,
     }
 }
 

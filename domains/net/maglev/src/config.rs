@@ -12,10 +12,10 @@ use core::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::balancer::Timeouts;
 use crate::connection_table::{Capacity, LONGEST_TIMEOUT_SECONDS};
 use crate::control::{BackendSpec, VipSpec};
 use crate::hash::HashSeed;
+use crate::lifetime::Timeouts;
 use crate::packet::Protocol;
 use crate::table::TableSize;
 

@@ -41,7 +41,7 @@ pub enum FlowState {
 }
 
 /// Time in whole seconds, modulo 2^14: what fits an entry beside its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick(u16);
 
 const TICK_MASK: u16 = 0x3fff;
@@ -82,6 +82,13 @@ impl Life {
             3 => Some(FlowState::Closing),
             _ => None,
         }
+    }
+
+    /// The state as a number below 4; 0 is empty.
+    #[inline(always)]
+    #[must_use]
+    pub fn state_number(self) -> usize {
+        usize::from(self.0 >> 14)
     }
 
     /// Seconds until the deadline; 0 when it has passed.
@@ -411,13 +418,20 @@ impl ConnectionTable {
     }
 
     /// Remembers a flow's backend, in place of what was remembered of it; false if there is no place for it.
-    #[inline]
     pub fn remember(&mut self, hash: u64, backend: BackendRef, life: Life) -> bool {
-        if let Some(mut entry) = self.find(hash) {
-            entry.set_backend(backend);
-            entry.set_life(life);
-            return true;
+        match self.find(hash) {
+            Some(mut entry) => {
+                entry.set_backend(backend);
+                entry.set_life(life);
+                true
+            }
+            None => self.insert(hash, backend, life),
         }
+    }
+
+    /// Remembers a flow that [`find`](Self::find) has just not found; false if there is no place for it.
+    #[inline(always)]
+    pub fn insert(&mut self, hash: u64, backend: BackendRef, life: Life) -> bool {
         let first = self.first_bucket(hash);
         match self.buckets[first].vacancy(self.now) {
             Some(way) => {

@@ -9,11 +9,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use crate::balancer::{Balancer, Timeouts};
+use crate::balancer::Balancer;
 use crate::config::Config;
 use crate::connection_table::Capacity;
 use crate::counters::{CpuCounters, Totals, Traffic};
 use crate::hash::{FlowHasher, HashSeed, NameHasher};
+use crate::lifetime::Timeouts;
 use crate::packet::{MacAddress, Protocol};
 use crate::snapshot::{Published, Reachability, Snapshot, Target, Vip, VipIndex};
 use crate::table::{BackendSlot, Candidate, LookupTable, TableSize};
@@ -112,6 +113,8 @@ struct Slot {
 struct VipEntry {
     spec: VipSpec,
     table: Arc<LookupTable>,
+    /// What the backends that were removed had been sent.
+    retired: Traffic,
 }
 
 /// A backend in a report.
@@ -169,7 +172,7 @@ impl Control {
     pub fn new(config: &Config, random_seed: HashSeed, source_mac: MacAddress) -> Result<Self, ControlError> {
         let seed = config.hash_seed.unwrap_or(random_seed);
         let flow_hasher = FlowHasher::new(&seed);
-        let empty = Snapshot::new(flow_hasher, source_mac, Vec::new(), Vec::new());
+        let empty = Snapshot::new(flow_hasher, Vec::new(), Vec::new());
         let mut control = Self {
             table_size: config.table_size,
             capacity: config.connection_table_size,
@@ -197,7 +200,7 @@ impl Control {
     /// The forwarding half for one more CPU.
     #[must_use]
     pub fn balancer(&mut self) -> Balancer {
-        let counters = Arc::new(CpuCounters::new(MAXIMUM_VIPS, MAXIMUM_BACKENDS));
+        let counters = Arc::new(CpuCounters::new(MAXIMUM_BACKENDS));
         self.cpus.push(Arc::clone(&counters));
         Balancer::new(
             Arc::clone(&self.published),
@@ -268,10 +271,18 @@ impl Control {
     /// When there is no such VIP or backend.
     pub fn remove(&mut self, vip: &str, name: &str) -> Result<(), ControlError> {
         let index = self.vip_index(vip)?;
-        let slot = self.slots.iter_mut().find(|slot| slot.is(index, name));
-        let slot = slot.ok_or_else(|| unknown_backend(vip, name))?;
-        slot.tenant = None;
-        slot.incarnation = slot.incarnation.wrapping_add(1);
+        let (slot, backend) = self
+            .tenants()
+            .find(|(_, backend)| backend.vip == index && backend.spec.name == name)
+            .ok_or_else(|| unknown_backend(vip, name))?;
+        let traffic = self.slot_traffic(slot).since(backend.counted_before);
+        if let Some(vip) = self.vips.get_mut(usize::from(index)) {
+            vip.retired = vip.retired.plus(traffic);
+        }
+        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+            slot.tenant = None;
+            slot.incarnation = slot.incarnation.wrapping_add(1);
+        }
         self.rebuild(index);
         self.publish();
         Ok(())
@@ -337,23 +348,23 @@ impl Control {
 
     fn report_vip(&self, index: VipIndex, vip: &VipEntry) -> VipReport {
         let entries = vip.table.entries();
-        let backends = self.tenants().filter(|(_, backend)| backend.vip == index);
+        let tenants = self.tenants().filter(|(_, backend)| backend.vip == index);
+        let backends: Vec<_> = tenants
+            .map(|(slot, backend)| BackendReport {
+                spec: backend.spec.clone(),
+                state: backend.state,
+                mac: self.mac(backend.spec.address),
+                table_entries: entries.iter().filter(|&&entry| entry == slot).count(),
+                traffic: self.slot_traffic(slot).since(backend.counted_before),
+            })
+            .collect();
         VipReport {
             spec: vip.spec.clone(),
             table_size: entries.len(),
-            traffic: self
-                .cpus
+            traffic: backends
                 .iter()
-                .fold(Traffic::default(), |sum, cpu| sum.plus(cpu.vip_traffic(index))),
-            backends: backends
-                .map(|(slot, backend)| BackendReport {
-                    spec: backend.spec.clone(),
-                    state: backend.state,
-                    mac: self.mac(backend.spec.address),
-                    table_entries: entries.iter().filter(|&&entry| entry == slot).count(),
-                    traffic: self.slot_traffic(slot).since(backend.counted_before),
-                })
-                .collect(),
+                .fold(vip.retired, |sum, backend| sum.plus(backend.traffic)),
+            backends,
         }
     }
 
@@ -404,7 +415,11 @@ impl Control {
             return Err(ControlError::TooManyVips);
         }
         let table = Arc::new(LookupTable::build(self.table_size, &self.name_hasher, &[]));
-        self.vips.push(VipEntry { spec, table });
+        self.vips.push(VipEntry {
+            spec,
+            table,
+            retired: Traffic::default(),
+        });
         Ok(index)
     }
 
@@ -477,7 +492,7 @@ impl Control {
             Some(backend) => {
                 let mac = self.mac(backend.spec.address);
                 Target {
-                    mac: mac.unwrap_or_default(),
+                    header: Target::header(mac.unwrap_or_default(), self.source_mac),
                     vip: backend.vip,
                     incarnation: slot.incarnation,
                     reachability: if mac.is_some() {
@@ -489,12 +504,7 @@ impl Control {
                 }
             }
         });
-        let snapshot = Snapshot::new(
-            self.flow_hasher,
-            self.source_mac,
-            vips.collect(),
-            targets.collect(),
-        );
+        let snapshot = Snapshot::new(self.flow_hasher, vips.collect(), targets.collect());
         self.published.publish(snapshot);
     }
 }

@@ -1,4 +1,4 @@
-//! Packets, bytes and connections per VIP and per backend, and what was dropped.
+//! Packets, bytes and connections per backend, and what was dropped. What a VIP was sent is the sum of its backends'.
 //!
 //! Each CPU counts for itself: it alone writes its counters, so an increment is a plain load and store, and others read
 //! them at any time without a lock. Sums over CPUs are made by the reader (`control.rs`).
@@ -25,7 +25,7 @@ impl Counter {
     }
 }
 
-/// What one CPU has forwarded to one VIP or one backend.
+/// What one CPU has forwarded to one backend.
 #[derive(Debug, Default)]
 #[repr(align(32))]
 pub struct TrafficCounter {
@@ -40,13 +40,6 @@ impl TrafficCounter {
     pub fn count_frame(&self, length: u64) {
         self.packets.add(1);
         self.bytes.add(length);
-    }
-
-    /// Counts several forwarded frames.
-    #[inline(always)]
-    pub fn count_frames(&self, frames: u64, bytes: u64) {
-        self.packets.add(frames);
-        self.bytes.add(bytes);
     }
 
     /// Counts a connection that was given a backend.
@@ -148,7 +141,6 @@ impl Totals {
 /// All counters of one CPU.
 #[derive(Debug)]
 pub struct CpuCounters {
-    vips: Vec<TrafficCounter>,
     backends: Vec<TrafficCounter>,
     malformed: Counter,
     no_backend: Counter,
@@ -159,17 +151,13 @@ pub struct CpuCounters {
 }
 
 impl CpuCounters {
-    /// Counters for as many VIPs and backends, all at zero.
+    /// Counters for as many backends, all at zero.
     #[must_use]
-    pub fn new(vips: usize, backends: usize) -> Self {
-        let zeroes = |count| {
-            core::iter::repeat_with(TrafficCounter::default)
-                .take(count)
-                .collect()
-        };
+    pub fn new(backends: usize) -> Self {
         Self {
-            vips: zeroes(vips),
-            backends: zeroes(backends),
+            backends: core::iter::repeat_with(TrafficCounter::default)
+                .take(backends)
+                .collect(),
             malformed: Counter::default(),
             no_backend: Counter::default(),
             neighbour_unknown: Counter::default(),
@@ -177,13 +165,6 @@ impl CpuCounters {
             connections_overflowed: Counter::default(),
             connections_displaced: Counter::default(),
         }
-    }
-
-    /// The counter of a VIP, if there is room for that many.
-    #[inline(always)]
-    #[must_use]
-    pub fn vip(&self, vip: u16) -> Option<&TrafficCounter> {
-        self.vips.get(usize::from(vip))
     }
 
     /// The counter of a backend, if there is room for that many.
@@ -215,12 +196,6 @@ impl CpuCounters {
         self.connections_displaced
             .0
             .store(statistics.displaced, Ordering::Relaxed);
-    }
-
-    /// What this CPU has forwarded to a VIP.
-    #[must_use]
-    pub fn vip_traffic(&self, vip: u16) -> Traffic {
-        self.vip(vip).map(TrafficCounter::read).unwrap_or_default()
     }
 
     /// What this CPU has forwarded to a backend.

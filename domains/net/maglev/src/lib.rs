@@ -10,6 +10,7 @@
 //! | [`hash`] | the keyed hash functions, and the seed that a cluster of balancers shares |
 //! | [`table`] | the lookup table: which backend a flow without history gets |
 //! | [`connection_table`] | one CPU's memory of which backend a flow has |
+//! | [`lifetime`] | how long a flow is remembered |
 //! | [`packet`] | what the balancer reads of a frame |
 //! | [`control`] | VIPs and backends at run time: add, drain, remove, weights; publishes snapshots |
 //! | [`snapshot`] | the immutable state that every CPU forwards by |
@@ -29,6 +30,7 @@ pub mod connection_table;
 pub mod control;
 pub mod counters;
 pub mod hash;
+pub mod lifetime;
 pub mod packet;
 pub mod snapshot;
 pub mod table;

@@ -258,7 +258,10 @@ impl PlainIpv4 {
     #[must_use]
     pub fn flow(&self) -> FlowKey {
         FlowKey {
-            addresses: Addresses::V4 { source: self.source, destination: self.destination },
+            addresses: Addresses::V4 {
+                source: self.source,
+                destination: self.destination,
+            },
             source_port: self.source_port,
             destination_port: self.destination_port,
             protocol: self.protocol,

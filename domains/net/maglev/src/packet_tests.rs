@@ -117,7 +117,13 @@ fn plain_packets() {
 /// The short cut for plain IPv4 gives what the general way gives.
 fn assert_short_cut_agrees(frame: &[u8]) {
     if let Some(plain) = PlainIpv4::parse(frame) {
-        assert_eq!(Ok(Parsed::Packet { flow: plain.flow(), flags: plain.flags }), parse(frame));
+        assert_eq!(
+            Ok(Parsed::Packet {
+                flow: plain.flow(),
+                flags: plain.flags
+            }),
+            parse(frame)
+        );
     }
 }
 

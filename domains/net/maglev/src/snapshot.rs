@@ -23,8 +23,9 @@ const NO_VIP: VipIndex = VipIndex::MAX;
 /// What a backend's slot holds, as far as forwarding is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where frames go; meaningless unless `reachability` is [`Reachability::Known`].
-    pub mac: MacAddress,
+    /// The first bytes of frames to it, its MAC address and ours; meaningless unless `reachability` is
+    /// [`Reachability::Known`].
+    pub header: [u8; 12],
     /// The VIP that it serves.
     pub vip: VipIndex,
     /// Which tenant of the slot it is.
@@ -47,11 +48,19 @@ pub enum Reachability {
 }
 
 impl Target {
+    /// The header of frames from us to a backend.
+    #[must_use]
+    pub fn header(backend: MacAddress, source: MacAddress) -> [u8; 12] {
+        let [b0, b1, b2, b3, b4, b5] = backend;
+        let [s0, s1, s2, s3, s4, s5] = source;
+        [b0, b1, b2, b3, b4, b5, s0, s1, s2, s3, s4, s5]
+    }
+
     /// A slot without a backend.
     #[must_use]
     pub fn vacant(incarnation: u16) -> Self {
         Self {
-            mac: [0; 6],
+            header: [0; 12],
             vip: NO_VIP,
             incarnation,
             reachability: Reachability::Vacant,
@@ -78,8 +87,6 @@ pub struct Vip {
 pub struct Snapshot {
     /// The hash function on packets.
     pub hasher: FlowHasher,
-    /// The MAC address that forwarded frames come from.
-    pub source_mac: MacAddress,
     vips: Vec<Vip>,
     targets: Vec<Target>,
     ipv4: VipMap<u64>,
@@ -89,7 +96,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Makes a snapshot of VIPs and backends; indices are positions in the lists.
     #[must_use]
-    pub fn new(hasher: FlowHasher, source_mac: MacAddress, vips: Vec<Vip>, targets: Vec<Target>) -> Self {
+    pub fn new(hasher: FlowHasher, vips: Vec<Vip>, targets: Vec<Target>) -> Self {
         let mut ipv4 = VipMap::new(vips.len());
         let mut ipv6 = VipMap::new(vips.len());
         for (index, vip) in (0..NO_VIP).zip(&vips) {
@@ -104,7 +111,6 @@ impl Snapshot {
         }
         Self {
             hasher,
-            source_mac,
             vips,
             targets,
             ipv4,
