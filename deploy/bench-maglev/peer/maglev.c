@@ -18,6 +18,7 @@
 
 enum { BATCH = 32, WAYS = 6, SWEEP_PER_BATCH = 8, SWEEP_PERIOD = 64, LONGEST_TIMEOUT = 8000 };
 enum { OPENING = 1, ESTABLISHED = 2, CLOSING = 3 };
+enum { SEGMENT, OPENS, CLOSES, DATAGRAM };
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
 enum { NOT_MINE, TRANSMIT, DROP_MALFORMED, DROP_NO_BACKEND, DROP_NEIGHBOUR_UNKNOWN };
 enum { VACANT, UNREACHABLE, REACHABLE };
@@ -37,17 +38,17 @@ struct bucket {
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct bucket) == 64, "a bucket is a cache line");
 
-struct target { uint8_t mac[6]; uint16_t vip, incarnation; uint8_t state, draining; };
+struct target { uint8_t header[12]; uint16_t vip, incarnation; uint8_t state, draining; };
 struct counter { uint64_t packets, bytes, connections, padding; };
 struct vip_place { uint64_t key; uint16_t vip; };
 struct packet { uint8_t *data; uint64_t length; };
 struct verdict { uint8_t kind; uint16_t slot; };
-struct pending { uint64_t hash; uint32_t length; uint16_t vip; uint8_t flags, protocol; };
+struct pending { uint64_t hash; uint32_t length; uint16_t vip; uint8_t event; };
 
 struct balancer {
     uint64_t keys[4];
-    uint8_t source_mac[6];
     uint16_t timeouts[4]; // By state; 0 is UDP's.
+    uint16_t lives[16];   // By event and state, for the current second.
     struct vip_place *vips;
     uint32_t vip_mask, vip_shift;
     uint16_t *table;
@@ -60,7 +61,7 @@ struct balancer {
     uint16_t now;
     uint64_t sweep_next, sweep_owed;
     uint64_t entries, overflowed, displaced;
-    struct counter *vip_counters, *backend_counters;
+    struct counter *backend_counters;
     uint64_t dropped;
 };
 
@@ -159,13 +160,13 @@ static int move_one_away(struct balancer *b, uint64_t index) {
     return -1;
 }
 
-static __attribute__((noinline, cold)) void insert_elsewhere(struct balancer *b, uint64_t first, uint32_t tag,
+static __attribute__((noinline, cold)) bool insert_elsewhere(struct balancer *b, uint64_t first, uint32_t tag,
                                                              struct backend_ref backend, uint16_t life) {
     uint64_t second = other_bucket(b, first, tag);
     int way = guest_vacancy(b, first, second);
-    if (way >= 0) { occupy_as_guest(b, first, second, way, tag, backend, life); return; }
+    if (way >= 0) { occupy_as_guest(b, first, second, way, tag, backend, life); return true; }
     way = move_one_away(b, first);
-    if (way >= 0) { occupy(b, first, way, tag, backend, life); return; }
+    if (way >= 0) { occupy(b, first, way, tag, backend, life); return true; }
     int oldest = -1;
     unsigned least = UINT32_MAX;
     for (int way = 0; way < WAYS; way++) {
@@ -173,16 +174,18 @@ static __attribute__((noinline, cold)) void insert_elsewhere(struct balancer *b,
         unsigned remaining = (uint16_t)(l - b->now) & TICK_MASK;
         if (l >> 14 == OPENING && remaining < least) { oldest = way; least = remaining; }
     }
-    if (oldest < 0) { b->overflowed++; return; }
+    if (oldest < 0) { b->overflowed++; return false; }
     b->displaced++;
     occupy(b, first, oldest, tag, backend, life);
+    return true;
 }
 
-static inline void insert(struct balancer *b, uint64_t hash, struct backend_ref backend, uint16_t life) {
+static inline bool insert(struct balancer *b, uint64_t hash, struct backend_ref backend, uint16_t life) {
     uint64_t first = hash & b->mask;
     int way = bucket_vacancy(&b->buckets[first], b->now);
-    if (likely(way >= 0)) occupy(b, first, way, hash >> 32, backend, life);
-    else insert_elsewhere(b, first, hash >> 32, backend, life);
+    if (unlikely(way < 0)) return insert_elsewhere(b, first, hash >> 32, backend, life);
+    occupy(b, first, way, hash >> 32, backend, life);
+    return true;
 }
 
 static void sweep(struct balancer *b, uint64_t count) {
@@ -198,12 +201,22 @@ static void sweep(struct balancer *b, uint64_t count) {
     b->sweep_owed -= count;
 }
 
+static void renew_lives(struct balancer *b) {
+    static const uint8_t next[16] = {
+        ESTABLISHED, ESTABLISHED, ESTABLISHED, CLOSING, OPENING,     OPENING,     ESTABLISHED, CLOSING,
+        CLOSING,     CLOSING,     CLOSING,     CLOSING, ESTABLISHED, ESTABLISHED, ESTABLISHED, ESTABLISHED,
+    };
+    for (unsigned i = 0; i < 16; i++)
+        b->lives[i] = make_life(next[i], b->now, b->timeouts[i >> 2 == DATAGRAM ? 0 : next[i]]);
+}
+
 static void advance(struct balancer *b, uint64_t now_seconds) {
     if (unlikely(now_seconds > b->now_seconds)) {
         uint64_t elapsed = now_seconds - b->now_seconds;
         sweep(b, b->sweep_owed);
         b->now_seconds = now_seconds;
         b->now = now_seconds & TICK_MASK;
+        renew_lives(b);
         if (elapsed >= LONGEST_TIMEOUT) {
             memset(b->buckets, 0, (b->mask + 1) * sizeof *b->buckets);
             b->sweep_owed = b->entries = 0;
@@ -242,8 +255,11 @@ static inline bool parse(const struct balancer *b, const struct packet *packet, 
     pending->hash = fold(fold(pair ^ b->keys[0], tail ^ b->keys[1]) ^ b->keys[2], b->keys[3]);
     pending->length = packet->length;
     pending->vip = vip;
-    pending->protocol = protocol;
-    pending->flags = protocol == 6 ? header[47] : 0;
+    uint8_t flags = header[47];
+    pending->event = protocol == 17              ? DATAGRAM
+                     : flags & (FIN | RST)       ? CLOSES
+                     : (flags & (SYN | ACK)) == SYN ? OPENS
+                                                    : SEGMENT;
     return true;
 }
 
@@ -254,37 +270,32 @@ static inline bool remembered(const struct balancer *b, struct backend_ref ref, 
     return likely((*target)->incarnation == ref.incarnation && (*target)->vip == vip && (*target)->state != VACANT);
 }
 
-static inline int choose(struct balancer *b, const struct pending *pending) {
-    bool opens = (pending->flags & (SYN | ACK)) == SYN, closes = pending->flags & (FIN | RST);
-    bool tcp = pending->protocol == 6;
-    const struct target *target;
+static inline int choose(struct balancer *b, const struct pending *pending, const struct target **target) {
+    unsigned event = pending->event;
     int way;
     struct bucket *bucket = find(b, pending->hash, &way);
-    if (bucket && remembered(b, bucket->backends[way], pending->vip, &target)) {
+    if (bucket && remembered(b, bucket->backends[way], pending->vip, target)) {
         unsigned state = bucket->lives[way] >> 14;
-        bool anew = tcp && opens && (state == CLOSING || (state == ESTABLISHED && target->draining));
+        bool anew = event == OPENS && (state == CLOSING || (state == ESTABLISHED && (*target)->draining));
         if (likely(!anew)) {
-            if (tcp) state = closes || state == CLOSING ? CLOSING : opens ? state : ESTABLISHED;
-            uint16_t life = make_life(state, b->now, b->timeouts[tcp ? state : 0]);
+            uint16_t life = b->lives[event << 2 | state];
             if (bucket->lives[way] != life) bucket->lives[way] = life;
             return bucket->backends[way].slot;
         }
     }
     uint16_t slot = b->table[(uint64_t)(((unsigned __int128)pending->hash * b->table_size) >> 64)];
     if (unlikely(slot >= b->target_count)) return -1;
-    unsigned state = !tcp ? ESTABLISHED : closes ? CLOSING : opens ? OPENING : ESTABLISHED;
-    uint16_t life = make_life(state, b->now, b->timeouts[tcp ? state : 0]);
-    struct backend_ref ref = { slot, b->targets[slot].incarnation };
+    *target = &b->targets[slot];
+    struct backend_ref ref = { slot, (*target)->incarnation };
+    uint16_t life = b->lives[event << 2];
+    bool is_remembered = true;
     if (bucket) {
         bucket->backends[way] = ref;
         bucket->lives[way] = life;
     } else {
-        insert(b, pending->hash, ref, life);
+        is_remembered = insert(b, pending->hash, ref, life);
     }
-    if (!tcp || opens) {
-        b->vip_counters[pending->vip].connections++;
-        b->backend_counters[slot].connections++;
-    }
+    if (event == OPENS || (event == DATAGRAM && is_remembered)) b->backend_counters[slot].connections++;
     return slot;
 }
 
@@ -305,19 +316,15 @@ static void forward(struct balancer *b, uint64_t now_ns, struct packet *packets,
     }
     for (unsigned i = 0; i < mine; i++) {
         struct verdict *verdict = &verdicts[indices[i]];
-        int slot = choose(b, &batch[i]);
+        const struct target *target;
+        int slot = choose(b, &batch[i], &target);
         if (unlikely(slot < 0)) { b->dropped++; *verdict = (struct verdict){ DROP_NO_BACKEND, 0 }; continue; }
-        const struct target *target = &b->targets[slot];
         if (unlikely(target->state != REACHABLE)) {
             b->dropped++;
             *verdict = (struct verdict){ DROP_NEIGHBOUR_UNKNOWN, 0 };
             continue;
         }
-        uint8_t *frame = packets[indices[i]].data;
-        memcpy(frame, target->mac, 6);
-        memcpy(frame + 6, b->source_mac, 6);
-        b->vip_counters[target->vip].packets++;
-        b->vip_counters[target->vip].bytes += batch[i].length;
+        memcpy(packets[indices[i]].data, target->header, 12);
         b->backend_counters[slot].packets++;
         b->backend_counters[slot].bytes += batch[i].length;
         *verdict = (struct verdict){ TRANSMIT, slot };
@@ -357,7 +364,6 @@ int main(int argc, char **argv) {
     uint16_t *timeouts = take(file, 2, 4);
     memcpy(b.timeouts, timeouts, sizeof b.timeouts);
     uint8_t *source_mac = take(file, 1, 6);
-    memcpy(b.source_mac, source_mac, 6);
     b.table = take(file, 2, b.table_size);
     uint8_t *macs = take(file, 6, b.target_count);
     uint64_t *vip_key = take(file, 8, 1);
@@ -366,7 +372,8 @@ int main(int argc, char **argv) {
 
     b.targets = calloc(b.target_count, sizeof *b.targets);
     for (uint32_t slot = 0; slot < b.target_count; slot++) {
-        memcpy(b.targets[slot].mac, macs + 6 * slot, 6);
+        memcpy(b.targets[slot].header, macs + 6 * slot, 6);
+        memcpy(b.targets[slot].header + 6, source_mac, 6);
         b.targets[slot].state = REACHABLE;
     }
     b.vip_mask = vip_places - 1;
@@ -376,7 +383,6 @@ int main(int argc, char **argv) {
     b.vips[*vip_key * 0x9e3779b97f4a7c15u >> b.vip_shift] = (struct vip_place){ *vip_key, 0 };
     b.buckets = aligned_alloc(64, (b.mask + 1) * sizeof *b.buckets);
     memset(b.buckets, 0, (b.mask + 1) * sizeof *b.buckets);
-    b.vip_counters = calloc(256, sizeof *b.vip_counters);
     b.backend_counters = calloc(4096, sizeof *b.backend_counters);
 
     struct packet *packets = calloc(frame_count, sizeof *packets);

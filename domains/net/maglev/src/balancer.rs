@@ -1,13 +1,14 @@
 //! One CPU's forwarding: batches of frames in, frames addressed to backends and a verdict on each out.
 //!
-//! A batch is worked on in three passes, so that the cache misses of its packets overlap instead of following each
-//! other: read and hash all headers; touch all connection-table buckets; decide and rewrite. Nothing on this way
+//! A batch is worked on in passes, so that the cache misses of its packets overlap instead of following each other: ask
+//! for all frames; read and hash their headers and ask for their connection-table buckets; decide and rewrite. Nothing on this way
 //! allocates, takes a lock (but when the configuration has changed) or panics on what a packet contains.
 //!
 //! Direct routing changes the two MAC addresses of a frame and nothing else: no TTL, no checksum.
 
 use alloc::sync::Arc;
-use core::hint::black_box;
+
+use prefetch::prefetch;
 
 use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, Life, Tick};
 use crate::counters::{CpuCounters, DropReason};
@@ -167,14 +168,14 @@ impl Balancer {
     #[inline(always)]
     fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
         let snapshot = &*self.snapshot;
+        for frame in &mut *frames {
+            prefetch(&*frame.bytes());
+        }
+        let connections = &self.flows.connections;
         for (frame, pending) in frames.iter_mut().zip(&mut self.pending) {
             read(snapshot, frame.bytes(), pending);
+            connections.prefetch(pending.hash);
         }
-
-        // The sum is of no use but to make the loads happen.
-        let connections = &self.flows.connections;
-        let batch = self.pending.iter().take(frames.len());
-        black_box(batch.fold(0, |sum, pending| sum ^ connections.touch(pending.hash)));
 
         for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
             let choice = match pending.step {

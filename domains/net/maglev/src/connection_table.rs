@@ -373,13 +373,12 @@ impl ConnectionTable {
         }
     }
 
-    /// Brings a flow's first bucket into the cache: the result means nothing, but the load must happen.
-    ///
-    /// Calls for several flows in a row don't depend on each other, so their cache misses overlap.
+    /// Starts bringing a flow's first bucket into the cache.
     #[inline(always)]
-    #[must_use]
-    pub fn touch(&self, hash: u64) -> u32 {
-        self.buckets[self.first_bucket(hash)].tags[0]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.get(self.first_bucket(hash)) {
+            prefetch::prefetch(bucket);
+        }
     }
 
     #[inline(always)]
