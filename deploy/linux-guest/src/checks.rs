@@ -15,7 +15,15 @@ const LONG: Duration = Duration::from_secs(120);
 const TRANSFER_PORT: u16 = 5001;
 /// Kernel messages that mean that something went wrong.
 const BAD_MESSAGES: [&str; 9] = [
-    "WARNING:", "BUG:", "Call Trace", "Oops", "Tx Unit Hang", "Detected Tx", "Reset adapter", "HW Init failed", "Adapter removed",
+    "WARNING:",
+    "BUG:",
+    "Call Trace",
+    "Oops",
+    "Tx Unit Hang",
+    "Detected Tx",
+    "Reset adapter",
+    "HW Init failed",
+    "Adapter removed",
 ];
 
 /// A transfer's figures.
@@ -68,21 +76,40 @@ impl Report {
     /// What is wrong, as sentences; empty when everything is right.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for (name, ping) in [("ping", &self.ping), ("jumbo ping", &self.ping_jumbo), ("VLAN ping", &self.ping_vlan)] {
+        for (name, ping) in [
+            ("ping", &self.ping),
+            ("jumbo ping", &self.ping_jumbo),
+            ("VLAN ping", &self.ping_vlan),
+        ] {
             if let Some(result) = ping
                 && result.received != result.sent
             {
-                problems.push(format!("{name}: {} of {} answers are missing or wrong", result.sent - result.received, result.sent));
+                problems.push(format!(
+                    "{name}: {} of {} answers are missing or wrong",
+                    result.sent - result.received,
+                    result.sent
+                ));
             }
         }
-        for (name, transfer) in [("transfer to the guest", &self.to_guest), ("transfer from the guest", &self.from_guest)] {
+        for (name, transfer) in [
+            ("transfer to the guest", &self.to_guest),
+            ("transfer from the guest", &self.from_guest),
+        ] {
             match transfer {
                 Some(transfer) if transfer.intact => {}
                 _ => problems.push(format!("{name}: SHA-256 differs")),
             }
         }
-        problems.extend(self.errors.iter().map(|error| format!("interface counter {error}")));
-        problems.extend(self.kernel_messages.iter().map(|message| format!("kernel: {message}")));
+        problems.extend(
+            self.errors
+                .iter()
+                .map(|error| format!("interface counter {error}")),
+        );
+        problems.extend(
+            self.kernel_messages
+                .iter()
+                .map(|message| format!("kernel: {message}")),
+        );
         problems
     }
 }
@@ -115,8 +142,16 @@ pub fn run(
     Ok(report)
 }
 
-fn probe(guest: &mut Guest, load_order: &[(String, Vec<String>)], say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
-    report.device = guest.run("cat /sys/bus/pci/devices/0000:01:00.0/vendor /sys/bus/pci/devices/0000:01:00.0/device", SHORT)?;
+fn probe(
+    guest: &mut Guest,
+    load_order: &[(String, Vec<String>)],
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
+    report.device = guest.run(
+        "cat /sys/bus/pci/devices/0000:01:00.0/vendor /sys/bus/pci/devices/0000:01:00.0/device",
+        SHORT,
+    )?;
     report.device = report.device.replace('\n', ":").replace("0x", "");
     if report.device != "8086:10fb" {
         bail!("the guest sees {} where 8086:10fb should be", report.device);
@@ -125,20 +160,31 @@ fn probe(guest: &mut Guest, load_order: &[(String, Vec<String>)], say: &dyn Fn(&
     let start = Instant::now();
     for (_, files) in load_order {
         for file in files {
-            guest.run(&format!("test -d /sys/module/$(basename {file} .ko | tr - _) || insmod /modules/{file}"), LONG)?;
+            guest.run(
+                &format!("test -d /sys/module/$(basename {file} .ko | tr - _) || insmod /modules/{file}"),
+                LONG,
+            )?;
         }
     }
     report.probe_seconds = start.elapsed().as_secs_f64();
-    let interface = guest.run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT).context("ixgbe doesn't drive the device")?;
+    let interface = guest
+        .run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT)
+        .context("ixgbe doesn't drive the device")?;
     guest.run(&format!("export IF={interface}"), SHORT)?;
     report.mac = guest.run("cat /sys/class/net/$IF/address", SHORT)?;
-    report.queues = guest.run("ls -d /sys/class/net/$IF/queues/rx-*", SHORT)?.lines().count();
+    report.queues = guest
+        .run("ls -d /sys/class/net/$IF/queues/rx-*", SHORT)?
+        .lines()
+        .count();
     Ok(())
 }
 
 fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     say("bringing the link up");
-    guest.run(&format!("ip addr add {GUEST}/24 dev $IF && ip link set $IF up"), LONG)?;
+    guest.run(
+        &format!("ip addr add {GUEST}/24 dev $IF && ip link set $IF up"),
+        LONG,
+    )?;
     let wait = "i=0; while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ] && [ $i -lt 300 ]; do usleep 100000; i=$((i+1)); done; \
                 cat /sys/class/net/$IF/carrier";
     if guest.run(wait, LONG)? != "1" {
@@ -170,10 +216,16 @@ fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut R
     }
     say("pings in jumbo frames");
     guest.run("ip link set $IF mtu 9000", LONG)?;
-    guest.run("while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
     report.ping_jumbo = Some(network::ping(GUEST, some, 8900, &mut |_| {})?);
     guest.run("ip link set $IF mtu 1500", LONG)?;
-    guest.run("while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
     Ok(())
 }
 
@@ -190,7 +242,11 @@ fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &m
     let speed = rate(start);
     let got = guest.run("sha256sum /tmp/data", LONG)?;
     let intact = got.split_whitespace().next() == Some(network::sum(&data).as_str());
-    report.to_guest = Some(Transfer { bytes: data.len(), intact, megabytes_per_second: speed });
+    report.to_guest = Some(Transfer {
+        bytes: data.len(),
+        intact,
+        megabytes_per_second: speed,
+    });
 
     say(&format!("{} MB from the guest", amounts.transfer / 1_000_000));
     let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
@@ -200,7 +256,11 @@ fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &m
     let back = network::receive_from(&listener, LONG)?;
     let speed = rate(start);
     guest.finish(&send, LONG)?;
-    report.from_guest = Some(Transfer { bytes: back.len(), intact: back == data, megabytes_per_second: speed });
+    report.from_guest = Some(Transfer {
+        bytes: back.len(),
+        intact: back == data,
+        megabytes_per_second: speed,
+    });
     Ok(())
 }
 
@@ -209,11 +269,18 @@ fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<
         "cd /sys/class/net/$IF/statistics; for f in *error* *drop* *missed* collisions; do echo $f $(cat $f); done; cd /",
         SHORT,
     )?;
-    report.errors = counters.lines().filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect();
+    report.errors = counters
+        .lines()
+        .filter(|line| !line.ends_with(" 0"))
+        .map(str::to_owned)
+        .collect();
     say("unloading ixgbe");
     guest.run("rmmod ixgbe", LONG)?;
     let messages = guest.run("dmesg", SHORT)?;
-    report.kernel_messages =
-        messages.lines().filter(|line| BAD_MESSAGES.iter().any(|bad| line.contains(bad))).map(str::to_owned).collect();
+    report.kernel_messages = messages
+        .lines()
+        .filter(|line| BAD_MESSAGES.iter().any(|bad| line.contains(bad)))
+        .map(str::to_owned)
+        .collect();
     Ok(())
 }

@@ -90,7 +90,9 @@ impl Eeprom {
 
     /// Sets the checksum word: words 0 to 0x3F and all sections that pointers 3 to 0xE lead to add up to 0xBABA.
     fn seal(&mut self) {
-        let mut sum = self.words[..CHECKSUM_WORD].iter().fold(0u16, |sum, word| sum.wrapping_add(*word));
+        let mut sum = self.words[..CHECKSUM_WORD]
+            .iter()
+            .fold(0u16, |sum, word| sum.wrapping_add(*word));
         for pointer in 0x03..0x0F {
             let section = usize::from(self.words[pointer]);
             if section == 0xFFFF || section == 0 {
@@ -100,7 +102,9 @@ impl Eeprom {
             if length == 0xFFFF || length == 0 || section + length >= WORDS {
                 continue;
             }
-            sum = self.words[section + 1..=section + length].iter().fold(sum, |sum, word| sum.wrapping_add(*word));
+            sum = self.words[section + 1..=section + length]
+                .iter()
+                .fold(sum, |sum, word| sum.wrapping_add(*word));
         }
         self.words[CHECKSUM_WORD] = CHECKSUM_TOTAL.wrapping_sub(sum);
     }

@@ -156,7 +156,11 @@ pub const TXDGBCL: u32 = 0x087A4;
 /// Offset of register `register` (such as [`RDT`]) of receive queue `queue`.
 pub const fn receive(queue: u16, register: u32) -> u32 {
     let queue = queue as u32;
-    if queue < 64 { 0x1000 + queue * QUEUE_STRIDE + register } else { 0xD000 + (queue - 64) * QUEUE_STRIDE + register }
+    if queue < 64 {
+        0x1000 + queue * QUEUE_STRIDE + register
+    } else {
+        0xD000 + (queue - 64) * QUEUE_STRIDE + register
+    }
 }
 
 /// Offset of register `register` (such as [`TDT`]) of transmit queue `queue`.
@@ -166,7 +170,11 @@ pub const fn transmit(queue: u16, register: u32) -> u32 {
 
 /// Offset of the throttling register of vector `vector`.
 pub const fn eitr(vector: u16) -> u32 {
-    if vector < 24 { EITR_LOW + 4 * vector as u32 } else { EITR_HIGH + 4 * (vector as u32 - 24) }
+    if vector < 24 {
+        EITR_LOW + 4 * vector as u32
+    } else {
+        EITR_HIGH + 4 * (vector as u32 - 24)
+    }
 }
 
 /// Queue and register (such as [`RDT`]) of an offset among the receive queues' registers, counters aside.
@@ -177,15 +185,20 @@ pub const fn receive_queue(offset: u32) -> Option<(u16, u32)> {
         _ => return None,
     };
     let register = (offset - base) % QUEUE_STRIDE;
-    if register <= RSCCTL { Some((first + ((offset - base) / QUEUE_STRIDE) as u16, register)) } else { None }
+    if register <= RSCCTL {
+        Some((first + ((offset - base) / QUEUE_STRIDE) as u16, register))
+    } else {
+        None
+    }
 }
 
 /// Queue and register (such as [`TDT`]) of an offset among the transmit queues' registers.
 pub const fn transmit_queue(offset: u32) -> Option<(u16, u32)> {
     match offset {
-        0x06000..0x08000 => {
-            Some((((offset - 0x06000) / QUEUE_STRIDE) as u16, 0x06000 + (offset - 0x06000) % QUEUE_STRIDE))
-        }
+        0x06000..0x08000 => Some((
+            ((offset - 0x06000) / QUEUE_STRIDE) as u16,
+            0x06000 + (offset - 0x06000) % QUEUE_STRIDE,
+        )),
         _ => None,
     }
 }

@@ -73,6 +73,11 @@ pub extern "C" fn unix_time_s() -> u64 {
         .map_or(0, |elapsed| elapsed.as_secs())
 }
 
+pub extern "C" fn entropy() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(now_ns())
+}
+
 pub extern "C" fn spawn(name: RawBytes, _cpu: u32, entry: extern "C" fn(*mut u8), argument: *mut u8) -> u64 {
     let name = crate::text(name).to_owned();
     let argument = argument as usize;

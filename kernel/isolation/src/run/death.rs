@@ -49,7 +49,10 @@ struct Deaths {
     kept: VecDeque<Death>,
 }
 
-static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths { count: 0, kept: VecDeque::new() });
+static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
+    count: 0,
+    kept: VecDeque::new(),
+});
 
 /// Makes interrupts look for deaths. Called once, before any domain runs.
 pub fn initialise() {
@@ -59,10 +62,15 @@ pub fn initialise() {
 
 /// Kills `incarnation`; false if it was dead already.
 pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
-    let Some(domain) = domain_of(incarnation) else { return false };
+    let Some(domain) = domain_of(incarnation) else {
+        return false;
+    };
     {
         let mut life = domain.life.lock();
-        let dead = domain.header.live.compare_exchange(incarnation.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+        let dead = domain
+            .header
+            .live
+            .compare_exchange(incarnation.0, 0, Ordering::SeqCst, Ordering::SeqCst);
         if dead.is_err() {
             return false;
         }
@@ -122,7 +130,12 @@ pub fn death(number: u64) -> Option<Death> {
 pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     loop {
         let ticket = WaitTicket::new();
-        let found = DEATHS.lock().kept.iter().find(|death| death.number > after).cloned();
+        let found = DEATHS
+            .lock()
+            .kept
+            .iter()
+            .find(|death| death.number > after)
+            .cloned();
         if found.is_some() || clock::now_ns() >= deadline_ns || ticket.wait(deadline_ns) == wake::CANCELLED {
             return found;
         }
@@ -164,7 +177,10 @@ pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
     let broken = unsafe { is_on_chain(thread, is_dead) };
     if !broken {
         // Fails if there is a newer request, which then stands.
-        thread.pending.compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst).ok();
+        thread
+            .pending
+            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .ok();
     }
     broken
 }
@@ -208,7 +224,11 @@ fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
 }
 
 /// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
-pub fn exception_in_domain(thread: &ThreadHeader, exception: Exception, context: &mut InterruptContext) -> bool {
+pub fn exception_in_domain(
+    thread: &ThreadHeader,
+    exception: Exception,
+    context: &mut InterruptContext,
+) -> bool {
     if thread.owner() == OwnerId::KERNEL || thread.trusted_depth.load(Ordering::Relaxed) != 0 {
         return false;
     }
@@ -227,7 +247,13 @@ pub fn reap(domain: &'static Domain) -> bool {
         OwnerId::new(domain.header.slot, life.generation)
     };
     let holdings = core::mem::take(&mut domain.life.lock().holdings);
-    let super::domain::Holdings { devices, handles, exports, pages, image } = holdings;
+    let super::domain::Holdings {
+        devices,
+        handles,
+        exports,
+        pages,
+        image,
+    } = holdings;
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
     wait_until_left(incarnation);
@@ -236,7 +262,9 @@ pub fn reap(domain: &'static Domain) -> bool {
     drop(exports);
     let objects = memory::reclaim(incarnation);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
-    let image_pages = image.as_ref().map_or(0, kernel::machine::memory::VirtualArea::pages);
+    let image_pages = image
+        .as_ref()
+        .map_or(0, kernel::machine::memory::VirtualArea::pages);
     drop(pages);
     drop(image);
     domain.discharge((private + image_pages) as u64);

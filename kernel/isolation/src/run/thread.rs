@@ -44,7 +44,12 @@ pub fn spawn(
     if !domain.charge(STACK_PAGES as u64) {
         return None;
     }
-    let start = Box::into_raw(Box::new(Start { domain, incarnation, entry, argument }));
+    let start = Box::into_raw(Box::new(Start {
+        domain,
+        incarnation,
+        entry,
+        argument,
+    }));
     domain.threads.fetch_add(1, Ordering::Relaxed);
     let mut builder = Builder::new(name).stack_bytes(STACK_PAGES * PAGE_BYTES);
     if let Some(cpu) = cpu {
