@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, smp};
@@ -190,15 +191,13 @@ pub fn is_cancelled() -> bool {
     chain_is_broken(current())
 }
 
-/// Unwinds the running thread if its running domain is dead. Called at the end of trusted code, with depth 0.
+/// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
 pub extern "C" fn check_death() {
     let thread = current();
     if !chain_is_broken(thread) || !is_dead(thread.owner()) {
         return;
     }
     let top = thread.top.load(Ordering::Relaxed);
-    // `enter` was called in trusted code of depth 1 and resumes there.
-    thread.trusted_depth.store(1, Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
     unsafe { resume(top) }
@@ -210,14 +209,13 @@ fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
     if !chain_is_broken(thread) {
         return;
     }
-    if thread.trusted_depth.load(Ordering::Relaxed) == 0 && is_dead(thread.owner()) {
+    if !memory_map::is_kernel_code(context.rip) && is_dead(thread.owner()) {
         redirect(thread, context);
     }
 }
 
 /// Makes an interrupted thread go on in `resume` of its innermost continuation.
 fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
-    thread.trusted_depth.store(1, Ordering::Relaxed);
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
@@ -229,10 +227,10 @@ pub fn exception_in_domain(
     exception: Exception,
     context: &mut InterruptContext,
 ) -> bool {
-    if thread.owner() == OwnerId::KERNEL || thread.trusted_depth.load(Ordering::Relaxed) != 0 {
+    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
         return false;
     }
-    let _ = (exception, context);
+    let _ = exception;
     // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
     false
 }
@@ -316,9 +314,6 @@ pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
         panic!("{message} ({file}:{line})");
     }
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
-    let thread = current();
-    // This is trusted code of depth 1, called by a domain that is dead now.
-    thread.trusted_depth.store(0, Ordering::Relaxed);
     check_death();
     panic!("a dead domain, {}, can't be left", domain_name(owner));
 }

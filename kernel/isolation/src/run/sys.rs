@@ -6,6 +6,7 @@ use super::domain::is_live;
 use super::{archive, death, device, loader, memory, proxy, thread};
 use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
 use abi::{OwnerId, SysTable, current};
+use core::sync::atomic::Ordering;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, cpu};
 use thread::text;
@@ -41,13 +42,11 @@ pub static TABLE: SysTable = SysTable {
     dma_allocate,
 };
 
-/// Runs `f` as trusted code.
+/// Runs `f`, and then looks whether the caller is still alive, if somebody died meanwhile.
 #[inline(always)]
 fn trusted<R>(f: impl FnOnce() -> R) -> R {
-    let thread = current();
-    thread.enter_trusted();
     let result = f();
-    if thread.leave_trusted() {
+    if current().pending.load(Ordering::Relaxed) != 0 {
         death::check_death();
     }
     result
@@ -70,7 +69,6 @@ extern "C" fn pages_free(base: *mut u8, count: usize) {
 }
 
 extern "C" fn panic(panic: &RawPanic) -> ! {
-    current().enter_trusted();
     death::panic_in_domain(text(&panic.message), text(&panic.file), panic.line)
 }
 
@@ -79,7 +77,6 @@ pub fn started() {
     trusted(|| loader::mark_running(current().owner()));
 }
 
-/// Time needs no trusted section: it touches nothing that a death could leave half done.
 extern "C" fn now_ns() -> u64 {
     clock::now_ns()
 }
