@@ -1,20 +1,21 @@
-//! The appliance's image: the microkernel, and what it starts.
+//! The appliance's image: the microkernel, the kernel's services as interfaces, and the start of the supervisor.
 //!
-//! `cargo build -p firmware --profile firmware --target x86_64-unknown-linux-gnu` makes the bootable ELF. In any other
-//! profile this is an empty program, so that the whole workspace can be checked on a host.
+//! `cargo xtask build` makes the bootable ELF (`--profile firmware --target x86_64-unknown-linux-gnu`, with the key and hash that
+//! images must match in its environment). In any other profile this is an empty program, so that the whole workspace can be
+//! checked on a host.
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![forbid(unsafe_code)]
 
 #[cfg(panic = "abort")]
-mod appliance {
+mod appliance;
+#[cfg(panic = "abort")]
+mod services;
+
+#[cfg(panic = "abort")]
+mod image {
     use core::panic::PanicInfo;
 
-    kernel::entry_point!(main);
-
-    fn main() {
-        kernel::machine::self_test::run_if_asked();
-        kernel::machine::power::exit(kernel::machine::power::ExitStatus::Success);
-    }
+    kernel::entry_point!(crate::appliance::main);
 
     #[panic_handler]
     fn panic(information: &PanicInfo<'_>) -> ! {

@@ -6,7 +6,6 @@ use super::domain::is_live;
 use super::{archive, death, device, loader, memory, proxy, thread};
 use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
 use abi::{OwnerId, SysTable, current};
-use core::sync::atomic::Ordering;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, cpu};
 use thread::text;
@@ -182,9 +181,4 @@ extern "C" fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
 
 extern "C" fn dma_allocate(device: u64, size: usize) -> RawDma {
     trusted(|| device::dma_allocate(device, size))
-}
-
-/// Kept for the report of a kernel fault: the domain that a thread runs in.
-pub fn running_domain() -> &'static str {
-    super::domain::domain_name(OwnerId(current().owner.load(Ordering::Relaxed)))
 }
