@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod connections;
 mod fetch;
 mod forward;
 mod http;
@@ -51,6 +52,24 @@ enum Command {
         #[arg(long, default_value_t = 30_000)]
         timeout_ms: u64,
     },
+    /// Makes many HTTP connections and prints who answered, as one JSON object.
+    Connections {
+        /// Where they go.
+        #[arg(long)]
+        to: SocketAddr,
+        /// What is asked for.
+        #[arg(long, default_value = "/")]
+        path: String,
+        /// How many connections.
+        #[arg(long)]
+        count: u64,
+        /// Open together at most; with --hold, being opened together at most.
+        #[arg(long, default_value_t = 200)]
+        at_once: usize,
+        /// Keep all open, and ask again on each for every line on standard input.
+        #[arg(long)]
+        hold: bool,
+    },
     /// Sends UDP datagrams at a rate, for a time, over many source ports; prints one JSON object.
     UdpLoad {
         /// Where they go.
@@ -83,6 +102,24 @@ fn main() -> Result<()> {
         Command::Forward { to } => runtime.block_on(forward::forward(to)),
         Command::WaitHttp { address, timeout_ms } => {
             runtime.block_on(fetch::wait(address, Duration::from_millis(timeout_ms)))
+        }
+        Command::Connections {
+            to,
+            path,
+            count,
+            at_once,
+            hold: true,
+        } => runtime.block_on(connections::hold(to, &path, count, at_once)),
+        Command::Connections {
+            to,
+            path,
+            count,
+            at_once,
+            hold: false,
+        } => {
+            let outcome = runtime.block_on(connections::one_each(to, &path, count, at_once));
+            println!("{}", serde_json::to_string(&outcome)?);
+            Ok(())
         }
         Command::UdpLoad {
             to,
