@@ -2,10 +2,11 @@
 
 use crate::guest::{Guest, Model};
 use crate::network::{self, GUEST, GUEST_VLAN, HOST, PingResult, VLAN};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::net::{SocketAddrV4, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Limit of an ordinary command.
@@ -142,6 +143,23 @@ pub fn run(
     Ok(report)
 }
 
+/// Writes the guest's kernel messages and the model's registers and counters beside the other logs, as far as they answer.
+pub fn leave_evidence(guest: &mut Guest, model: &Model, folder: &Path) {
+    let put = |name: &str, text: String| {
+        if let Err(error) = std::fs::write(folder.join(name), text) {
+            eprintln!("linux-guest: {name} can't be written: {error}");
+        }
+    };
+    if let Ok(messages) = guest.run("dmesg", SHORT) {
+        put("dmesg.log", messages);
+    }
+    for question in ["registers", "counters", "violations"] {
+        if let Ok(answer) = model.ask(&json!({ "cmd": question })) {
+            put(&format!("{question}.json"), format!("{answer:#}"));
+        }
+    }
+}
+
 fn probe(
     guest: &mut Guest,
     load_order: &[(String, Vec<String>)],
@@ -167,15 +185,21 @@ fn probe(
         }
     }
     report.probe_seconds = start.elapsed().as_secs_f64();
-    let interface = guest
-        .run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT)
-        .context("ixgbe doesn't drive the device")?;
+    let Ok(interface) = guest.run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT) else {
+        let messages = guest.run("dmesg | grep ixgbe", SHORT)?;
+        bail!("ixgbe doesn't drive the device; its messages:\n{messages}");
+    };
     guest.run(&format!("export IF={interface}"), SHORT)?;
     report.mac = guest.run("cat /sys/class/net/$IF/address", SHORT)?;
-    report.queues = guest
-        .run("ls -d /sys/class/net/$IF/queues/rx-*", SHORT)?
+    let announced = guest.run(
+        "dmesg | sed -n 's/.*Rx Queue count = \\([0-9]*\\).*/\\1/p'",
+        SHORT,
+    )?;
+    report.queues = announced
         .lines()
-        .count();
+        .last()
+        .and_then(|line| line.parse().ok())
+        .unwrap_or(1);
     Ok(())
 }
 

@@ -38,6 +38,10 @@ impl Model {
     /// Starts the program with its sockets in `folder`, plugged into tap interface `tap`.
     pub fn start(program: &Path, folder: &Path, tap: &str, log: File) -> Result<Self> {
         let (socket, control) = (folder.join("nic.sock"), folder.join("control.sock"));
+        for stale in [&socket, &control] {
+            // Their appearance says that the model listens.
+            let _ = std::fs::remove_file(stale);
+        }
         let child = Command::new(program)
             .arg("--socket")
             .arg(&socket)

@@ -116,7 +116,9 @@ fn run(cli: &Cli, work: &std::path::Path) -> Result<Report> {
         pings: cli.pings,
         transfer: cli.megabytes * 1_000_000,
     };
-    let mut report = checks::run(&mut guest, &model, &initramfs.load_order, amounts, &say)?;
+    let outcome = checks::run(&mut guest, &model, &initramfs.load_order, amounts, &say);
+    checks::leave_evidence(&mut guest, &model, work);
+    let mut report = outcome?;
     report.boot_seconds = boot_seconds;
     Ok(report)
 }

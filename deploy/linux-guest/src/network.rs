@@ -22,6 +22,8 @@ pub const GUEST_VLAN: Ipv4Addr = Ipv4Addr::new(10, 82, 97, 2);
 pub const VLAN: u16 = 42;
 /// A ping without an answer after this time is lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// So many times nothing may come for that long before the whole thing is given up.
+const MOST_SILENCES: u32 = 5;
 /// Pings under way at once.
 const PING_WINDOW: u16 = 8;
 
@@ -110,6 +112,7 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
     let (mut damaged, mut oldest, mut sent) = (0, 0u32, 0u32);
     let mut buffer = vec![0; 65_536];
     let mut last_answer = Instant::now();
+    let mut silences = 0;
     while oldest < count {
         while sent < count && sent - oldest < u32::from(PING_WINDOW) {
             let request = echo_request(own_id, sent, size);
@@ -131,6 +134,13 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
                 }
             }
             Err(rustix::io::Errno::AGAIN) if last_answer.elapsed() > PING_TIMEOUT => {
+                if silences == MOST_SILENCES {
+                    bail!(
+                        "{to} has stopped answering pings after {} of {count}",
+                        trips.len()
+                    );
+                }
+                silences += 1;
                 // Everything that is under way is lost.
                 sent_at.iter_mut().for_each(|slot| *slot = None);
                 last_answer = Instant::now();

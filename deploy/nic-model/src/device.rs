@@ -165,9 +165,11 @@ impl Device {
             match register.offset {
                 r::EICR => register.value = self.interrupts.causes(),
                 r::EIMS => register.value = self.interrupts.mask(),
+                r::EIMS_EX => register.value = self.interrupts.mask_extended(0),
                 _ => {}
             }
         }
+        list.retain(|register| !prefix.is_empty() || register.value != 0);
         list
     }
 
@@ -336,7 +338,7 @@ impl Device {
     /// Reads a 32-bit register.
     pub fn mmio_read32(&mut self, offset: u32) -> u32 {
         self.counters.mmio_reads += 1;
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             self.violations
                 .report(ViolationKind::AccessWidth, None, u64::from(offset));
         }
@@ -380,7 +382,7 @@ impl Device {
     /// Writes a 32-bit register.
     pub fn mmio_write32(&mut self, offset: u32, value: u32) {
         self.counters.mmio_writes += 1;
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             self.violations
                 .report(ViolationKind::AccessWidth, None, u64::from(offset));
         }
@@ -422,6 +424,15 @@ impl Device {
             r::I2CCTL => {
                 let result = self.sfp.write(value);
                 self.registers.set(r::I2CCTL, result);
+            }
+            r::ESDP => {
+                let present = if value & r::ESDP_MODULE_PIN_IS_OUTPUT == 0 {
+                    r::ESDP_MODULE_PRESENT
+                } else {
+                    0
+                };
+                self.registers
+                    .set(r::ESDP, value & !r::ESDP_MODULE_PRESENT | present);
             }
             r::EERD => self.registers.set(r::EERD, self.eeprom.read_request(value)),
             r::EEC => {

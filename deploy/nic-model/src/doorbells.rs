@@ -111,10 +111,10 @@ impl Device {
         if enabled && self.registers.get(offset) != value {
             report(ViolationKind::RingChangedWhileEnabled);
         }
-        if register == r::RDBAL && value % RING_ALIGNMENT != 0 {
+        if register == r::RDBAL && !value.is_multiple_of(RING_ALIGNMENT) {
             report(ViolationKind::RingAlignment);
         }
-        if register == r::RDLEN && value % RING_ALIGNMENT != 0 {
+        if register == r::RDLEN && !value.is_multiple_of(RING_ALIGNMENT) {
             report(ViolationKind::RingLength);
         }
         self.registers.write(offset, value);
@@ -129,7 +129,7 @@ impl Device {
                 .report(ViolationKind::EnabledWithoutRing, Some(queue), address);
             return false;
         }
-        length % RING_ALIGNMENT == 0
+        length.is_multiple_of(RING_ALIGNMENT)
     }
 
     /// Whether a receive queue's buffers and descriptor type make sense; header split works as one buffer.

@@ -255,7 +255,7 @@ impl Interrupts {
 
     /// EIMS as software reads it.
     pub fn mask(&self) -> u32 {
-        self.vector_mask as u32 & QUEUE_CAUSES | self.other_mask
+        self.vector_mask as u32 & QUEUE_CAUSES | self.other_mask & 0x7FFF_FFFF
     }
 
     /// Half `half` of EIMS_EX.

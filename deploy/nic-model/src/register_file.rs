@@ -132,7 +132,7 @@ impl RegisterFile {
         self.set(low + 4, (value >> 32) as u32);
     }
 
-    /// Every register whose name starts with `prefix` and, unless a prefix is given, whose value isn't zero.
+    /// Every register whose name starts with `prefix`, by offset.
     pub fn named(&self, prefix: &str) -> Vec<NamedRegister> {
         let mut list: Vec<_> = BLOCKS
             .iter()
@@ -153,7 +153,6 @@ impl RegisterFile {
                 offset,
                 value: self.get(offset),
             })
-            .filter(|register| !prefix.is_empty() || register.value != 0)
             .collect();
         list.sort_by_key(|register| register.offset);
         list

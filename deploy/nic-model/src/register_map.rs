@@ -107,7 +107,8 @@ pub const BLOCKS: &[Block] = &[
     rw("CTRL", 0x00000, 0),
     ro("STATUS", 0x00008, 0x0008_0000),
     rw("CTRL_EXT", 0x00018, 0),
-    rw("ESDP", 0x00020, 0),
+    // Pin 2 is an input that says that a module is in the cage, as on the X520.
+    rw("ESDP", 0x00020, 0x4),
     rw("I2CCTL", 0x00028, 0x0000_000F),
     rw("FRTIMER", 0x00048, 0),
     rw("TCPTIMER", 0x0004C, 0),
@@ -255,7 +256,7 @@ pub const BLOCKS: &[Block] = &[
     counter_high("RXNFGBCH", 0x041B8),
     // MAC and link (8.2.3.22).
     rws("PCS1G", 0x04200, 10),
-    rw("HLREG0", 0x04240, 0x0001_0803),
+    rw("HLREG0", 0x04240, 0x0001_0C03),
     ro("HLREG1", 0x04244, 0),
     rw("PAP", 0x04248, 0xFFFF_0000),
     rw("MSCA", 0x0425C, 0),
@@ -475,5 +476,6 @@ pub const BLOCKS: &[Block] = &[
     rws("PCIEECCCTL0", 0x11100, 2),
     rws("PFMBMEM", 0x13000, 1024),
     rw("CORECTL", 0x14F00, 0),
+    rws("HICR", 0x15F00, 6),
     rw("SMADARCTL", 0x14F10, 0),
 ];

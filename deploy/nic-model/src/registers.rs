@@ -16,6 +16,9 @@ pub const CTRL_RST: u32 = 1 << 26;
 pub const STATUS: u32 = 0x00008;
 pub const STATUS_LINK_UP: u32 = 1 << 7;
 pub const STATUS_MASTER_ENABLED: u32 = 1 << 19;
+pub const ESDP: u32 = 0x00020;
+pub const ESDP_MODULE_PRESENT: u32 = 1 << 2;
+pub const ESDP_MODULE_PIN_IS_OUTPUT: u32 = 1 << 10;
 pub const I2CCTL: u32 = 0x00028;
 pub const FRTIMER: u32 = 0x00048;
 

@@ -236,7 +236,7 @@ impl GuestMemory {
         let end = address
             .checked_add(size)
             .ok_or(MapError::BadRange { address, size })?;
-        if size == 0 || address % page != 0 || size % page != 0 {
+        if size == 0 || !address.is_multiple_of(page) || !size.is_multiple_of(page) {
             return Err(MapError::BadRange { address, size });
         }
         let slot = self.windows.partition_point(|w| w.address < address);

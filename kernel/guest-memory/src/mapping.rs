@@ -181,7 +181,7 @@ impl Mapping {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at + 8 <= self.length);
+        assert!(at.is_multiple_of(8) && at + 8 <= self.length);
         // SAFETY: eight bytes at `at` are inside the mapping, which lives as long as `self`; mappings start on a page, so
         // a multiple of 8 is aligned; any bit pattern is valid, and no non-atomic reference into the mapping is ever made.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 const VERSION_MAJOR: u16 = 0;
 const VERSION_MINOR: u16 = 1;
-/// Descriptors that one message may carry, as the client is told.
-const CAPABILITIES: &[u8] = br#"{"capabilities":{"max_msg_fds":64,"max_data_xfer_size":65536}}"#;
+/// What the client is told: QEMU accepts at most 16 descriptors in a message.
+const CAPABILITIES: &[u8] = br#"{"capabilities":{"max_msg_fds":16,"max_data_xfer_size":65536}}"#;
 const LONGEST_TRANSFER: usize = 65_536;
 
 /// Region and interrupt indexes of PCI devices, as VFIO numbers them.
