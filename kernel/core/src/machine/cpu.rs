@@ -130,8 +130,9 @@ impl Cpu {
 
     /// Marks this CPU as running.
     pub(super) fn set_online(&self) {
-        self.online.store(true, Ordering::Release);
+        // Counted first: whoever finds the CPU running finds it counted.
         COUNT.fetch_add(1, Ordering::AcqRel);
+        self.online.store(true, Ordering::Release);
     }
 }
 
