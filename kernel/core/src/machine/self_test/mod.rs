@@ -8,7 +8,7 @@ mod faults;
 mod memory;
 mod threads;
 
-use super::{clock, cpu, heap, memory as frames, power, thread};
+use super::{clock, console, cpu, heap, memory as frames, power, thread};
 
 /// A test's name and what it does.
 type Test = (&'static str, fn());
@@ -16,6 +16,7 @@ type Test = (&'static str, fn());
 const TESTS: &[Test] = &[
     ("frames come back", memory::frames_come_back),
     ("the heap grows and keeps contents", memory::heap_keeps_contents),
+    ("copying, filling and comparing memory", memory::memory_functions),
     (
         "areas map, unmap and give everything back",
         memory::areas_give_everything_back,
@@ -66,12 +67,16 @@ const TESTS: &[Test] = &[
 
 /// Does what the command line's `selftest` or `selftest=…` asks for and ends the machine; returns if it has neither.
 ///
-/// `selftest` runs all tests; `selftest=panic` and `selftest=fault` end in a fault report.
+/// `selftest` runs all tests; `selftest=panic` and `selftest=fault` end in a fault report; `selftest=console` repeats one
+/// line of input; `selftest=power-off` and `selftest=reboot` do what they say.
 pub fn run_if_asked() {
     let boot = super::boot_information();
     match boot.option_value("selftest") {
         Some("panic") => faults::panic_on_purpose(),
         Some("fault") => faults::fault_on_purpose(),
+        Some("console") => console_echo(),
+        Some("power-off") => power::power_off(),
+        Some("reboot") => power::reboot(),
         Some(other) => panic!("unknown self-test {other}"),
         None if boot.has_option("selftest") => run(),
         None => return,
@@ -88,10 +93,31 @@ fn run() {
         test();
         log::info!("  ok: {name} ({} us)", (clock::now_ns() - start) / 1000);
         // Ended threads are reaped in their own time; the heap grows in steps and never shrinks.
-        let is_whole = || before.abs_diff(frames::free_pages()).is_multiple_of(heap::GROWTH_FRAMES);
+        let is_whole = || {
+            before
+                .abs_diff(frames::free_pages())
+                .is_multiple_of(heap::GROWTH_FRAMES)
+        };
         wait_for("pages to come back", is_whole);
     }
     log::info!("self-test: all passed");
+}
+
+/// Repeats what comes in, up to the first line end.
+fn console_echo() {
+    log::info!("self-test: type a line");
+    let mut buffer = [0; 16];
+    loop {
+        match console::read(&mut buffer, clock::now_ns() + 10_000_000_000) {
+            Ok(count) => {
+                console::write(&buffer[..count]);
+                if buffer[..count].contains(&b'\r') || buffer[..count].contains(&b'\n') {
+                    return;
+                }
+            }
+            Err(wake) => panic!("no input: {wake:?}"),
+        }
+    }
 }
 
 /// Waits until `condition` holds; the test fails after ten seconds, which only a hang takes.
