@@ -37,7 +37,7 @@ pub enum InterruptStack {
     Interrupt = 0,
     /// Exceptions, which may hit an interrupt handler.
     Exception = 1,
-    /// Double faults and non-maskable interrupts, which may hit anything.
+    /// Double faults, machine checks and non-maskable interrupts, which may hit anything.
     Critical = 2,
 }
 
