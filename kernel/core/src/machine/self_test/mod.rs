@@ -6,6 +6,7 @@
 
 mod faults;
 mod memory;
+mod pci;
 mod threads;
 
 use super::{clock, console, cpu, heap, memory as frames, power, thread};
@@ -59,6 +60,7 @@ const TESTS: &[Test] = &[
         "code can't be written, not even through its alias",
         faults::code_cannot_be_written,
     ),
+    ("MSI-X reaches every CPU", pci::msix_reaches_every_cpu),
     (
         "an idle machine takes no interrupts",
         threads::idle_machine_is_quiet,
@@ -87,6 +89,7 @@ pub fn run_if_asked() {
 /// Runs all tests; returns when they have passed.
 fn run() {
     log::info!("self-test: {} tests on {} CPUs", TESTS.len(), cpu::count());
+    pci::map_registers();
     for (name, test) in TESTS {
         let before = frames::free_pages();
         let start = clock::now_ns();
