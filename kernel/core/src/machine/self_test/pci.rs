@@ -7,13 +7,15 @@ use super::super::{clock, cpu};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-const INTERRUPT_CAUSE_READ: usize = 0xc0;
+/// Causes that have come; writing a bit clears it.
+const INTERRUPT_CAUSE: usize = 0xc0;
 const INTERRUPT_CAUSE_SET: usize = 0xc8;
 const INTERRUPT_MASK_SET: usize = 0xd0;
 const INTERRUPT_MASK_CLEAR: usize = 0xd8;
 const INTERRUPT_VECTORS: usize = 0xe4;
-/// The cause "other", and its routing to MSI-X entry 0.
+/// The cause "other", its routing to MSI-X entry 0, and the bit that says that an interrupt was raised.
 const OTHER: u32 = 1 << 24;
+const ASSERTED: u32 = 1 << 31;
 const OTHER_TO_ENTRY_0: u32 = 1 << 19;
 
 fn find() -> Option<&'static Function> {
@@ -45,10 +47,7 @@ pub fn msix_reaches_every_cpu() {
         // SAFETY: A register of the mapped BAR; the device's bus mastering is off, so it can't touch memory.
         unsafe { bar.base.add(register).cast::<u32>().write_volatile(value) }
     };
-    let acknowledge = || {
-        // SAFETY: As above.
-        unsafe { bar.base.add(INTERRUPT_CAUSE_READ).cast::<u32>().read_volatile() }
-    };
+    let acknowledge = || write(INTERRUPT_CAUSE, OTHER | ASSERTED);
     // MSI-X messages are memory writes of the device.
     function.set_bus_master(true);
     write(INTERRUPT_VECTORS, OTHER_TO_ENTRY_0);
