@@ -6,6 +6,7 @@
 use crate::clock::Clock;
 use crate::conditional::{Selection, select};
 use crate::counters::Counters;
+use crate::repeat::Repeats;
 use crate::request::{Framing, Method, Persistence, Request, Target};
 use crate::site::{File, Resource, Site};
 use crate::status::Status;
@@ -80,6 +81,8 @@ pub struct Context<'a> {
     pub clock: &'a Clock,
     /// The shard's counters.
     pub counters: &'a Counters,
+    /// Heads that the shard has seen.
+    pub repeats: &'a Repeats,
     /// Longest head of a request, in bytes.
     pub header_bytes: usize,
     /// Longest body of a request, in bytes.
@@ -229,6 +232,10 @@ pub fn compose(answer: &Answer, context: &Context<'_>, output: &mut Output<'_>) 
     {
         context.counters.answered(Status::Ok);
         output.put(context.clock.ok());
+        if answer.persistence == Persistence::Persist && !answer.head_only && !file.message().is_empty() {
+            output.put(file.message());
+            return Body::None;
+        }
         output.put(file.fields());
         end_head(answer.persistence, output);
         return if answer.head_only {

@@ -4,7 +4,7 @@
 //! range requests. The logic is pure and in files of its own:
 //! - [`request`], [`target`], [`body`]: what a client asks for, and where its request ends;
 //! - [`site`], [`conditional`], [`answer`], [`status`], [`date`], [`clock`]: what it gets;
-//! - [`connection`], [`pump`]: in what order, and how far at a time.
+//! - [`connection`], [`pump`]: in what order, and how far at a time; [`repeat`]: what was asked before.
 //!
 //! Around it: [`server`] and [`transport`] for the sockets, [`collector`], [`metrics`] and [`counters`] for `/metrics`, [`config`] for
 //! the operator's file.
@@ -27,6 +27,7 @@ pub mod counters;
 pub mod date;
 pub mod metrics;
 pub mod pump;
+pub mod repeat;
 pub mod request;
 pub mod server;
 pub mod site;

@@ -147,16 +147,24 @@ impl Stream {
             return Ok(Outcome::Waiting);
         }
         let mut received = 0;
+        // A connection between two requests needs no look before there is something to look at.
+        let mut idle = self.connection.is_idle();
         loop {
-            let (input, buffer) = transport.buffers()?;
-            let mut output = Output::new(buffer);
-            let input = input.get(..received).unwrap_or_default();
-            received = 0;
-            let next = self.connection.advance(input, context, &mut output);
-            let length = output.len();
-            if length > 0 && !self.send(transport, length, context)? {
-                return Ok(Outcome::Waiting);
-            }
+            let next = if idle {
+                idle = false;
+                Next::Receive
+            } else {
+                let (input, buffer) = transport.buffers()?;
+                let mut output = Output::new(buffer);
+                let input = input.get(..received).unwrap_or_default();
+                received = 0;
+                let next = self.connection.advance(input, context, &mut output);
+                let length = output.len();
+                if length > 0 && !self.send(transport, length, context)? {
+                    return Ok(Outcome::Waiting);
+                }
+                next
+            };
             match next {
                 Next::Continue => {}
                 Next::Receive => {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::repeat::Repeats;
 use crate::site::Site;
 use crate::status::Status;
 use crate::testing::boot_file;
@@ -95,6 +96,7 @@ fn with_context<R>(work: impl FnOnce(&Context<'_>) -> R) -> R {
         site: &SITE,
         clock: &Clock::new(NOW),
         counters: &Counters::default(),
+        repeats: &Repeats::new(),
         header_bytes: 1024,
         body_bytes: 1000,
     })

@@ -9,6 +9,7 @@ use crate::collector::{Collector, PATIENCE_NS};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::pump::{Outcome, Stream, Timeouts};
+use crate::repeat::Repeats;
 use crate::site::Site;
 use crate::status::Status;
 use crate::transport::{Buffers, SocketTransport};
@@ -58,6 +59,7 @@ pub struct Shard {
     sockets: Handle<dyn Sockets>,
     buffers: Buffers,
     clock: Clock,
+    repeats: Repeats,
     entries: Vec<Option<Entry>>,
     open: usize,
     held_bytes: usize,
@@ -100,6 +102,7 @@ impl Shard {
             sockets,
             buffers: Buffers::default(),
             clock: Clock::new(unix_time_s()),
+            repeats: Repeats::new(),
             entries: Vec::new(),
             open: 0,
             held_bytes: 0,
@@ -298,6 +301,7 @@ impl Shard {
             site: &self.shared.site,
             clock: &self.clock,
             counters: &self.counters,
+            repeats: &self.repeats,
             header_bytes: self.shared.config.header_bytes as usize,
             body_bytes: self.shared.config.body_bytes,
         };
@@ -397,6 +401,7 @@ impl Shard {
                 site: &self.shared.site,
                 clock: &self.clock,
                 counters: &self.counters,
+                repeats: &self.repeats,
                 header_bytes: self.shared.config.header_bytes as usize,
                 body_bytes: self.shared.config.body_bytes,
             };

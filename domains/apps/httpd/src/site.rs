@@ -21,6 +21,10 @@ const WHOLE_BYTES: usize = 1 << 20;
 /// Of longer ones, this much of each megabyte and of the end.
 const SAMPLE_BYTES: usize = 4096;
 
+/// Of files up to this length, fields and content are kept in one piece, to be sent with one copy. Shorter than
+/// `answer::HEAD_ROOM` by what the status line and the fields take.
+const MESSAGE_BYTES: usize = 1024;
+
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -45,6 +49,7 @@ pub struct File {
     /// Seconds since 1970.
     pub modified: Option<u64>,
     fields: String,
+    message: Vec<u8>,
     type_start: usize,
     validators_start: usize,
 }
@@ -69,12 +74,18 @@ impl File {
             fields.extend(date::format(time).map(char::from));
             fields.push_str("\r\n");
         }
+        let message = if length <= MESSAGE_BYTES {
+            [fields.as_bytes(), b"\r\n", content.as_slice()].concat()
+        } else {
+            Vec::new()
+        };
         File {
             content,
             length: length as u64,
             etag,
             modified,
             fields,
+            message,
             type_start,
             validators_start,
         }
@@ -83,6 +94,12 @@ impl File {
     /// Every field of an answer with the whole file.
     pub fn fields(&self) -> &[u8] {
         self.fields.as_bytes()
+    }
+
+    /// The same, the empty line and the content in one piece; empty for a file that isn't short.
+    #[inline]
+    pub fn message(&self) -> &[u8] {
+        &self.message
     }
 
     /// Without the length: for a part.
