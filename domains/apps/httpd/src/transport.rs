@@ -11,6 +11,9 @@ pub struct Buffers {
     output: Option<RRef<StreamBuffer>>,
 }
 
+/// Not inlined: a buffer is made on the stack first, and no other function is to have a frame of that size.
+#[cold]
+#[inline(never)]
 fn allocate() -> Result<RRef<StreamBuffer>, SocketError> {
     let empty = StreamBuffer {
         length: 0,
