@@ -92,9 +92,14 @@ impl Connection {
         }
     }
 
-    /// Bytes that it holds in memory.
+    /// Bytes that it holds in memory, or makes others hold.
+    #[inline]
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity()
+        let text = match &self.phase {
+            Phase::Text(text, _) => text.len(),
+            _ => 0,
+        };
+        self.input.capacity() + text
     }
 
     /// Requests begun so far, wrapping.
@@ -120,6 +125,24 @@ impl Connection {
     /// The peer has closed its side: what was received is all there is.
     pub fn finish(&mut self) {
         self.finished = true;
+    }
+
+    /// Answers what an idle connection received, if it is one request that the shard has seen before: the usual way on a busy
+    /// connection. Whether the connection is idle again; `None` when it is anything else, for [`advance`](Self::advance).
+    #[inline]
+    pub fn repeat(
+        &mut self,
+        received: &[u8],
+        context: &Context<'_>,
+        output: &mut Output<'_>,
+    ) -> Option<bool> {
+        let (answer, length) = context.repeats.find(received)?;
+        if length != received.len() {
+            return None;
+        }
+        self.requests = self.requests.wrapping_add(1);
+        self.answer(answer, context, output);
+        Some(self.is_idle())
     }
 
     /// Goes on with what was received before and now, as far as `output` goes.

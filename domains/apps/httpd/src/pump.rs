@@ -146,25 +146,11 @@ impl Stream {
         if !self.unsent.is_empty() && !self.send_rest(transport, context)? {
             return Ok(Outcome::Waiting);
         }
-        let mut received = 0;
         // A connection between two requests needs no look before there is something to look at.
         let mut idle = self.connection.is_idle();
+        let mut next = if idle { Next::Receive } else { Next::Continue };
         loop {
-            let next = if idle {
-                idle = false;
-                Next::Receive
-            } else {
-                let (input, buffer) = transport.buffers()?;
-                let mut output = Output::new(buffer);
-                let input = input.get(..received).unwrap_or_default();
-                received = 0;
-                let next = self.connection.advance(input, context, &mut output);
-                let length = output.len();
-                if length > 0 && !self.send(transport, length, context)? {
-                    return Ok(Outcome::Waiting);
-                }
-                next
-            };
+            let mut received = 0;
             match next {
                 Next::Continue => {}
                 Next::Receive => {
@@ -192,6 +178,21 @@ impl Stream {
                 }
                 Next::Metrics => return Ok(Outcome::Metrics),
                 Next::Close => return Ok(Outcome::Closed),
+            }
+            let (input, buffer) = transport.buffers()?;
+            let mut output = Output::new(buffer);
+            let input = input.get(..received).unwrap_or_default();
+            next = match core::mem::take(&mut idle)
+                .then(|| self.connection.repeat(input, context, &mut output))
+                .flatten()
+            {
+                Some(true) => Next::Receive,
+                Some(false) => Next::Continue,
+                None => self.connection.advance(input, context, &mut output),
+            };
+            let length = output.len();
+            if length > 0 && !self.send(transport, length, context)? {
+                return Ok(Outcome::Waiting);
             }
         }
     }

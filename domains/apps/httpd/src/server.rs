@@ -29,6 +29,8 @@ const INDEX_LIMIT: u32 = 1 << 20;
 const SWEEP_NS: u64 = 1_000_000_000;
 /// How often it is looked whether the metrics have come.
 const METRICS_POLL_NS: u64 = 1_000_000;
+/// Metrics this old are as good as new ones: however many ask, the sources are asked no more often.
+const METRICS_AGE_NS: u64 = 100_000_000;
 
 /// What all shards have.
 pub struct Shared {
@@ -65,6 +67,10 @@ pub struct Shard {
     held_bytes: usize,
     /// Connections that await metrics, by index.
     awaiting: Vec<u32>,
+    /// The last question to the collector, and when it was asked.
+    question: Option<(u64, u64)>,
+    /// The text for the last question that was answered.
+    text: Option<(u64, Arc<[u8]>)>,
     /// No deadline is due before this.
     sweep_ns: u64,
     now_ns: u64,
@@ -107,6 +113,8 @@ impl Shard {
             open: 0,
             held_bytes: 0,
             awaiting: Vec::new(),
+            question: None,
+            text: None,
             sweep_ns: NEVER,
             now_ns: now_ns(),
         }
@@ -310,7 +318,15 @@ impl Shard {
             Ok(Outcome::Waiting) => {}
             Ok(Outcome::Metrics) => {
                 if entry.metrics.is_none() {
-                    let question = self.shared.collector.ask();
+                    let question = match self.question {
+                        Some((question, at_ns)) if self.now_ns < at_ns.saturating_add(METRICS_AGE_NS) => {
+                            question
+                        }
+                        _ => self.shared.collector.ask(),
+                    };
+                    if self.question.is_none_or(|(last, _)| last != question) {
+                        self.question = Some((question, self.now_ns));
+                    }
                     entry.metrics = Some((question, self.now_ns.saturating_add(PATIENCE_NS)));
                     self.awaiting.push(index);
                 }
@@ -370,7 +386,11 @@ impl Shard {
             if let Some(Some(entry)) = self.entries.get_mut(index as usize) {
                 entry.metrics = None;
             }
-            let text = self.shared.collector.text(question);
+            let text = match &self.text {
+                Some((last, text)) if *last == question => text.clone(),
+                _ => self.shared.collector.text(question),
+            };
+            self.text = Some((question, text.clone()));
             self.with_stream(index, |stream, transport, context| {
                 stream.supply(text, transport, context)
             })?;
