@@ -2,7 +2,7 @@
 
 use crate::demultiplex::FlowKey;
 use crate::table::Ticket;
-use crate::transmit::{LinkHeader, SentSegment};
+use crate::transmit::{LinkHeader, SentSegment, answering_header};
 use alloc::vec;
 use rref::OwnerId;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
@@ -27,6 +27,8 @@ pub struct Connection {
     pub waiting_at: Option<Ticket>,
     /// Header of frames to the peer.
     pub link: LinkHeader,
+    /// Another station that the last packet came from.
+    other_station: Option<[u8; 6]>,
     /// Whether `link` names a station; otherwise the neighbour is being asked for.
     pub resolved: bool,
     /// Its earliest entry in the timers; `u64::MAX` for none.
@@ -80,6 +82,7 @@ impl Connection {
             owner,
             waiting_at: None,
             link,
+            other_station: None,
             resolved: true,
             scheduled_ns: u64::MAX,
             dirty: false,
@@ -113,6 +116,24 @@ impl Connection {
     #[inline]
     pub fn socket_ref(&self) -> &Socket<'static> {
         self.set.get(self.handle)
+    }
+
+    /// Follows the peer to another station (its router has changed) when two packets in a row come from there: one alone may have
+    /// a damaged header, and answers to it would go nowhere.
+    #[inline]
+    pub fn heard_from(&mut self, frame: &[u8], own: [u8; 6]) {
+        if self.resolved && self.link.get(..6) == frame.get(6..12) {
+            return;
+        }
+        let header = answering_header(frame, own);
+        let station = header.first_chunk().copied();
+        if !self.resolved || self.other_station == station {
+            self.link = header;
+            self.resolved = true;
+            self.other_station = None;
+        } else {
+            self.other_station = station;
+        }
     }
 
     /// Room from which on an owner that waits for room is told: a third of the buffer, so that it isn't told for each segment.
@@ -154,8 +175,10 @@ impl Connection {
             }
             return News::default();
         }
-        let mut news = News::default();
-        news.readable = payload_bytes > 0 && socket.recv_queue() > 0;
+        let mut news = News {
+            readable: payload_bytes > 0 && socket.recv_queue() > 0,
+            writable: false,
+        };
         let mut finished = false;
         let mut connected = false;
         if !told_finished || connecting {

@@ -102,20 +102,8 @@ impl Shard {
                 }
                 outgoing.next_hop = None;
             }
-            if !put_frame(packets, out, limit, &outgoing.frame, ChecksumRequest::None, vlan) {
+            if !put_frame(packets, out, limit, &outgoing.frame, outgoing.request, vlan) {
                 return self.put_back(outgoing);
-            }
-        }
-        // Looking neighbours up may have raised questions.
-        if self.common.questions.load(Ordering::Relaxed) && *out < limit {
-            self.common.questions.store(false, Ordering::Relaxed);
-            let questions = self.common.neighbours.lock().take_questions();
-            for address in questions {
-                if let Some(frame) = crate::neighbours::question(address, &self.addresses, self.common.mac)
-                    && !put_frame(packets, out, limit, &frame, ChecksumRequest::None, vlan)
-                {
-                    self.queue_frame(None, frame, now_ns);
-                }
             }
         }
     }

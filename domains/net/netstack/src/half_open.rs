@@ -97,6 +97,13 @@ impl HalfOpens {
         self.slab.get(ticket)
     }
 
+    /// Notes where the peer's last SYN came from.
+    pub fn set_link(&mut self, ticket: Ticket, link: LinkHeader) {
+        if let Some(half_open) = self.slab.get_mut(ticket) {
+            half_open.link = link;
+        }
+    }
+
     /// Takes one out; its flow is the caller's to remove or to put elsewhere.
     pub fn take(&mut self, ticket: Ticket) -> Option<HalfOpen> {
         self.slab.remove(ticket)

@@ -136,9 +136,7 @@ impl Shard {
         let Some((link, out)) = self.reply.split_at_mut_checked(ETHERNET_BYTES) else {
             return;
         };
-        // Answers go where packets come from, also when the peer's router has changed.
-        connection.link = answering_header(frame, self.common.mac);
-        connection.resolved = true;
+        connection.heard_from(frame, self.common.mac);
         let mut device = Exchange::new(self.capabilities, frame.get(segment.packet.clone()), out);
         self.interface
             .poll_ingress_single(now, &mut device, connection.set());
@@ -226,6 +224,7 @@ impl Shard {
             }
         } else if segment.flags & flag::SYN != 0 {
             if segment.sequence == half_open.remote_sequence {
+                self.half_opens.set_link(ticket, answering_header(frame, self.common.mac));
                 self.answer_syn(ticket, now);
                 self.statistics.retransmitted += 1;
             } else if segment.flags & flag::ACK == 0 {

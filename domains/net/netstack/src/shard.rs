@@ -28,7 +28,7 @@ use core::sync::atomic::Ordering;
 use domain_rt::clock;
 use domain_rt::thread::ThreadId;
 use interface::socket::SocketStatistics;
-use rref::packet::Verdict;
+use rref::packet::{ChecksumRequest, Verdict};
 use rref::{OwnerId, PacketBatch};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::time::Instant;
@@ -49,8 +49,10 @@ pub struct Outgoing {
     pub next_hop: Option<IpAddr>,
     /// When it is given up.
     pub expires_ns: u64,
-    /// The frame, checksums done.
+    /// The frame.
     pub frame: Vec<u8>,
+    /// Checksums that are left to the device.
+    pub request: ChecksumRequest,
 }
 
 /// One shard of the stack.
@@ -213,7 +215,9 @@ impl Shard {
             }
         }
         self.statistics.sent_packets += out as u64;
-        let more = !self.dirty.is_empty() || !self.outgoing.is_empty();
+        // Looking neighbours up may have raised questions, which the next call asks.
+        let questions = self.common.questions.load(Ordering::Relaxed);
+        let more = !self.dirty.is_empty() || !self.outgoing.is_empty() || questions;
         self.runner_idle = !more;
         (more, self.wake_ns())
     }
@@ -270,12 +274,7 @@ impl Shard {
         for frame in self.common.take_inbox(self.number) {
             self.reply_bytes = 0;
             self.receive(&frame, rref::packet::ChecksumState::Good, now_ns, now);
-            if let Some(reply) = self.reply.get(..self.reply_bytes)
-                && !reply.is_empty()
-            {
-                let frame = reply.into();
-                self.queue_frame(None, frame, now_ns);
-            }
+            self.queue_reply(now_ns);
         }
     }
 
@@ -296,8 +295,7 @@ impl Shard {
                 Some(Due::Repeat(ticket)) => {
                     self.reply_bytes = 0;
                     self.answer_syn(ticket, now);
-                    let frame = self.reply.get(..self.reply_bytes).unwrap_or(&[]).into();
-                    self.queue_frame(None, frame, now_ns);
+                    self.queue_reply(now_ns);
                     self.statistics.retransmitted += 1;
                 }
             }
@@ -360,13 +358,27 @@ impl Shard {
         }
     }
 
-    /// Queues a frame to be sent.
+    /// Queues the answer in `reply`, for want of a packet that is free for it.
+    fn queue_reply(&mut self, now_ns: u64) {
+        let request = self.finish_reply();
+        let frame: Vec<u8> = self.reply.get(..self.reply_bytes).unwrap_or(&[]).into();
+        if !frame.is_empty() {
+            self.queue(None, frame, request, now_ns);
+        }
+    }
+
+    /// Queues a frame with all its checksums to be sent.
     pub(crate) fn queue_frame(&mut self, next_hop: Option<IpAddr>, frame: Vec<u8>, now_ns: u64) {
-        if !frame.is_empty() && self.outgoing.len() < OUTGOING_LIMIT {
+        self.queue(next_hop, frame, ChecksumRequest::None, now_ns);
+    }
+
+    fn queue(&mut self, next_hop: Option<IpAddr>, frame: Vec<u8>, request: ChecksumRequest, now_ns: u64) {
+        if self.outgoing.len() < OUTGOING_LIMIT {
             self.outgoing.push_back(Outgoing {
                 next_hop,
                 expires_ns: now_ns + NEIGHBOUR_WAIT_NS,
                 frame,
+                request,
             });
         }
     }
