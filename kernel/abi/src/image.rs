@@ -1,7 +1,7 @@
 //! Domain images: what the signed manifest at the end of an ELF file says.
 //!
-//! Layout of an image file: the ELF, the manifest (postcard), then a [`Trailer`] of fixed size. The signature covers
-//! everything before it.
+//! Layout of an image file: the ELF, the manifest (postcard), then a trailer of [`TRAILER_BYTES`]: [`MAGIC`], the
+//! manifest's length (u32, little endian), and the Ed25519 signature of everything before the trailer.
 
 extern crate alloc;
 use alloc::string::String;
@@ -20,6 +20,8 @@ pub const TRAILER_BYTES: usize = 8 + 4 + SIGNATURE_BYTES;
 pub struct ImageManifest {
     /// The domain's name in config/domains.toml.
     pub name: String,
+    /// Public key of the signer, so that a refusal can say whether the image was changed or signed by somebody else.
+    pub signer: [u8; 32],
     /// SHA-256 over the sources of interface/ and the trusted libraries, compiler and flags.
     pub interface_hash: [u8; 32],
     /// `rustc --version`.

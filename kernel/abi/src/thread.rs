@@ -3,7 +3,7 @@
 //! A thread migrates: a crossing runs on the caller's thread and stack. The GS base of each CPU points to a block whose
 //! first word is the running thread's header, so finding it costs one load.
 
-use crate::domain::{DomainHeader, OwnerId};
+use crate::domain::OwnerId;
 use core::arch::asm;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
@@ -73,14 +73,14 @@ impl ThreadHeader {
 pub struct Continuation {
     /// The next outer one, or null.
     pub previous: *mut Continuation,
-    /// Stack pointer to resume at, with the callee-saved registers on top; written by `rref::crossing::enter`.
+    /// Stack pointer to resume with; written by `rref::crossing::enter`, as the next word.
     pub stack_pointer: u64,
+    /// Where to resume.
+    pub resume_address: u64,
     /// The domain that called.
     pub caller: OwnerId,
     /// The domain that is called.
     pub callee: OwnerId,
-    /// The callee's header.
-    pub callee_header: *const DomainHeader,
 }
 
 /// The running thread's header.

@@ -7,6 +7,9 @@
 #![no_std]
 
 extern crate alloc;
+// The memory functions that compiled code calls without naming them.
+#[cfg(feature = "image")]
+extern crate freestanding as _;
 
 pub mod clock;
 #[cfg(feature = "image")]

@@ -17,13 +17,3 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         line,
     })
 }
-
-/// The unwinder's personality, named by precompiled code; nothing unwinds by tables here.
-#[unsafe(no_mangle)]
-extern "C" fn rust_eh_personality() {}
-
-/// As above.
-#[unsafe(no_mangle)]
-extern "C" fn _Unwind_Resume() -> ! {
-    panic!("table-driven unwinding")
-}

@@ -9,6 +9,18 @@ use core::sync::atomic::Ordering;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(u64);
 
+impl ThreadId {
+    /// The number, for a call to a domain that is to wake this thread.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The thread of a number that another domain gave. It may have ended: [`unpark`] then says so.
+    pub fn from_number(number: u64) -> ThreadId {
+        ThreadId(number)
+    }
+}
+
 /// Why [`park_until`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {

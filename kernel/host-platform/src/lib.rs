@@ -1,8 +1,8 @@
 //! A host process in the kernel's place, for unit tests and benchmarks of domains and trusted libraries.
 //!
 //! [`attach`] makes the calling thread one that crossings and shared-heap handles work on. Objects come from the process's
-//! allocator, threads are the process's, time is its clock. Nothing is isolated here and nothing can be killed; what is
-//! tested is the code, not the kernel.
+//! allocator, threads are the process's, time is its clock. Nothing is isolated here; what is tested is the code, not the
+//! kernel. A provider made with [`provide_mortal`] can die ([`kill`]): later calls then answer as they do on the appliance.
 
 mod memory;
 mod thread;
@@ -10,7 +10,7 @@ mod wiring;
 
 pub use memory::{set_shared_limit, shared_objects};
 pub use thread::{Attached, attach};
-pub use wiring::{add_boot_file, host_domain, provide};
+pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
 
 use abi::SysTable;
 use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, status};

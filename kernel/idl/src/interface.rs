@@ -84,10 +84,12 @@ fn method(item: &syn::TraitItemFn) -> Result<Method> {
     } else {
         (quote!((#(#moved,)*)), quote!((#(#moved,)*)))
     };
+    // Of the macro's own hygiene, so that an argument may have this name.
+    let object = syn::Ident::new("object", proc_macro2::Span::mixed_site());
     let proxy = quote! {
         #[inline]
         #signature {
-            ::rref::crossing::cross(&self.target, #tuple, |object, #tuple_pattern| object.#name(#(#call),*))
+            ::rref::crossing::cross(&self.target, #tuple, |#object, #tuple_pattern| #object.#name(#(#call),*))
         }
     };
     Ok(Method {

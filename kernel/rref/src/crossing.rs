@@ -8,13 +8,12 @@
 //! 3. if the kernel asked for it meanwhile, let it look whether the caller is still alive.
 //!
 //! Between those steps the thread is in trusted code and is not unwound. In the callee it may be, at any instruction: then it
-//! comes back from [`enter`] with 1, and nothing of the callee's frames is looked at again.
+//! comes back from [`enter`] with true, and nothing of the callee's frames is looked at again.
 
 use crate::exchange::Exchange;
 use crate::rpc::{Outcome, RpcError};
-use abi::{Continuation, DomainHeader, OwnerId, current, sys};
+use abi::{Continuation, DomainHeader, OwnerId, ThreadHeader, current, sys};
 use core::mem::{ManuallyDrop, MaybeUninit};
-use core::ptr::null_mut;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 /// What a proxy calls: an object in a domain's private memory, and the incarnation that it belongs to.
@@ -59,7 +58,7 @@ struct Call<'a, O: ?Sized, A, R, F> {
 /// Calls `method` on the target's object, in the target's domain.
 ///
 /// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here. Lent references are captured by
-/// `method`.
+/// `method`. Only domain code makes crossings, so the trusted depth is 0 before and after, and needs no counting here.
 #[inline(always)]
 pub fn cross<O, A, R, F>(target: &Target<O>, arguments: A, method: F) -> R
 where
@@ -69,14 +68,14 @@ where
     F: FnOnce(&O, A) -> R,
 {
     let thread = current();
-    thread.enter_trusted();
+    set_trusted(thread, 1);
     let caller = thread.owner();
     let mut record = Continuation {
         previous: thread.top.load(Ordering::Relaxed),
         stack_pointer: 0,
+        resume_address: 0,
         caller,
         callee: target.incarnation,
-        callee_header: target.header,
     };
     let record_pointer = &raw mut record;
     compiler_fence(Ordering::SeqCst);
@@ -84,45 +83,71 @@ where
     thread.owner.store(target.incarnation.0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 
-    let outcome = if target.header.is_live(target.incarnation) {
-        count(target.header, thread.cpu.load(Ordering::Relaxed));
-        arguments.transfer(target.incarnation);
-        let mut call = Call {
-            // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until
-            // the thread has left (`Target::new` promises the rest).
-            object: unsafe { &*target.object },
-            arguments: ManuallyDrop::new(arguments),
-            method: ManuallyDrop::new(method),
-            result: MaybeUninit::<R>::uninit(),
-        };
-        let call_pointer = &raw mut call;
-        // SAFETY: `record` and `call` live on this frame, which outlives the call: an unwinding resumes in `enter`, which
-        // returns here. `thunk` is of the same types as `call`. Trusted depth is 1 here or more, as `thunk` expects.
-        let died = unsafe { enter(record_pointer, thunk::<O, A, R, F>, call_pointer.cast()) };
-        if died == 0 {
-            // SAFETY: `thunk` returned, so it has written the result.
-            let result = unsafe { call.result.assume_init() };
-            result.transfer(caller);
-            Ok(result)
-        } else {
-            Err(RpcError::died(target.incarnation))
-        }
-    } else {
+    if !target.header.is_live(target.incarnation) {
         // The caller still owns the arguments; its name must be back before their drop code runs.
-        thread.owner.store(caller.0, Ordering::Relaxed);
+        end(thread, &record);
         drop(arguments);
-        Err(RpcError::dead(target.incarnation))
+        return failed(RpcError::dead(target.incarnation));
+    }
+    count(target.header, thread.cpu.load(Ordering::Relaxed));
+    arguments.transfer(target.incarnation);
+    let mut call = Call {
+        // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until
+        // the thread has left (`Target::new` promises the rest).
+        object: unsafe { &*target.object },
+        arguments: ManuallyDrop::new(arguments),
+        method: ManuallyDrop::new(method),
+        result: MaybeUninit::<R>::uninit(),
     };
+    // SAFETY: `record` and `call` live on this frame, which outlives the call: an unwinding resumes in `enter`, which
+    // goes on here. `thunk` is of the same types as `call`. The trusted depth is 1, as `thunk` expects.
+    let died = unsafe {
+        let thunk: extern "C" fn(&mut Call<'_, O, A, R, F>) = thunk::<O, A, R, F>;
+        let thunk: extern "C" fn(*mut u8) = core::mem::transmute(thunk);
+        enter(record_pointer, thunk, (&raw mut call).cast())
+    };
+    if died {
+        end(thread, &record);
+        return failed(RpcError::died(target.incarnation));
+    }
+    // SAFETY: `thunk` returned, so it has written the result.
+    unsafe { call.result.assume_init_ref() }.transfer(caller);
+    end(thread, &record);
+    // SAFETY: As above; it is read once. Only here, and whole: a result that is held in registers over `end` is taken apart, stored in
+    // pieces and read again before they have left the store buffer, which takes longer than all the rest.
+    unsafe { call.result.assume_init_read() }
+}
 
-    thread.owner.store(caller.0, Ordering::Relaxed);
+/// Gives the caller its name back, takes the continuation off the chain, and ends trusted code.
+#[inline(always)]
+fn end(thread: &ThreadHeader, record: &Continuation) {
+    compiler_fence(Ordering::SeqCst);
+    thread.owner.store(record.caller.0, Ordering::Relaxed);
     thread.top.store(record.previous, Ordering::Relaxed);
-    if thread.leave_trusted() {
-        (sys().check_death)();
+    set_trusted(thread, 0);
+    if thread.pending.load(Ordering::Relaxed) != 0 {
+        look_for_death();
     }
-    match outcome {
-        Ok(result) => result,
-        Err(error) => R::failed(error),
-    }
+}
+
+/// Out of line, to keep the ordinary way short.
+#[cold]
+#[inline(never)]
+fn failed<R: Outcome>(error: RpcError) -> R {
+    R::failed(error)
+}
+
+#[cold]
+#[inline(never)]
+fn look_for_death() {
+    (sys().check_death)();
+}
+
+#[inline(always)]
+fn set_trusted(thread: &ThreadHeader, depth: u32) {
+    compiler_fence(Ordering::SeqCst);
+    thread.trusted_depth.store(depth, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Counts a crossing for the metrics: one instruction, so that an interrupt can't come between load and store.
@@ -136,16 +161,17 @@ fn count(header: &DomainHeader, cpu: u32) {
 }
 
 /// Runs the method in the callee's name, out of trusted code.
-extern "C" fn thunk<O, A, R, F>(call: *mut u8)
+///
+/// Takes its `Call` as a reference, not as the pointer that `enter` passes: the compiler then knows that nothing else refers to it,
+/// and lets the method write its result in place. A result that is copied once more here is read before its parts have left
+/// the store buffer, which costs as much as the rest of the crossing.
+extern "C" fn thunk<O, A, R, F>(call: &mut Call<'_, O, A, R, F>)
 where
     O: ?Sized,
     A: Exchange,
     R: Outcome,
     F: FnOnce(&O, A) -> R,
 {
-    let thread = current();
-    // SAFETY: `cross` passes its own `Call` of these types, and touches it only after this function returned.
-    let call = unsafe { &mut *call.cast::<Call<'_, O, A, R, F>>() };
     // SAFETY: Taken once: `thunk` runs once for a call.
     let (arguments, method) = unsafe {
         (
@@ -153,76 +179,66 @@ where
             ManuallyDrop::take(&mut call.method),
         )
     };
-    let depth = thread.trusted_depth.load(Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    thread.trusted_depth.store(0, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    let result = method(call.object, arguments);
-    compiler_fence(Ordering::SeqCst);
-    thread.trusted_depth.store(depth, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    call.result.write(result);
+    set_trusted(current(), 0);
+    call.result.write(method(call.object, arguments));
+    set_trusted(current(), 1);
 }
 
-/// Saves the callee-saved registers and the stack pointer in `record`, and calls `function(argument)`.
+/// Calls `function(argument)` so that [`resume`] with `record` comes back here too: false after a return, true after that.
 ///
-/// Returns 0 when the function returns, 1 when [`resume`] was called with the record.
+/// Callee-saved registers are the compiler's matter on both ways: the block says that it destroys them, but for the two that it
+/// may not name, which it keeps on the stack.
 ///
 /// # Safety
-/// `record` is valid for a write; `function` may be called with `argument`; frames between this one and a resumption must
-/// hold nothing whose drop matters for soundness.
-#[unsafe(naked)]
-pub unsafe extern "C" fn enter(
-    record: *mut Continuation,
-    function: extern "C" fn(*mut u8),
-    argument: *mut u8,
-) -> u64 {
-    core::arch::naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "sub rsp, 8",
-        "mov [rdi + {stack_pointer}], rsp",
-        "mov rdi, rdx",
-        "call rsi",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "xor eax, eax",
-        "ret",
-        stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
-    )
+/// `record` is valid for a write as long as the function runs; `function` may be called with `argument`; frames between this one and a
+/// resumption must hold nothing whose drop matters for soundness.
+#[inline(always)]
+pub unsafe fn enter(record: *mut Continuation, function: extern "C" fn(*mut u8), argument: *mut u8) -> bool {
+    let died: u64;
+    // SAFETY: The stack pointer is 16-byte aligned at a block that may use the stack, and two pushes keep it so for the call. What
+    // the function may change by the System V ABI is declared as changed, and so are the callee-saved registers, since a
+    // resumption brings them back as they were anywhere below. The direction flag is cleared by `resume`.
+    unsafe {
+        core::arch::asm!(
+            "push rbx",
+            "push rbp",
+            "lea rax, [rip + 2f]",
+            "mov [rcx + {stack_pointer}], rsp",
+            "mov [rcx + {resume_address}], rax",
+            "call rdx",
+            "xor eax, eax",
+            "2:",
+            "pop rbp",
+            "pop rbx",
+            stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
+            resume_address = const core::mem::offset_of!(Continuation, resume_address),
+            in("rcx") record,
+            in("rdx") function,
+            in("rdi") argument,
+            lateout("rax") died,
+            lateout("r12") _,
+            lateout("r13") _,
+            lateout("r14") _,
+            lateout("r15") _,
+            clobber_abi("C"),
+        );
+    }
+    died != 0
 }
 
-/// Makes the [`enter`] of `record` return 1, abandoning every frame below it.
+/// Makes the [`enter`] of `record` come back with true, abandoning every frame below it.
 ///
 /// # Safety
-/// `record` is the innermost continuation of the running thread, and its `enter` has not returned. The thread's trusted depth
-/// is what it was in that `enter`.
+/// `record` is the innermost continuation of the running thread, and its `enter` has not come back. The thread's trusted depth
+/// is 1, as it was in that `enter`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn resume(record: *const Continuation) -> ! {
     core::arch::naked_asm!(
         "cld",
         "mov rsp, [rdi + {stack_pointer}]",
-        "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
         "mov eax, 1",
-        "ret",
+        "jmp [rdi + {resume_address}]",
         stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
+        resume_address = const core::mem::offset_of!(Continuation, resume_address),
     )
 }
-
-/// Nothing is on the chain of a thread that just started.
-pub const NO_CONTINUATION: *mut Continuation = null_mut();
