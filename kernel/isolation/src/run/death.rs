@@ -286,7 +286,8 @@ fn wait_until_left(incarnation: OwnerId) {
         smp::broadcast_and_wait();
         let mut occupied = false;
         machine::for_each(|_, header, state| {
-            if header.pending.load(Ordering::SeqCst) == 0 {
+            // A thread that is in no domain (an idle CPU's, say) has nothing to look at, and sees the mark before it enters one.
+            if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
                 return;
             }
             let own = core::ptr::eq(header, current());
