@@ -1,0 +1,310 @@
+//! What Linux's driver has to get done with the model, in order.
+
+use crate::guest::{Guest, Model};
+use crate::network::{self, GUEST, GUEST_VLAN, HOST, PingResult, VLAN};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::net::{SocketAddrV4, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Limit of an ordinary command.
+const SHORT: Duration = Duration::from_secs(30);
+/// Limit of a transfer, of loading and of unloading the driver.
+const LONG: Duration = Duration::from_secs(120);
+const TRANSFER_PORT: u16 = 5001;
+/// Kernel messages that mean that something went wrong.
+const BAD_MESSAGES: [&str; 9] = [
+    "WARNING:",
+    "BUG:",
+    "Call Trace",
+    "Oops",
+    "Tx Unit Hang",
+    "Detected Tx",
+    "Reset adapter",
+    "HW Init failed",
+    "Adapter removed",
+];
+
+/// A transfer's figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Transfer {
+    /// Bytes of payload.
+    pub bytes: usize,
+    /// Whether the SHA-256 was that of what was sent.
+    pub intact: bool,
+    /// Megabytes (10^6) a second, with the time of starting the guest's program.
+    pub megabytes_per_second: f64,
+}
+
+/// Everything a run found out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Seconds from starting QEMU to the guest's first command.
+    pub boot_seconds: f64,
+    /// Seconds to load the driver.
+    pub probe_seconds: f64,
+    /// PCI identity as the guest sees it.
+    pub device: String,
+    /// MAC address that the driver read from the EEPROM.
+    pub mac: String,
+    /// Link speed in Mb/s.
+    pub speed: String,
+    /// Queue pairs the driver uses.
+    pub queues: usize,
+    /// The many small pings.
+    pub ping: Option<PingResult>,
+    /// Pings of several descriptors, with jumbo frames.
+    pub ping_jumbo: Option<PingResult>,
+    /// Pings through a VLAN, unless this machine has no VLAN support.
+    pub ping_vlan: Option<PingResult>,
+    /// Data to the guest.
+    pub to_guest: Option<Transfer>,
+    /// Data from the guest.
+    pub from_guest: Option<Transfer>,
+    /// Error and drop counters of the guest's interface that aren't zero.
+    pub errors: Vec<String>,
+    /// Kernel messages that mean trouble.
+    pub kernel_messages: Vec<String>,
+    /// What the model holds against the driver.
+    pub violations: Value,
+    /// The model's counters at the end.
+    pub counters: Value,
+}
+
+impl Report {
+    /// What is wrong, as sentences; empty when everything is right.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, ping) in [
+            ("ping", &self.ping),
+            ("jumbo ping", &self.ping_jumbo),
+            ("VLAN ping", &self.ping_vlan),
+        ] {
+            if let Some(result) = ping
+                && result.received != result.sent
+            {
+                problems.push(format!(
+                    "{name}: {} of {} answers are missing or wrong",
+                    result.sent - result.received,
+                    result.sent
+                ));
+            }
+        }
+        for (name, transfer) in [
+            ("transfer to the guest", &self.to_guest),
+            ("transfer from the guest", &self.from_guest),
+        ] {
+            match transfer {
+                Some(transfer) if transfer.intact => {}
+                _ => problems.push(format!("{name}: SHA-256 differs")),
+            }
+        }
+        problems.extend(
+            self.errors
+                .iter()
+                .map(|error| format!("interface counter {error}")),
+        );
+        problems.extend(
+            self.kernel_messages
+                .iter()
+                .map(|message| format!("kernel: {message}")),
+        );
+        problems
+    }
+}
+
+/// How much to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Amounts {
+    /// Small pings.
+    pub pings: u32,
+    /// Bytes of each transfer.
+    pub transfer: usize,
+}
+
+/// Runs every check; `say` is told what goes on.
+pub fn run(
+    guest: &mut Guest,
+    model: &Model,
+    load_order: &[(String, Vec<String>)],
+    amounts: Amounts,
+    say: &dyn Fn(&str),
+) -> Result<Report> {
+    let mut report = Report::default();
+    probe(guest, load_order, say, &mut report)?;
+    link(guest, say, &mut report)?;
+    pings(guest, amounts, say, &mut report)?;
+    transfers(guest, amounts, say, &mut report)?;
+    unload(guest, say, &mut report)?;
+    report.counters = model.ask(&json!({ "cmd": "counters" }))?;
+    report.violations = model.ask(&json!({ "cmd": "violations" }))?["violations"].take();
+    Ok(report)
+}
+
+/// Writes the guest's kernel messages and the model's registers and counters beside the other logs, as far as they answer.
+pub fn leave_evidence(guest: &mut Guest, model: &Model, folder: &Path) {
+    let put = |name: &str, text: String| {
+        if let Err(error) = std::fs::write(folder.join(name), text) {
+            eprintln!("linux-guest: {name} can't be written: {error}");
+        }
+    };
+    if let Ok(messages) = guest.run("dmesg", SHORT) {
+        put("dmesg.log", messages);
+    }
+    for question in ["registers", "counters", "violations"] {
+        if let Ok(answer) = model.ask(&json!({ "cmd": question })) {
+            put(&format!("{question}.json"), format!("{answer:#}"));
+        }
+    }
+}
+
+fn probe(
+    guest: &mut Guest,
+    load_order: &[(String, Vec<String>)],
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
+    report.device = guest.run(
+        "cat /sys/bus/pci/devices/0000:01:00.0/vendor /sys/bus/pci/devices/0000:01:00.0/device",
+        SHORT,
+    )?;
+    report.device = report.device.replace('\n', ":").replace("0x", "");
+    if report.device != "8086:10fb" {
+        bail!("the guest sees {} where 8086:10fb should be", report.device);
+    }
+    say("loading ixgbe");
+    let start = Instant::now();
+    for (_, files) in load_order {
+        for file in files {
+            guest.run(
+                &format!("test -d /sys/module/$(basename {file} .ko | tr - _) || insmod /modules/{file}"),
+                LONG,
+            )?;
+        }
+    }
+    report.probe_seconds = start.elapsed().as_secs_f64();
+    let Ok(interface) = guest.run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT) else {
+        let messages = guest.run("dmesg | grep ixgbe", SHORT)?;
+        bail!("ixgbe doesn't drive the device; its messages:\n{messages}");
+    };
+    guest.run(&format!("export IF={interface}"), SHORT)?;
+    report.mac = guest.run("cat /sys/class/net/$IF/address", SHORT)?;
+    let announced = guest.run(
+        "dmesg | sed -n 's/.*Rx Queue count = \\([0-9]*\\).*/\\1/p'",
+        SHORT,
+    )?;
+    report.queues = announced
+        .lines()
+        .last()
+        .and_then(|line| line.parse().ok())
+        .unwrap_or(1);
+    Ok(())
+}
+
+fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    say("bringing the link up");
+    guest.run(
+        &format!("ip addr add {GUEST}/24 dev $IF && ip link set $IF up"),
+        LONG,
+    )?;
+    let wait = "i=0; while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ] && [ $i -lt 300 ]; do usleep 100000; i=$((i+1)); done; \
+                cat /sys/class/net/$IF/carrier";
+    if guest.run(wait, LONG)? != "1" {
+        bail!("the link doesn't come up");
+    }
+    report.speed = guest.run("cat /sys/class/net/$IF/speed", SHORT)?;
+    Ok(())
+}
+
+fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    let mut last = Instant::now();
+    let mut progress = |done: u32| {
+        if last.elapsed() > Duration::from_secs(1) {
+            last = Instant::now();
+            say(&format!("{done} of {} pings", amounts.pings));
+        }
+    };
+    say(&format!("{} pings", amounts.pings));
+    report.ping = Some(network::ping(GUEST, amounts.pings, 56, &mut progress)?);
+    let some = amounts.pings.div_ceil(20).min(500);
+    if network::has_vlan() {
+        say("pings through a VLAN");
+        let set_up = format!(
+            "ip link add link $IF name vlan0 type vlan id {VLAN} && ip addr add {GUEST_VLAN}/24 dev vlan0 && ip link set vlan0 up"
+        );
+        guest.run(&set_up, SHORT)?;
+        report.ping_vlan = Some(network::ping(GUEST_VLAN, some, 56, &mut |_| {})?);
+        guest.run("ip link del vlan0", SHORT)?;
+    }
+    say("pings in jumbo frames");
+    guest.run("ip link set $IF mtu 9000", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
+    report.ping_jumbo = Some(network::ping(GUEST, some, 8900, &mut |_| {})?);
+    guest.run("ip link set $IF mtu 1500", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
+    Ok(())
+}
+
+fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    let data = network::test_data(amounts.transfer, 82_599);
+    let rate = |start: Instant| amounts.transfer as f64 / 1e6 / start.elapsed().as_secs_f64();
+
+    say(&format!("{} MB to the guest", amounts.transfer / 1_000_000));
+    let receive = format!("nc -l -p {TRANSFER_PORT} > /tmp/data");
+    let start = Instant::now();
+    guest.send(&receive)?;
+    network::send_to(SocketAddrV4::new(GUEST, TRANSFER_PORT), &data, LONG)?;
+    guest.finish(&receive, LONG)?;
+    let speed = rate(start);
+    let got = guest.run("sha256sum /tmp/data", LONG)?;
+    let intact = got.split_whitespace().next() == Some(network::sum(&data).as_str());
+    report.to_guest = Some(Transfer {
+        bytes: data.len(),
+        intact,
+        megabytes_per_second: speed,
+    });
+
+    say(&format!("{} MB from the guest", amounts.transfer / 1_000_000));
+    let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
+    let send = format!("nc {HOST} {TRANSFER_PORT} < /tmp/data");
+    let start = Instant::now();
+    guest.send(&send)?;
+    let back = network::receive_from(&listener, LONG)?;
+    let speed = rate(start);
+    guest.finish(&send, LONG)?;
+    report.from_guest = Some(Transfer {
+        bytes: back.len(),
+        intact: back == data,
+        megabytes_per_second: speed,
+    });
+    Ok(())
+}
+
+fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    let counters = guest.run(
+        "cd /sys/class/net/$IF/statistics; for f in *error* *drop* *missed* collisions; do echo $f $(cat $f); done; cd /",
+        SHORT,
+    )?;
+    report.errors = counters
+        .lines()
+        .filter(|line| !line.ends_with(" 0"))
+        .map(str::to_owned)
+        .collect();
+    say("unloading ixgbe");
+    guest.run("rmmod ixgbe", LONG)?;
+    let messages = guest.run("dmesg", SHORT)?;
+    report.kernel_messages = messages
+        .lines()
+        .filter(|line| BAD_MESSAGES.iter().any(|bad| line.contains(bad)))
+        .map(str::to_owned)
+        .collect();
+    Ok(())
+}
