@@ -2,10 +2,11 @@
 
 use crate::guest::{Guest, Model};
 use crate::network::{self, GUEST, GUEST_VLAN, HOST, PingResult, VLAN};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::net::{SocketAddrV4, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Limit of an ordinary command.
@@ -15,7 +16,15 @@ const LONG: Duration = Duration::from_secs(120);
 const TRANSFER_PORT: u16 = 5001;
 /// Kernel messages that mean that something went wrong.
 const BAD_MESSAGES: [&str; 9] = [
-    "WARNING:", "BUG:", "Call Trace", "Oops", "Tx Unit Hang", "Detected Tx", "Reset adapter", "HW Init failed", "Adapter removed",
+    "WARNING:",
+    "BUG:",
+    "Call Trace",
+    "Oops",
+    "Tx Unit Hang",
+    "Detected Tx",
+    "Reset adapter",
+    "HW Init failed",
+    "Adapter removed",
 ];
 
 /// A transfer's figures.
@@ -68,21 +77,40 @@ impl Report {
     /// What is wrong, as sentences; empty when everything is right.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for (name, ping) in [("ping", &self.ping), ("jumbo ping", &self.ping_jumbo), ("VLAN ping", &self.ping_vlan)] {
+        for (name, ping) in [
+            ("ping", &self.ping),
+            ("jumbo ping", &self.ping_jumbo),
+            ("VLAN ping", &self.ping_vlan),
+        ] {
             if let Some(result) = ping
                 && result.received != result.sent
             {
-                problems.push(format!("{name}: {} of {} answers are missing or wrong", result.sent - result.received, result.sent));
+                problems.push(format!(
+                    "{name}: {} of {} answers are missing or wrong",
+                    result.sent - result.received,
+                    result.sent
+                ));
             }
         }
-        for (name, transfer) in [("transfer to the guest", &self.to_guest), ("transfer from the guest", &self.from_guest)] {
+        for (name, transfer) in [
+            ("transfer to the guest", &self.to_guest),
+            ("transfer from the guest", &self.from_guest),
+        ] {
             match transfer {
                 Some(transfer) if transfer.intact => {}
                 _ => problems.push(format!("{name}: SHA-256 differs")),
             }
         }
-        problems.extend(self.errors.iter().map(|error| format!("interface counter {error}")));
-        problems.extend(self.kernel_messages.iter().map(|message| format!("kernel: {message}")));
+        problems.extend(
+            self.errors
+                .iter()
+                .map(|error| format!("interface counter {error}")),
+        );
+        problems.extend(
+            self.kernel_messages
+                .iter()
+                .map(|message| format!("kernel: {message}")),
+        );
         problems
     }
 }
@@ -115,8 +143,33 @@ pub fn run(
     Ok(report)
 }
 
-fn probe(guest: &mut Guest, load_order: &[(String, Vec<String>)], say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
-    report.device = guest.run("cat /sys/bus/pci/devices/0000:01:00.0/vendor /sys/bus/pci/devices/0000:01:00.0/device", SHORT)?;
+/// Writes the guest's kernel messages and the model's registers and counters beside the other logs, as far as they answer.
+pub fn leave_evidence(guest: &mut Guest, model: &Model, folder: &Path) {
+    let put = |name: &str, text: String| {
+        if let Err(error) = std::fs::write(folder.join(name), text) {
+            eprintln!("linux-guest: {name} can't be written: {error}");
+        }
+    };
+    if let Ok(messages) = guest.run("dmesg", SHORT) {
+        put("dmesg.log", messages);
+    }
+    for question in ["registers", "counters", "violations"] {
+        if let Ok(answer) = model.ask(&json!({ "cmd": question })) {
+            put(&format!("{question}.json"), format!("{answer:#}"));
+        }
+    }
+}
+
+fn probe(
+    guest: &mut Guest,
+    load_order: &[(String, Vec<String>)],
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
+    report.device = guest.run(
+        "cat /sys/bus/pci/devices/0000:01:00.0/vendor /sys/bus/pci/devices/0000:01:00.0/device",
+        SHORT,
+    )?;
     report.device = report.device.replace('\n', ":").replace("0x", "");
     if report.device != "8086:10fb" {
         bail!("the guest sees {} where 8086:10fb should be", report.device);
@@ -125,20 +178,37 @@ fn probe(guest: &mut Guest, load_order: &[(String, Vec<String>)], say: &dyn Fn(&
     let start = Instant::now();
     for (_, files) in load_order {
         for file in files {
-            guest.run(&format!("test -d /sys/module/$(basename {file} .ko | tr - _) || insmod /modules/{file}"), LONG)?;
+            guest.run(
+                &format!("test -d /sys/module/$(basename {file} .ko | tr - _) || insmod /modules/{file}"),
+                LONG,
+            )?;
         }
     }
     report.probe_seconds = start.elapsed().as_secs_f64();
-    let interface = guest.run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT).context("ixgbe doesn't drive the device")?;
+    let Ok(interface) = guest.run("ls /sys/bus/pci/drivers/ixgbe/0000:01:00.0/net", SHORT) else {
+        let messages = guest.run("dmesg | grep ixgbe", SHORT)?;
+        bail!("ixgbe doesn't drive the device; its messages:\n{messages}");
+    };
     guest.run(&format!("export IF={interface}"), SHORT)?;
     report.mac = guest.run("cat /sys/class/net/$IF/address", SHORT)?;
-    report.queues = guest.run("ls -d /sys/class/net/$IF/queues/rx-*", SHORT)?.lines().count();
+    let announced = guest.run(
+        "dmesg | sed -n 's/.*Rx Queue count = \\([0-9]*\\).*/\\1/p'",
+        SHORT,
+    )?;
+    report.queues = announced
+        .lines()
+        .last()
+        .and_then(|line| line.parse().ok())
+        .unwrap_or(1);
     Ok(())
 }
 
 fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     say("bringing the link up");
-    guest.run(&format!("ip addr add {GUEST}/24 dev $IF && ip link set $IF up"), LONG)?;
+    guest.run(
+        &format!("ip addr add {GUEST}/24 dev $IF && ip link set $IF up"),
+        LONG,
+    )?;
     let wait = "i=0; while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ] && [ $i -lt 300 ]; do usleep 100000; i=$((i+1)); done; \
                 cat /sys/class/net/$IF/carrier";
     if guest.run(wait, LONG)? != "1" {
@@ -170,10 +240,16 @@ fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut R
     }
     say("pings in jumbo frames");
     guest.run("ip link set $IF mtu 9000", LONG)?;
-    guest.run("while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
     report.ping_jumbo = Some(network::ping(GUEST, some, 8900, &mut |_| {})?);
     guest.run("ip link set $IF mtu 1500", LONG)?;
-    guest.run("while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done", LONG)?;
+    guest.run(
+        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
+        LONG,
+    )?;
     Ok(())
 }
 
@@ -190,7 +266,11 @@ fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &m
     let speed = rate(start);
     let got = guest.run("sha256sum /tmp/data", LONG)?;
     let intact = got.split_whitespace().next() == Some(network::sum(&data).as_str());
-    report.to_guest = Some(Transfer { bytes: data.len(), intact, megabytes_per_second: speed });
+    report.to_guest = Some(Transfer {
+        bytes: data.len(),
+        intact,
+        megabytes_per_second: speed,
+    });
 
     say(&format!("{} MB from the guest", amounts.transfer / 1_000_000));
     let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
@@ -200,7 +280,11 @@ fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &m
     let back = network::receive_from(&listener, LONG)?;
     let speed = rate(start);
     guest.finish(&send, LONG)?;
-    report.from_guest = Some(Transfer { bytes: back.len(), intact: back == data, megabytes_per_second: speed });
+    report.from_guest = Some(Transfer {
+        bytes: back.len(),
+        intact: back == data,
+        megabytes_per_second: speed,
+    });
     Ok(())
 }
 
@@ -209,11 +293,18 @@ fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<
         "cd /sys/class/net/$IF/statistics; for f in *error* *drop* *missed* collisions; do echo $f $(cat $f); done; cd /",
         SHORT,
     )?;
-    report.errors = counters.lines().filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect();
+    report.errors = counters
+        .lines()
+        .filter(|line| !line.ends_with(" 0"))
+        .map(str::to_owned)
+        .collect();
     say("unloading ixgbe");
     guest.run("rmmod ixgbe", LONG)?;
     let messages = guest.run("dmesg", SHORT)?;
-    report.kernel_messages =
-        messages.lines().filter(|line| BAD_MESSAGES.iter().any(|bad| line.contains(bad))).map(str::to_owned).collect();
+    report.kernel_messages = messages
+        .lines()
+        .filter(|line| BAD_MESSAGES.iter().any(|bad| line.contains(bad)))
+        .map(str::to_owned)
+        .collect();
     Ok(())
 }

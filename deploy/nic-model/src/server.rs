@@ -49,7 +49,10 @@ impl Listener {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&socket, 8)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+        })
     }
 
     fn accept(&self) -> Option<OwnedFd> {
@@ -78,14 +81,24 @@ pub struct Server {
 impl Server {
     /// Binds the sockets. Existing socket files are replaced.
     pub fn new(device: Device, config: ServerConfig) -> io::Result<Self> {
-        let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let named = |path: &Path, error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
         let clients = Listener::bind(&config.socket).map_err(|error| named(&config.socket, error))?;
         let control = match &config.control {
             Some(path) => Some(Listener::bind(path).map_err(|error| named(path, error))?),
             None => None,
         };
         let started = Instant::now();
-        Ok(Self { device, config, started, clients, control, session: None, users: Vec::new() })
+        Ok(Self {
+            device,
+            config,
+            started,
+            clients,
+            control,
+            session: None,
+            users: Vec::new(),
+        })
     }
 
     /// Serves until the process is told to end by `stop`, or the only client is gone; gives the device back.
@@ -94,7 +107,8 @@ impl Server {
         let mut last_control = last_event;
         loop {
             let now = Instant::now();
-            self.device.advance_to(u64::try_from((now - self.started).as_nanos()).unwrap_or(u64::MAX));
+            self.device
+                .advance_to(u64::try_from((now - self.started).as_nanos()).unwrap_or(u64::MAX));
             let had_client = self.session.is_some();
             let mut busy = self.serve_client();
             if had_client && self.session.is_none() && self.config.once {
@@ -154,9 +168,15 @@ impl Server {
     /// Waits until a socket, the wire or the device's clock has something.
     fn sleep(&mut self) -> io::Result<()> {
         let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let until = self.device.next_due_ns().map(|due| Duration::from_nanos(due.saturating_sub(now_ns)));
+        let until = self
+            .device
+            .next_due_ns()
+            .map(|due| Duration::from_nanos(due.saturating_sub(now_ns)));
         let time = until.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
         let client = match &self.session {
             Some(session) => session.connection().readiness(),
             None => self.clients.socket.as_fd(),

@@ -1,17 +1,19 @@
 //! Packets: fixed buffers on the shared heap that devices fill and empty.
 //!
-//! A packet is 2 KiB of data with an offset and a length of its own, so headers can be added in front without a copy, and
-//! what devices and stacks tell each other about it. A frame longer than one buffer is a run of packets in a batch, each but the
+//! A packet is 2 KiB of data behind headroom, with an offset and a length of its own, so headers can be added in front without a
+//! copy, and what devices and stacks tell each other about it. A frame longer than one buffer is a run of packets in a batch, each but the
 //! last marked `continues`.
 
 use crate::batch::Batch;
 use crate::exchange::{Exchange, Share};
 use crate::reference::{OutOfMemory, RRef};
 
-/// Bytes of data in one packet.
-pub const PACKET_BYTES: usize = 2048;
 /// Bytes left free before received data, for encapsulation.
 pub const HEADROOM_BYTES: usize = 128;
+/// Bytes behind the usual headroom: what a device may write. Network devices take buffer sizes in whole KiB.
+pub const BUFFER_BYTES: usize = 2048;
+/// Bytes of data in one packet, headroom included.
+pub const PACKET_BYTES: usize = HEADROOM_BYTES + BUFFER_BYTES;
 
 /// What whoever had the packet last wants done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

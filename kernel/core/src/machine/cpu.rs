@@ -37,7 +37,7 @@ pub enum InterruptStack {
     Interrupt = 0,
     /// Exceptions, which may hit an interrupt handler.
     Exception = 1,
-    /// Double faults and non-maskable interrupts, which may hit anything.
+    /// Double faults, machine checks and non-maskable interrupts, which may hit anything.
     Critical = 2,
 }
 
@@ -130,8 +130,9 @@ impl Cpu {
 
     /// Marks this CPU as running.
     pub(super) fn set_online(&self) {
-        self.online.store(true, Ordering::Release);
+        // Counted first: whoever finds the CPU running finds it counted.
         COUNT.fetch_add(1, Ordering::AcqRel);
+        self.online.store(true, Ordering::Release);
     }
 }
 

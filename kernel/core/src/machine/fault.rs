@@ -273,7 +273,7 @@ fn end() -> ! {
 
 fn end_at_once() -> ! {
     power::debug_exit(ExitStatus::Failure);
-    if boot::boot_information().option_value("fault") == Some("halt") {
+    if boot::information_if_ready().and_then(|boot| boot.option_value("fault")) == Some("halt") {
         power::halt()
     }
     power::reboot()

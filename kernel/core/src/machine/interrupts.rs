@@ -32,6 +32,9 @@ pub const SPURIOUS_VECTOR: u8 = 0xff;
 const NMI_VECTOR: u64 = 2;
 const DOUBLE_FAULT_VECTOR: u64 = 8;
 const PAGE_FAULT_VECTOR: u64 = 14;
+const MACHINE_CHECK_VECTOR: u64 = 18;
+/// The bit of the flags register that lets interrupts in.
+const INTERRUPT_FLAG: u64 = 1 << 9;
 
 /// Everything of an interrupted context: it resumes with exactly these values, so whoever changes them changes where
 /// and how it goes on.
@@ -126,7 +129,7 @@ pub struct Exception {
     pub address: Option<u64>,
 }
 
-/// Decides about an exception: true if it has rewritten the context so that the thread may resume, false if this is a fault
+/// Decides about an exception that came while interrupts were on: true if it has rewritten the context so that the thread may resume, false if this is a fault
 /// of the kernel. Runs with interrupts off, on the exception stack; must not block.
 pub type ExceptionHandler = fn(&ThreadHeader, Exception, &mut InterruptContext) -> bool;
 
@@ -250,7 +253,7 @@ static IDT: InterruptLock<Option<&'static InterruptDescriptorTable>> = Interrupt
 
 fn stack_for(vector: usize) -> InterruptStack {
     match vector as u64 {
-        NMI_VECTOR | DOUBLE_FAULT_VECTOR => InterruptStack::Critical,
+        NMI_VECTOR | DOUBLE_FAULT_VECTOR | MACHINE_CHECK_VECTOR => InterruptStack::Critical,
         0..32 => InterruptStack::Exception,
         _ => InterruptStack::Interrupt,
     }
@@ -307,8 +310,11 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
     let handler = EXCEPTION_HANDLER.load(Ordering::Acquire);
     // SAFETY: The running thread's header lives as long as the thread runs; null before the scheduler starts.
     let thread = unsafe { cpu.current_header().as_ref() };
+    // Trusted code alone runs with interrupts off: handlers, the scheduler, holders of locks. Whatever thread they were
+    // entered from, an exception there is the kernel's own fault.
+    let kernel_only = context.rflags & INTERRUPT_FLAG == 0 || u64::from(vector) == DOUBLE_FAULT_VECTOR;
     let taken = match thread {
-        Some(thread) if handler != 0 && u64::from(vector) != DOUBLE_FAULT_VECTOR => {
+        Some(thread) if handler != 0 && !kernel_only => {
             // SAFETY: Only `set_exception_handler` stores, and only functions of this type.
             let handler = unsafe { core::mem::transmute::<usize, ExceptionHandler>(handler) };
             handler(thread, exception, context)

@@ -235,6 +235,12 @@ pub(super) fn text_range() -> (u64, u64) {
     )
 }
 
+/// Whether an instruction at `address` is the kernel's own, and not a domain's.
+pub fn is_kernel_code(address: u64) -> bool {
+    let (start, end) = text_range();
+    (start..end).contains(&address)
+}
+
 fn address_of(symbol: *const u8) -> u64 {
     symbol.addr() as u64
 }

@@ -136,7 +136,10 @@ pub fn is_live(owner: OwnerId) -> bool {
 
 /// The domain of this name.
 pub fn by_name(name: &str) -> Option<&'static Domain> {
-    domains().iter().copied().find(|domain| domain.manifest.name == name)
+    domains()
+        .iter()
+        .copied()
+        .find(|domain| domain.manifest.name == name)
 }
 
 impl Domain {

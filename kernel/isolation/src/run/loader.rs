@@ -133,7 +133,9 @@ extern "C" fn first(entry: *mut u8) {
 
 /// Notes that the `start` of the running domain has returned.
 pub fn mark_running(owner: OwnerId) {
-    let Some(domain) = super::domain::domain_of(owner) else { return };
+    let Some(domain) = super::domain::domain_of(owner) else {
+        return;
+    };
     {
         let mut life = domain.life.lock();
         if life.state != State::Starting || !domain.header.is_live(owner) {

@@ -109,9 +109,18 @@ static FIRST_TICK: AtomicU64 = AtomicU64::new(0);
 /// # Panics
 /// Before the boot loader's information was read.
 pub fn boot_information() -> &'static BootInformation {
-    assert!(READY.load(Ordering::Acquire), "boot information is not there yet");
+    match information_if_ready() {
+        Some(information) => information,
+        None => panic!("the boot loader's information has not been read yet"),
+    }
+}
+
+/// What the boot loader told, if it has been read.
+pub(super) fn information_if_ready() -> Option<&'static BootInformation> {
     // SAFETY: After READY is set nobody takes the lock any more, so the value is never written again.
-    unsafe { &*INFORMATION.data_ptr() }
+    READY
+        .load(Ordering::Acquire)
+        .then(|| unsafe { &*INFORMATION.data_ptr() })
 }
 
 /// The time-stamp counter at the kernel's first instruction.
