@@ -143,8 +143,8 @@ pub fn areas_give_everything_back() {
     }
 }
 
-/// Every CPU reads one address again and again while the page behind it changes; once the change has returned, no CPU may
-/// read the old page.
+/// Every CPU reads one address again and again while the page behind it changes; once the change has
+/// returned, no CPU may read the old page.
 pub fn no_cpu_sees_an_old_mapping() {
     struct Shared {
         address: AtomicUsize,

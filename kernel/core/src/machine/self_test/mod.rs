@@ -1,8 +1,9 @@
-//! Tests of the machine layer on the machine: run by the command line option `selftest`, ended by an exit status.
+//! Tests of the machine layer on the machine: run by the command line option `selftest`, ended by an exit
+//! status.
 //!
-//! Each test is a function that panics when it finds something wrong, which ends the machine with a report and a failing
-//! status. They run one after the other on the main thread of an otherwise idle machine, so they may check that no page
-//! is lost.
+//! Each test is a function that panics when it finds something wrong, which ends the machine with a report
+//! and a failing status. They run one after the other on the main thread of an otherwise idle machine, so
+//! they may check that no page is lost.
 
 mod faults;
 mod memory;
@@ -68,10 +69,11 @@ const TESTS: &[Test] = &[
     ),
 ];
 
-/// Does what the command line's `selftest` or `selftest=…` asks for and ends the machine; returns if it has neither.
+/// Does what the command line's `selftest` or `selftest=…` asks for and ends the machine; returns if it has
+/// neither.
 ///
-/// `selftest` runs all tests; `selftest=panic` and `selftest=fault` end in a fault report; `selftest=console` repeats one
-/// line of input; `selftest=power-off` and `selftest=reboot` do what they say.
+/// `selftest` runs all tests; `selftest=panic` and `selftest=fault` end in a fault report; `selftest=console`
+/// repeats one line of input; `selftest=power-off` and `selftest=reboot` do what they say.
 pub fn run_if_asked() {
     let boot = super::boot_information();
     match boot.option_value("selftest") {

@@ -104,7 +104,8 @@ pub fn cross_cpu_ping_pong() {
     }
 }
 
-/// Spins for a while with known values in general and vector registers, and in the red zone; false if one has changed.
+/// Spins for a while with known values in general and vector registers, and in the red zone; false if one has
+/// changed.
 fn registers_survive(seed: u64, rounds: u64) -> bool {
     let (mut changed, mut count) = (0_u64, rounds);
     // SAFETY: Uses registers and the red zone below the stack pointer only, and declares what it changes.
@@ -186,8 +187,8 @@ pub fn ended_threads_give_everything_back() {
     }
 }
 
-/// Everything at once, from every CPU: threads are made and end, areas come and go (each with a TLB flush on all CPUs), and
-/// everybody wakes and cancels everybody. Nothing may deadlock, and nothing may be lost.
+/// Everything at once, from every CPU: threads are made and end, areas come and go (each with a TLB flush on
+/// all CPUs), and everybody wakes and cancels everybody. Nothing may deadlock, and nothing may be lost.
 pub fn storm() {
     let workers = 2 * cpu::count() as usize;
     let children_ended = Arc::new(AtomicUsize::new(0));
@@ -279,6 +280,7 @@ pub fn idle_machine_is_quiet() {
     let before = interrupts();
     thread::sleep_until(clock::now_ns() + 300_000_000);
     let taken = interrupts() - before;
-    // A tick of even 100 Hz would make 30 on each CPU; a few are console output and timers that were set before.
+    // A tick of even 100 Hz would make 30 on each CPU; a few are console output and timers that were set
+    // before.
     assert!(taken < 12, "{taken} interrupts while idle");
 }
