@@ -72,7 +72,9 @@ impl Peer {
         frame[36..38].copy_from_slice(&80u16.to_be_bytes());
         frame[38..42].copy_from_slice(&self.sequence.to_be_bytes());
         frame[42..46].copy_from_slice(&self.acknowledgement.to_be_bytes());
-        frame[46..54].copy_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        // A SYN's payload here is its one option.
+        let header_bytes = if flags == 0x02 { 0x60 } else { 0x50 };
+        frame[46..54].copy_from_slice(&[header_bytes, flags, 0xff, 0xff, 0, 0, 0, 0]);
         frame[54..].copy_from_slice(payload);
         packet.verdict = Verdict::Received;
         packet.checksum = ChecksumState::Good;
@@ -84,7 +86,7 @@ fn main() {
         .skip(1)
         .map(|argument| argument.parse().expect("a number"));
     let connections: u16 = arguments.next().unwrap_or(20);
-    let rounds: u32 = arguments.next().unwrap_or(1000);
+    let rounds: u32 = u32::from(arguments.next().unwrap_or(1000));
     let _attached = host_platform::attach();
     let information = DeviceInfo {
         mac: MacAddress(STACK),
@@ -128,7 +130,7 @@ fn main() {
         })
         .collect();
     for peer in &mut peers {
-        peer.write(batch.get_mut(0).expect("full"), 0x02, &[]);
+        peer.write(batch.get_mut(0).expect("full"), 0x02, &[2, 4, 0x05, 0xb4]);
         (batch, _) = counted_process(&stack, batch);
         let answer = SentSegment::read(&batch.get(0).expect("full").frame()[14..]).expect("a SYN|ACK");
         peer.sequence += 1;
@@ -164,5 +166,5 @@ fn main() {
             assert_eq!(sent, some.len());
         }
     }
-    println!("{} requests", u64::from(rounds) * u64::from(connections));
+    println!("{} requests", rounds * u32::from(connections));
 }
