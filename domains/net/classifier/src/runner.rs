@@ -4,6 +4,7 @@
 //! follows at once. Nothing here allocates while traffic is steady, takes a lock that others hold, or looks further into a packet
 //! than its destination.
 
+use crate::destination::Recent;
 use crate::processor::{Answer, Processor};
 use crate::services::Services;
 use crate::stock::Stock;
@@ -210,18 +211,18 @@ impl Runner {
         if destinations.is_empty() {
             return (Some(received), None);
         }
-        let (mut mine, mut count, mut continues) = (0u32, 0, false);
+        let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
             // The parts of a long frame go where its head goes.
             let is_virtual = if continues {
                 mine >> (index - 1) & 1 != 0
             } else {
-                packet.vlan.is_none() && destinations.is_virtual(packet.frame())
+                packet.vlan.is_none() && destinations.is_virtual(packet.frame(), &mut recent)
             };
             mine |= u32::from(is_virtual) << index;
-            count += usize::from(is_virtual);
             continues = packet.continues;
         }
+        let count = mine.count_ones() as usize;
         if count == 0 {
             return (Some(received), None);
         }
