@@ -191,6 +191,12 @@ impl Runner {
             thread::yield_now();
             return;
         }
+        if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
+            // An application may have written after the stack was last called, and the wake for it may have ended another wait of
+            // this thread (for the NIC's next driver): ask before sleeping.
+            self.ask_stack = true;
+            return;
+        }
         let mut deadline_ns = self.stack.due_ns().min(self.balancer.due_ns());
         if self.blocked {
             deadline_ns = deadline_ns.min(now_ns.saturating_add(BLOCKED_WAIT_NS));
