@@ -195,8 +195,8 @@ pub fn broadcast_and_wait() {
 }
 
 fn broadcast(wake_idle: bool) {
-    // Sequentially consistent, like what `enter_idle` and `leave_idle` do: either this finds a CPU idle, which
-    // then finds this number when it leaves, or it finds it busy and interrupts it.
+    // Sequentially consistent, like what `enter_idle` and `leave_idle` do: either this finds a CPU idle,
+    // which then finds this number when it leaves, or it finds it busy and interrupts it.
     let number = BROADCASTS.fetch_add(1, Ordering::SeqCst) + 1;
     if cpu::count() == 1 {
         return;
