@@ -70,6 +70,13 @@ impl QueuePair {
             log::warn!("a transmit ring hangs; starting it anew");
             self.transmitter.start()?;
         }
+        // Sent packets otherwise stay until there is use for them.
+        while self.transmitter.is_crowded() {
+            let Some(packet) = self.transmitter.take_sent() else {
+                break;
+            };
+            self.give_back(packet, &mut empty);
+        }
         self.send(&mut transmit, &mut empty, limit_bytes, link_up);
         let unsent = transmit.len();
         let (mut received, mut spare) = if unsent == 0 {

@@ -21,6 +21,8 @@ const PIECES_LIMIT: u32 = 5;
 pub struct Receiver {
     ring: ReceiveRing,
     queue: u16,
+    /// Whether hardware takes VLAN tags off.
+    vlan_strip: bool,
 }
 
 impl Receiver {
@@ -29,6 +31,7 @@ impl Receiver {
         Ok(Receiver {
             ring: adapter.receive_ring(queue, SLOTS)?,
             queue,
+            vlan_strip: false,
         })
     }
 
@@ -45,8 +48,9 @@ impl Receiver {
         Ok(())
     }
 
-    /// Whether hardware takes VLAN tags off.
+    /// Whether hardware is to take VLAN tags off.
     pub fn set_vlan_strip(&mut self, strip: bool) {
+        self.vlan_strip = strip;
         self.ring.set_vlan_strip(strip);
     }
 
@@ -137,7 +141,7 @@ impl Receiver {
         packet.verdict = Verdict::Received;
         packet.queue = self.queue;
         packet.rss_hash = status.rss_hash();
-        packet.vlan = status.vlan();
+        packet.vlan = if self.vlan_strip { status.vlan() } else { None };
         packet.checksum = if status.all_checksums_right() {
             ChecksumState::Good
         } else {

@@ -64,6 +64,8 @@ pub struct Stream {
     unsent: Vec<u8>,
     /// There may be bytes to receive.
     readable: bool,
+    /// Nothing was received yet.
+    fresh: bool,
     /// The transport took less than it was offered: it says when to go on.
     blocked: bool,
     waiting: Waiting,
@@ -84,6 +86,7 @@ impl Stream {
             connection: Connection::new(),
             unsent: Vec::new(),
             readable: true,
+            fresh: true,
             blocked: false,
             waiting: Waiting::Idle,
             requests: 0,
@@ -159,7 +162,9 @@ impl Stream {
                     }
                     let news = transport.receive()?;
                     context.counters.received_bytes.add(news.length as u64);
-                    self.readable = news.more;
+                    // A client that sends everything at once and closes its side does so with its first bytes: the stack has
+                    // told of that with them, and says that it is over when it is asked once more.
+                    self.readable = news.more || (news.length > 0 && core::mem::take(&mut self.fresh));
                     if news.finished {
                         self.connection.finish();
                     } else if news.length == 0 {

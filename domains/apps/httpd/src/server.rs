@@ -13,6 +13,7 @@ use crate::repeat::Repeats;
 use crate::site::Site;
 use crate::status::Status;
 use crate::transport::{Buffers, SocketTransport};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use domain_rt::clock::{NEVER, now_ns, unix_time_s};
@@ -23,8 +24,8 @@ use rref::{Handle, RRef};
 
 /// Connections that may wait to be taken, per shard.
 const BACKLOG: u16 = 1024;
-/// Sockets of one shard at most: their indices are an index into a table here.
-const INDEX_LIMIT: u32 = 1 << 20;
+/// Sockets of one shard at most: their indices are an index into a table here, of a pointer each.
+const INDEX_LIMIT: u32 = 1 << 17;
 /// Deadlines are looked at no more often than this, so they are kept to within it.
 const SWEEP_NS: u64 = 1_000_000_000;
 /// How often it is looked whether the metrics have come.
@@ -62,7 +63,7 @@ pub struct Shard {
     buffers: Buffers,
     clock: Clock,
     repeats: Repeats,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<Box<Entry>>>,
     open: usize,
     held_bytes: usize,
     /// Connections that await metrics, by index.
@@ -127,6 +128,10 @@ impl Shard {
             match self.serve(&mut told) {
                 Interruption::Dead => self.follow_stack(),
                 Interruption::Refused(error) => {
+                    // The stack lives: what is open there would stay so.
+                    for entry in self.entries.iter().flatten() {
+                        self.sockets.abort(entry.socket).ok();
+                    }
                     if !told {
                         warn!(
                             "shard {}: can't serve port {}: {error}",
@@ -241,12 +246,12 @@ impl Shard {
             self.entries.resize_with((index + 1).next_power_of_two(), || None);
         }
         if let Some(slot) = self.entries.get_mut(index) {
-            let old = slot.replace(Entry {
+            let old = slot.replace(Box::new(Entry {
                 socket,
                 stream: Stream::new(),
                 held_bytes: 0,
                 metrics: None,
-            });
+            }));
             match old {
                 Some(old) => self.held_bytes -= old.held_bytes,
                 None => self.open += 1,
@@ -305,14 +310,7 @@ impl Shard {
             socket: entry.socket,
             buffers: &mut self.buffers,
         };
-        let context = Context {
-            site: &self.shared.site,
-            clock: &self.clock,
-            counters: &self.counters,
-            repeats: &self.repeats,
-            header_bytes: self.shared.config.header_bytes as usize,
-            body_bytes: self.shared.config.body_bytes,
-        };
+        let context = context(&self.shared, &self.clock, &self.counters, &self.repeats);
         let outcome = work(&mut entry.stream, &mut transport, &context);
         match outcome {
             Ok(Outcome::Waiting) => {}
@@ -417,14 +415,7 @@ impl Shard {
                 socket,
                 buffers: &mut self.buffers,
             };
-            let context = Context {
-                site: &self.shared.site,
-                clock: &self.clock,
-                counters: &self.counters,
-                repeats: &self.repeats,
-                header_bytes: self.shared.config.header_bytes as usize,
-                body_bytes: self.shared.config.body_bytes,
-            };
+            let context = context(&self.shared, &self.clock, &self.counters, &self.repeats);
             let ended = match entry.stream.expire(&mut transport, &context) {
                 Ok(true) => self.sockets.close(socket),
                 _ => self.sockets.abort(socket),
@@ -457,6 +448,24 @@ impl Shard {
         self.held_bytes = 0;
         self.sweep_ns = NEVER;
         self.counters.open.set(0);
+    }
+}
+
+/// What answers draw on. Not a method: a shard's connections and buffers are changed beside it.
+#[inline]
+fn context<'a>(
+    shared: &'a Shared,
+    clock: &'a Clock,
+    counters: &'a Counters,
+    repeats: &'a Repeats,
+) -> Context<'a> {
+    Context {
+        site: &shared.site,
+        clock,
+        counters,
+        repeats,
+        header_bytes: shared.config.header_bytes as usize,
+        body_bytes: shared.config.body_bytes,
     }
 }
 

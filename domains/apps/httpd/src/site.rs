@@ -4,7 +4,7 @@
 //! with a file is written once, at the start: [`File::fields`].
 //!
 //! Validators (RFC 9110, 8.8): the archive's `site.time` (decimal seconds since 1970, when the site last changed) gives
-//! Last-Modified. An ETag comes from a file's content: of all of it up to [`WHOLE_BYTES`], of samples beyond that, since a start must
+//! Last-Modified. An ETag comes from a file's content: of all of it up to 1 MiB, of samples beyond that, since a start must
 //! not read hundreds of megabytes. Samples miss changes, so a large file has an ETag only where `site.time` is part of it.
 
 use crate::date;

@@ -166,7 +166,8 @@ impl Sockets for Stack {
                 *to = from;
             }
             buffer.length = count as u32;
-            pipe.client_closed && pipe.to_server.is_empty()
+            // Like a stack that says so only after the last byte.
+            pipe.client_closed && count == 0
         })?;
         Ok(ReceivedBytes {
             buffer,
@@ -498,6 +499,25 @@ fn a_request_before_its_connection_is_handed_over_is_answered() {
     });
     let bytes = client.read_until(|_| false);
     assert!(bytes.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(client.is_closed());
+}
+
+/// As `nc -N` does: its end is told of together with its request, once.
+#[test]
+fn a_client_that_closes_with_its_request_is_answered_and_closed() {
+    let client = Client::connect(0);
+    let request = b"GET / HTTP/1.1\r\nHost: appliance\r\n\r\n";
+    STACK
+        .pipe(client.socket, |pipe| {
+            pipe.to_server.extend(request);
+            pipe.client_closed = true;
+        })
+        .unwrap();
+    STACK.tell(Event {
+        readable: true,
+        ..event(client.socket)
+    });
+    assert!(client.read_until(|_| false).starts_with(b"HTTP/1.1 200"));
     assert!(client.is_closed());
 }
 

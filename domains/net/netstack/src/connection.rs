@@ -1,6 +1,7 @@
 //! One TCP connection: a smoltcp socket in a set of its own, and what the stack knows beside it.
 
-use crate::demultiplex::FlowKey;
+use crate::demultiplex::{FlowKey, flag};
+use crate::recovery::Recovery;
 use crate::table::Ticket;
 use crate::transmit::{LinkHeader, SentSegment, answering_header};
 use alloc::vec;
@@ -53,6 +54,8 @@ pub struct Connection {
     pub buffer_bytes: u64,
     /// The sequence number after the last one sent, and the last acknowledgement and window.
     pub sent: SentSegment,
+    /// The sender's view of losses.
+    pub recovery: Recovery,
     set: SocketSet<'static>,
     handle: SocketHandle,
 }
@@ -95,6 +98,7 @@ impl Connection {
             orphan: false,
             buffer_bytes,
             sent: SentSegment::default(),
+            recovery: Recovery::default(),
             set,
             handle,
         }
@@ -143,11 +147,11 @@ impl Connection {
 
     /// Notes a segment that was sent; true when it was sent before.
     #[inline]
-    pub fn note_sent(&mut self, segment: &SentSegment, fin: bool) -> bool {
+    pub fn note_sent(&mut self, segment: &SentSegment, now_ns: u64) -> bool {
         let end = segment
             .sequence
             .wrapping_add(segment.payload_bytes)
-            .wrapping_add(u32::from(fin));
+            .wrapping_add(u32::from(segment.flags & (flag::FIN | flag::SYN) != 0));
         let fresh = end.wrapping_sub(self.sent.sequence) as i32;
         let repeated = segment.payload_bytes > 0 && fresh <= 0 && self.sent.flags != 0;
         if fresh > 0 || self.sent.flags == 0 {
@@ -156,6 +160,8 @@ impl Connection {
         self.sent.flags = segment.flags;
         self.sent.acknowledgement = segment.acknowledgement;
         self.sent.window = segment.window;
+        self.recovery
+            .on_sent(segment, repeated, self.sent.sequence, now_ns);
         repeated
     }
 

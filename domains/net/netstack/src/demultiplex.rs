@@ -93,6 +93,8 @@ pub struct Segment {
     pub sequence: u32,
     /// Acknowledgement number.
     pub acknowledgement: u32,
+    /// Window as in the header.
+    pub window: u16,
     /// Bytes of data.
     pub payload_bytes: usize,
     /// The IP packet in the frame.
@@ -326,6 +328,7 @@ fn claim_tcp(
         flags: header[13],
         sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         acknowledgement: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+        window: u16::from_be_bytes([header[14], header[15]]),
         payload_bytes: bytes.len() - header_bytes,
         packet: start..end,
     }))

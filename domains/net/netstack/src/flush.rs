@@ -3,7 +3,7 @@
 //! Frames are written straight into the batch's packets, from the front; packets are free up to the one that was handled last.
 //! A connection sends a bounded burst, then the next one has its turn.
 
-use crate::demultiplex::{ETHERNET_BYTES, flag};
+use crate::demultiplex::ETHERNET_BYTES;
 use crate::device::Exchange;
 use crate::events::Entry;
 use crate::receive::link_to;
@@ -130,7 +130,7 @@ impl Shard {
                 if *out + room > limit {
                     break;
                 }
-                if !self.send_segment(ticket, packets, out, limit, frame_bytes, now) {
+                if !self.send_segment(ticket, packets, out, limit, frame_bytes, now_ns, now) {
                     finished = true;
                     break;
                 }
@@ -179,13 +179,14 @@ impl Shard {
         out: &mut usize,
         limit: usize,
         frame_bytes: usize,
+        now_ns: u64,
         now: Instant,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(ticket) else {
             return false;
         };
         if frame_bytes > CAPACITY {
-            return self.send_long_segment(ticket, packets, out, limit, now);
+            return self.send_long_segment(ticket, packets, out, limit, now_ns, now);
         }
         let Some(packet) = packets.get_mut(*out) else {
             return false;
@@ -203,7 +204,7 @@ impl Shard {
         }
         link.copy_from_slice(&connection.link);
         let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        let repeated = connection.note_sent(&segment, segment.flags & flag::FIN != 0);
+        let repeated = connection.note_sent(&segment, now_ns);
         self.statistics.retransmitted += u64::from(repeated);
         let frame = packet.resize(ETHERNET_BYTES + sent);
         packet.request = finish(frame, self.capabilities.transmit_checksum);
@@ -220,6 +221,7 @@ impl Shard {
         packets: &mut PacketBatch,
         out: &mut usize,
         limit: usize,
+        now_ns: u64,
         now: Instant,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(ticket) else {
@@ -236,7 +238,7 @@ impl Shard {
         }
         link.copy_from_slice(&connection.link);
         let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        let repeated = connection.note_sent(&segment, segment.flags & flag::FIN != 0);
+        let repeated = connection.note_sent(&segment, now_ns);
         self.statistics.retransmitted += u64::from(repeated);
         self.reply_bytes = ETHERNET_BYTES + sent;
         self.put_reply(packets, out, limit);
@@ -257,6 +259,13 @@ impl Shard {
             tcp::State::TimeWait if !immediate => return self.retire(ticket, Some(now_ns)),
             _ => {}
         }
+        let probe_ns = connection
+            .recovery
+            .probe_ns(connection.sent.sequence, u32::from(self.capabilities.mtu));
+        if probe_ns <= now_ns {
+            self.resend(ticket, true, now);
+            return self.mark_dirty(ticket);
+        }
         let mut deadline_ns = match next {
             None => u64::MAX,
             Some(_) if immediate => now_ns + RETRY_NS,
@@ -272,6 +281,7 @@ impl Shard {
             }
             deadline_ns = deadline_ns.min(linger_ns);
         }
+        deadline_ns = deadline_ns.min(probe_ns);
         if deadline_ns != u64::MAX {
             self.timers
                 .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);

@@ -33,6 +33,7 @@ pub mod listener;
 pub mod neighbours;
 pub mod processor;
 pub mod receive;
+pub mod recovery;
 pub mod secret;
 pub mod shard;
 pub mod sockets;

@@ -14,7 +14,7 @@ use crate::secret::seed_for;
 use crate::shard::{Shard, new_interface};
 use crate::table::{Place, Ticket};
 use crate::time_wait::Answer;
-use crate::transmit::{LinkHeader, SentSegment, answering_header, finish};
+use crate::transmit::{LinkHeader, SentSegment, acknowledgement, answering_header, finish};
 use alloc::boxed::Box;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -114,7 +114,7 @@ impl Shard {
     #[inline]
     fn receive_segment(&mut self, frame: &[u8], segment: &Segment, now_ns: u64, now: Instant) {
         match self.flows.find(&segment.key) {
-            Some(Place::Connection(ticket)) => self.receive_on(ticket, frame, segment, now),
+            Some(Place::Connection(ticket)) => self.receive_on(ticket, frame, segment, now_ns, now),
             Some(Place::HalfOpen(ticket)) => self.receive_half_open(ticket, frame, segment, now_ns, now),
             Some(Place::TimeWait(ticket)) => self.receive_time_wait(ticket, frame, segment, now_ns, now),
             None if segment.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN => {
@@ -129,7 +129,7 @@ impl Shard {
 
     /// Gives a segment to its connection's socket.
     #[inline]
-    fn receive_on(&mut self, ticket: Ticket, frame: &[u8], segment: &Segment, now: Instant) {
+    fn receive_on(&mut self, ticket: Ticket, frame: &[u8], segment: &Segment, now_ns: u64, now: Instant) {
         let Some(connection) = self.connections.get_mut(ticket) else {
             return;
         };
@@ -143,11 +143,13 @@ impl Shard {
         let sent = device.sent_bytes();
         if sent > 0 {
             if let Some(answer) = out.get(..sent).and_then(SentSegment::read) {
-                connection.note_sent(&answer, answer.flags & flag::FIN != 0);
+                connection.note_sent(&answer, now_ns);
             }
             link.copy_from_slice(&connection.link);
             self.reply_bytes = ETHERNET_BYTES + sent;
         }
+        let end = connection.sent.sequence;
+        let lost = connection.recovery.on_segment(segment, end, now_ns);
         let news = connection.after_receiving(segment.payload_bytes);
         if segment.flags & flag::RST != 0 && connection.socket_ref().state() == tcp::State::Closed {
             self.statistics.aborted += 1;
@@ -155,7 +157,40 @@ impl Shard {
         if news.readable || news.writable {
             self.tell(ticket, news.readable, news.writable);
         }
+        if lost {
+            self.resend(ticket, false, now);
+        }
         self.mark_dirty(ticket);
+    }
+
+    /// Has a connection's socket take its first unacknowledged segment for lost; see `recovery.rs`.
+    pub(crate) fn resend(&mut self, ticket: Ticket, probe: bool, now: Instant) {
+        let Some(connection) = self.connections.get_mut(ticket) else {
+            return;
+        };
+        let duplicate = connection.recovery.resend(connection.sent.sequence, probe);
+        let key = connection.key;
+        let from_peer = FlowKey {
+            local: key.remote,
+            remote: key.local,
+            local_port: key.remote_port,
+            remote_port: key.local_port,
+        };
+        let mut packet = [0; 80];
+        let length = acknowledgement(
+            &from_peer,
+            duplicate.sequence,
+            duplicate.acknowledgement,
+            duplicate.window,
+            &mut packet,
+        );
+        // The first has another window and starts the count, the others are duplicates of it.
+        for _ in 0..4 {
+            let mut ignored = [0; 80];
+            let mut device = Exchange::new(self.capabilities, packet.get(..length), &mut ignored);
+            self.interface
+                .poll_ingress_single(now, &mut device, connection.set());
+        }
     }
 
     fn receive_syn(&mut self, frame: &[u8], segment: &Segment, now_ns: u64, now: Instant) {
@@ -224,7 +259,8 @@ impl Shard {
             }
         } else if segment.flags & flag::SYN != 0 {
             if segment.sequence == half_open.remote_sequence {
-                self.half_opens.set_link(ticket, answering_header(frame, self.common.mac));
+                self.half_opens
+                    .set_link(ticket, answering_header(frame, self.common.mac));
                 self.answer_syn(ticket, now);
                 self.statistics.retransmitted += 1;
             } else if segment.flags & flag::ACK == 0 {
@@ -237,8 +273,8 @@ impl Shard {
         } else if segment.flags & flag::ACK != 0
             && segment.acknowledgement == half_open.sequence.wrapping_add(1)
         {
-            if let Some(connection) = self.open(ticket, now) {
-                self.receive_on(connection, frame, segment, now);
+            if let Some(connection) = self.open(ticket, now_ns, now) {
+                self.receive_on(connection, frame, segment, now_ns, now);
             }
         } else {
             self.refuse(frame, segment.packet.clone(), now);
@@ -271,7 +307,7 @@ impl Shard {
     }
 
     /// Makes a connection of a half-open one, in the state after its SYN|ACK; `None` when memory is used up.
-    fn open(&mut self, ticket: Ticket, now: Instant) -> Option<Ticket> {
+    fn open(&mut self, ticket: Ticket, now_ns: u64, now: Instant) -> Option<Ticket> {
         let Some((receive_bytes, transmit_bytes)) = self.reserve_buffers() else {
             self.statistics.dropped_syn += 1;
             return None;
@@ -307,7 +343,7 @@ impl Shard {
             .get(ETHERNET_BYTES..ETHERNET_BYTES + sent)
             .and_then(SentSegment::read)
         {
-            connection.note_sent(&answer, true);
+            connection.note_sent(&answer, now_ns);
         }
         connection.waiting_at = Some(half_open.listener);
         let ticket = self.connections.insert(Box::new(connection));

@@ -22,9 +22,15 @@ fn serves_a_request_and_closes() {
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].socket, listener);
         let socket = events[0].accepted.expect("a connection");
-        assert_eq!(lab.sockets.endpoints(socket).expect("open").remote.port(), peer.port);
+        assert_eq!(
+            lab.sockets.endpoints(socket).expect("open").remote.port(),
+            peer.port
+        );
 
-        assert!(lab.exchange(&[peer.data(b"GET /")]).is_empty(), "the acknowledgement waits for data");
+        assert!(
+            lab.exchange(&[peer.data(b"GET /")]).is_empty(),
+            "the acknowledgement waits for data"
+        );
         let events = lab.events();
         assert!(events.len() == 1 && events[0].readable && events[0].socket == socket);
         assert_eq!(lab.receive(socket), (b"GET /".to_vec(), false));
@@ -39,8 +45,14 @@ fn serves_a_request_and_closes() {
         lab.sockets.close(socket).expect("open");
         let answers = lab.exchange(&[peer.segment(TcpControl::None, &[])]);
         assert_eq!(peer.take(&answers[0]).control, TcpControl::Fin);
-        let answers = lab.exchange(&[peer.segment(TcpControl::None, &[]), peer.segment(TcpControl::Fin, &[])]);
-        assert_eq!(parse(answers.last().expect("an acknowledgement")).acknowledgement, Some(peer.sequence + 1));
+        let answers = lab.exchange(&[
+            peer.segment(TcpControl::None, &[]),
+            peer.segment(TcpControl::Fin, &[]),
+        ]);
+        assert_eq!(
+            parse(answers.last().expect("an acknowledgement")).acknowledgement,
+            Some(peer.sequence + 1)
+        );
         let events = lab.events();
         assert!(events.len() == 1 && events[0].closed && events[0].socket == socket);
         assert_eq!(lab.sockets.endpoints(socket).err(), Some(SocketError::NotFound));
@@ -49,7 +61,13 @@ fn serves_a_request_and_closes() {
         let again = parse(&again[0]);
         assert_eq!(again.acknowledgement, Some(peer.sequence + 1));
         assert_eq!(again.sequence, peer.acknowledgement);
-        assert_eq!(lab.stack.common.buffer_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(
+            lab.stack
+                .common
+                .buffer_bytes
+                .load(std::sync::atomic::Ordering::Relaxed),
+            0
+        );
     }
 }
 
@@ -60,7 +78,10 @@ fn the_peer_closes_first() {
     let mut peer = Peer::new(4000, 80);
     peer.open(&mut lab);
     let socket = accept(&lab)[0];
-    assert!(lab.exchange(&[peer.segment(TcpControl::Fin, b"last words")]).is_empty());
+    assert!(
+        lab.exchange(&[peer.segment(TcpControl::Fin, b"last words")])
+            .is_empty()
+    );
     peer.sequence += 11;
     lab.advance_ms(10);
     let answers = lab.exchange(&[]);
@@ -72,7 +93,10 @@ fn the_peer_closes_first() {
     lab.sockets.close(socket).expect("open");
     let answers = lab.exchange(&[]);
     let answer = peer.take(&answers[0]);
-    assert_eq!((answer.payload.as_slice(), answer.control), (&b"bye"[..], TcpControl::Fin));
+    assert_eq!(
+        (answer.payload.as_slice(), answer.control),
+        (&b"bye"[..], TcpControl::Fin)
+    );
     assert!(lab.exchange(&[peer.segment(TcpControl::None, &[])]).is_empty());
     assert!(lab.events()[0].closed);
     assert_eq!(lab.sockets.statistics().expect("up").connections, 0);
@@ -127,7 +151,11 @@ fn half_open_connections_are_repeated_and_given_up() {
         repeats += again.len();
     }
     assert_eq!(repeats, 4);
-    assert_eq!(lab.exchange(&[Peer::new(4001, 80).syn()]).len(), 1, "there is room again");
+    assert_eq!(
+        lab.exchange(&[Peer::new(4001, 80).syn()]).len(),
+        1,
+        "there is room again"
+    );
 }
 
 #[test]
@@ -147,14 +175,20 @@ fn a_full_backlog_drops_silently_and_a_taken_connection_makes_room() {
 /// Show 2 of the appliance: thousands of connections, each with its request answered.
 #[test]
 fn five_thousand_connections() {
-    let config = CONFIG.replace("connections = 8192", "connections = 5000\nmemory_bytes = 300000000");
+    let config = CONFIG.replace(
+        "connections = 8192",
+        "connections = 5000\nmemory_bytes = 300000000",
+    );
     let mut lab = Lab::new(&config);
     lab.listen(80, 8192);
     let mut peers: Vec<Peer> = (0..5000).map(|number| Peer::new(10_000 + number, 80)).collect();
     for peer in &mut peers {
         peer.open(&mut lab);
     }
-    assert!(lab.exchange(&[Peer::new(9000, 80).syn()]).is_empty(), "the limit holds");
+    assert!(
+        lab.exchange(&[Peer::new(9000, 80).syn()]).is_empty(),
+        "the limit holds"
+    );
     let mut sockets = Vec::new();
     while sockets.len() < 5000 {
         let some = accept(&lab);
@@ -185,13 +219,22 @@ fn five_thousand_connections() {
         lab.sockets.abort(socket).expect("open");
     }
     assert_eq!(lab.exchange(&[]).len(), 5000);
-    assert_eq!(lab.stack.common.buffer_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(
+        lab.stack
+            .common
+            .buffer_bytes
+            .load(std::sync::atomic::Ordering::Relaxed),
+        0
+    );
 }
 
 #[test]
 fn connects_after_asking_for_the_neighbour() {
     let mut lab = Lab::new(CONFIG);
-    let socket = lab.sockets.connect(0, "10.82.99.20:7000".parse().expect("an address")).expect("a way");
+    let socket = lab
+        .sockets
+        .connect(0, "10.82.99.20:7000".parse().expect("an address"))
+        .expect("a way");
     let asked = lab.exchange(&[]);
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0][12..14], [0x08, 0x06]);
@@ -232,7 +275,11 @@ fn sockets_of_a_dead_domain_are_reset() {
     lab.stack.shards[0].lock().close_owner(rref::caller());
     let answers = lab.exchange(&[]);
     assert_eq!(answers.len(), 2);
-    assert!(answers.iter().all(|answer| parse(answer).control == TcpControl::Rst));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| parse(answer).control == TcpControl::Rst)
+    );
     assert_eq!(lab.sockets.statistics().expect("up").connections, 0);
     lab.listen(80, 8);
     lab.sockets.bind_udp(0, 53).expect("free again");

@@ -1,7 +1,7 @@
 //! What ACPI says about the machine: CPUs, interrupt controllers, PCI configuration space, timers, power.
 //!
-//! The tables are parsed by the `acpi` crate. The one thing taken out of AML is the constant `\_S5` (power off), by its
-//! encoding, so that no interpreter is needed.
+//! The tables are parsed by the `acpi` crate. The one thing taken out of AML is the constant `\_S5` (power
+//! off), by its encoding, so that no interpreter is needed.
 
 use super::boot::{BootInformation, RootTables};
 use super::memory;

@@ -1,8 +1,8 @@
 //! One block for each CPU: who runs on it, its segments and interrupt stacks, its share of the scheduler.
 //!
-//! The GS base points to the block; its first word is the running thread's header (the contract of `abi::thread`), its
-//! second the block itself. Every vector enters on a stack of its own kind (IST), because compiled code keeps data
-//! below the stack pointer (the red zone).
+//! The GS base points to the block; its first word is the running thread's header (the contract of
+//! `abi::thread`), its second the block itself. Every vector enters on a stack of its own kind (IST), because
+//! compiled code keeps data below the stack pointer (the red zone).
 
 use super::interrupts::{DEVICE_VECTORS, Handler};
 use super::memory::Stack;
@@ -76,10 +76,12 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Whether the boot CPU's GS base is set, so that `current` works.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// This CPU's block. A thread stays on its CPU, so the reference stays right for as long as the thread uses it.
+/// This CPU's block. A thread stays on its CPU, so the reference stays right for as long as the thread uses
+/// it.
 pub(super) fn current() -> &'static Cpu {
     let cpu: *const Cpu;
-    // SAFETY: `install` set the GS base of this CPU to a block that is never freed, whose second word is its own address.
+    // SAFETY: `install` set the GS base of this CPU to a block that is never freed, whose second word is its
+    // own address.
     unsafe {
         asm!("mov {}, gs:[8]", out(reg) cpu, options(nomem, nostack, preserves_flags));
         &*cpu
@@ -177,7 +179,8 @@ pub(super) fn install(cpu: &'static Cpu) {
     let data = gdt.append(Descriptor::kernel_data_segment());
     let task = gdt.append(Descriptor::tss_segment(tss));
     gdt.load();
-    // SAFETY: The selectors are those of the table just loaded, which is never freed; the block is never freed either.
+    // SAFETY: The selectors are those of the table just loaded, which is never freed; the block is never
+    // freed either.
     unsafe {
         CS::set_reg(code);
         SS::set_reg(data);

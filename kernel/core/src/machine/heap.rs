@@ -1,4 +1,5 @@
-//! The kernel's own heap: the `talc` allocator over contiguous frames of the physical map. It grows and never shrinks.
+//! The kernel's own heap: the `talc` allocator over contiguous frames of the physical map. It grows and never
+//! shrinks.
 
 use super::memory::Frames;
 use super::sync::RawInterruptLock;

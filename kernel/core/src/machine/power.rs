@@ -49,7 +49,8 @@ pub fn power_off() -> ! {
     halt()
 }
 
-/// Resets the machine: by ACPI, else by the chip set, else by the keyboard controller, else by a triple fault.
+/// Resets the machine: by ACPI, else by the chip set, else by the keyboard controller, else by a triple
+/// fault.
 pub fn reboot() -> ! {
     console::flush();
     if let Some((port, value)) = POWER.lock().reset {

@@ -103,7 +103,8 @@ pub(super) fn start_others(platform: &Platform) {
     }
     let started = memory::with_start_up_page(START_UP_PAGE, |page| {
         let length = (&raw const start_up_code_end).addr() - (&raw const start_up_code).addr();
-        // SAFETY: The page is RAM of nobody else, the code is shorter than a page, and it ends with the four words.
+        // SAFETY: The page is RAM of nobody else, the code is shorter than a page, and it ends with the four
+        // words.
         let words = unsafe {
             page.copy_from_nonoverlapping(&raw const start_up_code, length);
             core::slice::from_raw_parts_mut(page.add(length - 32).cast::<u64>(), 4)
@@ -185,8 +186,8 @@ static BROADCASTS: AtomicU64 = AtomicU64::new(0);
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
 /// Interrupts every other CPU and waits until each has run the return hook on what it was running
-/// (`interrupts::set_return_hook`) or was idle. Everything written before is visible to them afterwards, and the other way
-/// round: a membarrier.
+/// (`interrupts::set_return_hook`) or was idle. Everything written before is visible to them afterwards, and
+/// the other way round: a membarrier.
 ///
 /// Call it on a thread, with interrupts on and no lock held: the CPUs answer as soon as they take interrupts.
 pub fn broadcast_and_wait() {
@@ -203,15 +204,16 @@ pub fn broadcast_and_wait() {
     }
 }
 
-/// Makes every CPU forget what it has cached of the page tables. Same conditions as [`broadcast_and_wait`], except while
-/// the machine comes up.
+/// Makes every CPU forget what it has cached of the page tables. Same conditions as [`broadcast_and_wait`],
+/// except while the machine comes up.
 pub(super) fn flush_all_cpus() {
     FLUSHES.fetch_add(1, Ordering::AcqRel);
     paging::flush_this_cpu();
     broadcast_and_wait();
 }
 
-/// The interrupt of a broadcast on a CPU that is asked; the number to be acknowledged once the return hook has run.
+/// The interrupt of a broadcast on a CPU that is asked; the number to be acknowledged once the return hook
+/// has run.
 pub(super) fn broadcast_received(cpu: &cpu::Cpu) -> u64 {
     let number = BROADCASTS.load(Ordering::Acquire);
     let flushes = FLUSHES.load(Ordering::Acquire);

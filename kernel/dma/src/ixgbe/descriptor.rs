@@ -12,7 +12,7 @@ pub struct ReceiveStatus {
 /// Bits of the second word: extended status in 0 to 19, extended errors in 20 to 31.
 pub(crate) const RECEIVE_DONE: u64 = 1 << 0;
 const END_OF_PACKET: u64 = 1 << 1;
-const VLAN_STRIPPED: u64 = 1 << 3;
+const VLAN_FRAME: u64 = 1 << 3;
 const TRANSPORT_CHECKED: u64 = 1 << 5;
 const IPV4_CHECKED: u64 = 1 << 6;
 const FRAME_ERROR: u64 = 1 << 29;
@@ -41,10 +41,10 @@ impl ReceiveStatus {
         (self.high >> 32) as u16
     }
 
-    /// The VLAN tag that was taken off.
+    /// The tag of a VLAN frame, which is not in the buffer when the queue strips tags, and else is in both places.
     #[inline(always)]
     pub fn vlan(self) -> Option<u16> {
-        (self.high & VLAN_STRIPPED != 0).then_some((self.high >> 48) as u16)
+        (self.high & VLAN_FRAME != 0).then_some((self.high >> 48) as u16)
     }
 
     /// The RSS hash; 0 when the frame had nothing to hash.

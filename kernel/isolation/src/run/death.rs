@@ -250,7 +250,6 @@ pub fn reap(domain: &'static Domain) -> bool {
         handles,
         exports,
         pages,
-        image,
     } = holdings;
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
@@ -260,19 +259,15 @@ pub fn reap(domain: &'static Domain) -> bool {
     drop(exports);
     let objects = memory::reclaim(incarnation);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
-    let image_pages = image
-        .as_ref()
-        .map_or(0, kernel::machine::memory::VirtualArea::pages);
     drop(pages);
-    drop(image);
-    domain.discharge((private + image_pages) as u64);
+    domain.discharge(private as u64);
     domain.shared_charged.store(0, Ordering::Relaxed);
     domain.life.lock().state = State::Dead;
     log::debug!(
         "domain {} generation {} reaped: {objects} shared objects, {} pages",
         domain.manifest.name,
         incarnation.generation(),
-        private + image_pages
+        private
     );
     wake_waiters();
     true
@@ -286,7 +281,8 @@ fn wait_until_left(incarnation: OwnerId) {
         smp::broadcast_and_wait();
         let mut occupied = false;
         machine::for_each(|_, header, state| {
-            if header.pending.load(Ordering::SeqCst) == 0 {
+            // A thread that is in no domain (an idle CPU's, say) has nothing to look at, and sees the mark before it enters one.
+            if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
                 return;
             }
             let own = core::ptr::eq(header, current());

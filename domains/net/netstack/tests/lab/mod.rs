@@ -44,7 +44,10 @@ impl Lab {
             receive_checksum: true,
             transmit_checksum,
         };
-        let stack = Arc::new(Stack::new(Config::from_toml(config).expect("right"), &information));
+        let stack = Arc::new(Stack::new(
+            Config::from_toml(config).expect("right"),
+            &information,
+        ));
         Lab {
             sockets: Shared(stack.clone()),
             stack,
@@ -100,9 +103,16 @@ impl Lab {
 
     /// The events that wait for the test.
     pub fn events(&self) -> Vec<Event> {
-        let list = RRef::new(EventList { length: 0, events: [None; 64] }).expect("memory");
+        let list = RRef::new(EventList {
+            length: 0,
+            events: [None; 64],
+        })
+        .expect("memory");
         let list = self.sockets.wait(0, list, 0).expect("a shard");
-        list.events[..list.length as usize].iter().map(|event| event.expect("filled")).collect()
+        list.events[..list.length as usize]
+            .iter()
+            .map(|event| event.expect("filled"))
+            .collect()
     }
 
     pub fn send(&self, socket: SocketId, data: &[u8]) -> usize {
@@ -117,14 +127,21 @@ impl Lab {
     }
 
     pub fn listen(&self, port: u16, backlog: u16) -> SocketId {
-        let options = interface::socket::ListenOptions { address: None, port, backlog };
+        let options = interface::socket::ListenOptions {
+            address: None,
+            port,
+            backlog,
+        };
         self.sockets.listen(0, options).expect("a free port")
     }
 }
 
 pub fn buffer(data: &[u8]) -> RRef<StreamBuffer> {
-    let mut buffer = RRef::new(StreamBuffer { length: data.len() as u32, data: [0; interface::socket::STREAM_BYTES] })
-        .expect("memory");
+    let mut buffer = RRef::new(StreamBuffer {
+        length: data.len() as u32,
+        data: [0; interface::socket::STREAM_BYTES],
+    })
+    .expect("memory");
     buffer.data[..data.len()].copy_from_slice(data);
     buffer
 }
@@ -165,7 +182,12 @@ pub fn frame(peer: IpAddr, stack: IpAddr, segment: &Segment) -> Vec<u8> {
     let capabilities = ChecksumCapabilities::default();
     ip.emit(&mut frame[14..], &capabilities);
     let start = 14 + ip.header_len();
-    tcp.emit(&mut TcpPacket::new_unchecked(&mut frame[start..]), &source, &destination, &capabilities);
+    tcp.emit(
+        &mut TcpPacket::new_unchecked(&mut frame[start..]),
+        &source,
+        &destination,
+        &capabilities,
+    );
     frame
 }
 
@@ -180,7 +202,11 @@ pub fn parse(frame: &[u8]) -> Segment {
     let (source, destination, body): (IpAddress, IpAddress, &[u8]) = if packet[0] >> 4 == 4 {
         let ip = smoltcp::wire::Ipv4Packet::new_checked(packet).expect("IPv4");
         assert!(ip.verify_checksum());
-        (ip.src_addr().into(), ip.dst_addr().into(), &packet[20..ip.total_len() as usize])
+        (
+            ip.src_addr().into(),
+            ip.dst_addr().into(),
+            &packet[20..ip.total_len() as usize],
+        )
     } else {
         let ip = smoltcp::wire::Ipv6Packet::new_checked(packet).expect("IPv6");
         (ip.src_addr().into(), ip.dst_addr().into(), &packet[40..])
@@ -235,7 +261,8 @@ impl Peer {
             port: self.to,
             control,
             sequence: self.sequence,
-            acknowledgement: (self.acknowledgement != 0 || control != TcpControl::Syn).then_some(self.acknowledgement),
+            acknowledgement: (self.acknowledgement != 0 || control != TcpControl::Syn)
+                .then_some(self.acknowledgement),
             window: 60_000,
             payload: payload.to_vec(),
         };

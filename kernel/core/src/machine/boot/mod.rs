@@ -1,7 +1,8 @@
-//! From the boot loader to the kernel's `main`: what the loader told, and the order in which the machine comes up.
+//! From the boot loader to the kernel's `main`: what the loader told, and the order in which the machine
+//! comes up.
 //!
-//! Two protocols lead here: PVH (`qemu -kernel`) and multiboot2 (GRUB). `entry` has the first instructions; the
-//! parsers `pvh` and `multiboot2` turn what each leaves in memory into one [`BootInformation`].
+//! Two protocols lead here: PVH (`qemu -kernel`) and multiboot2 (GRUB). `entry` has the first instructions;
+//! the parsers `pvh` and `multiboot2` turn what each leaves in memory into one [`BootInformation`].
 
 mod entry;
 mod multiboot2;
@@ -79,11 +80,12 @@ impl BootInformation {
             .map(|(_, value)| value)
     }
 
-    /// The boot archive: the module (initrd) that was loaded with the kernel; empty if there is none. Never freed.
+    /// The boot archive: the module (initrd) that was loaded with the kernel; empty if there is none. Never
+    /// freed.
     pub fn archive(&self) -> &'static [u8] {
         match self.module {
-            // SAFETY: The loader put the module into RAM; `memory::initialise` keeps its frames out of the allocator, so
-            // nobody ever writes them, and the physical map covers all RAM.
+            // SAFETY: The loader put the module into RAM; `memory::initialise` keeps its frames out of the
+            // allocator, so nobody ever writes them, and the physical map covers all RAM.
             Some((start, length)) => unsafe {
                 core::slice::from_raw_parts(paging::physical_to_virtual(start), length as usize)
             },
@@ -158,8 +160,8 @@ extern "C" fn boot_main(protocol: u32, information: u64, first_tick: u64) -> ! {
         let mut boot = INFORMATION.lock();
         let physical = paging::physical_to_virtual(information);
         match protocol {
-            // SAFETY: `entry` passes on what the loader gave it, and the temporary tables map the first 4 GiB, where both
-            // protocols put their data.
+            // SAFETY: `entry` passes on what the loader gave it, and the temporary tables map the first 4
+            // GiB, where both protocols put their data.
             PROTOCOL_PVH => unsafe { pvh::read(physical, &mut boot) },
             // SAFETY: As above.
             PROTOCOL_MULTIBOOT2 => unsafe { multiboot2::read(physical, &mut boot) },

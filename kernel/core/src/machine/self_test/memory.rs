@@ -2,7 +2,7 @@
 
 use super::super::memory::{Frames, Stack, VirtualArea, free_pages};
 use super::super::paging::Access;
-use super::super::{cpu, thread};
+use super::super::{clock, cpu, thread};
 use super::wait_for;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -143,8 +143,8 @@ pub fn areas_give_everything_back() {
     }
 }
 
-/// Every CPU reads one address again and again while the page behind it changes; once the change has returned, no CPU may
-/// read the old page.
+/// Every CPU reads one address again and again while the page behind it changes; once the change has
+/// returned, no CPU may read the old page.
 pub fn no_cpu_sees_an_old_mapping() {
     struct Shared {
         address: AtomicUsize,
@@ -175,7 +175,8 @@ pub fn no_cpu_sees_an_old_mapping() {
                     answered = round;
                     shared.answers[index as usize].store(round, Ordering::Release);
                 }
-                thread::yield_now();
+                // Sleeping keeps what the TLB holds, and leaves the host's CPUs to the other readers.
+                thread::sleep_until(clock::now_ns() + 50_000);
             }
             shared.left.fetch_sub(1, Ordering::AcqRel);
         };

@@ -1,5 +1,6 @@
-//! A test of MSI-X with a device that raises interrupts on request: an Intel 82574 (`-device e1000e` in QEMU), whose
-//! interrupt cause set register makes one out of a write (82574 datasheet, chapters 7.4 and 10.2.4).
+//! A test of MSI-X with a device that raises interrupts on request: an Intel 82574 (`-device e1000e` in
+//! QEMU), whose interrupt cause set register makes one out of a write (82574 datasheet, chapters 7.4 and
+//! 10.2.4).
 
 use super::super::event::Event;
 use super::super::pci::{self, Function};

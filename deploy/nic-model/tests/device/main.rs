@@ -1,0 +1,6 @@
+//! Drives the model in process, through its public interface alone, as a driver would.
+
+mod control;
+mod harness;
+mod receive;
+mod transmit;
