@@ -7,11 +7,16 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod balancing;
 mod context;
+mod faults;
+mod images;
 mod kernel_self_test;
 mod lab_network;
 mod linux_guest;
+mod recovery;
 mod runner;
+mod serving;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +28,7 @@ use context::Context;
 use runner::Test;
 
 /// All tests, in the order in which they run: what others rest on comes first.
-const TESTS: [Test; 5] = [
+const TESTS: [Test; 14] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -48,6 +53,51 @@ const TESTS: [Test; 5] = [
         name: "appliance-boots",
         about: "the shipped image boots, serves its page, and runs every domain of the manifest",
         run: appliance::boots,
+    },
+    Test {
+        name: "serving-large-file",
+        about: "a file of 200 MB arrives with the right SHA-256",
+        run: serving::large_file,
+    },
+    Test {
+        name: "serving-connections",
+        about: "2,000 connections open at once are all served",
+        run: serving::many_connections,
+    },
+    Test {
+        name: "serving-load",
+        about: "wrk runs 30 s without an error",
+        run: serving::steady_load,
+    },
+    Test {
+        name: "balancing-shares",
+        about: "10,000 connections to the VIP reach all backends, each within 5 % of its share",
+        run: balancing::shares,
+    },
+    Test {
+        name: "balancing-drain",
+        about: "draining a backend moves none of 500 established connections",
+        run: balancing::draining,
+    },
+    Test {
+        name: "balancing-removal",
+        about: "removing a backend touches its own connections and at most 1 % of the rest",
+        run: balancing::removal,
+    },
+    Test {
+        name: "recovery",
+        about: "ixgbe is killed once a second for 60 s under load, and nobody outside sees it",
+        run: recovery::driver_killed_under_load,
+    },
+    Test {
+        name: "images-refused",
+        about: "images that are changed, unsigned, or signed by or for somebody else are refused",
+        run: images::refused,
+    },
+    Test {
+        name: "faults",
+        about: "the file arrives whole while frames are dropped, duplicated, reordered and corrupted",
+        run: faults::bad_network,
     },
 ];
 

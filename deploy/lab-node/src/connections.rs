@@ -5,13 +5,13 @@
 //! input, so that a test sees whether one has moved or was lost in between.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -55,8 +55,24 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(to: SocketAddr, path: &str) -> Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(to))
+    /// `source_port` 0 lets the system choose one.
+    async fn open(to: SocketAddr, path: &str, source_port: u16) -> Result<Self> {
+        let socket = if to.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if source_port != 0 {
+            let any: IpAddr = if to.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            socket
+                .bind(SocketAddr::new(any, source_port))
+                .context("binding the source port")?;
+        }
+        let stream = timeout(PATIENCE, socket.connect(to))
             .await
             .context("connecting took too long")??;
         // An abortive close at the end leaves no port in TIME_WAIT, so that tests can use all of them again.
@@ -142,16 +158,45 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>> {
     }))
 }
 
-/// Makes `count` connections with one request each, at most `at_once` of them open together.
-pub async fn one_each(to: SocketAddr, path: &str, count: u64, at_once: usize) -> Outcome {
+/// What connections to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where they go.
+    pub to: SocketAddr,
+    /// What is asked for.
+    pub path: String,
+    /// How many.
+    pub count: u16,
+    /// How many are open (or being opened) together at most.
+    pub at_once: usize,
+    /// The first one's source port, the others' follow; 0 lets the system choose.
+    pub source_port: u16,
+}
+
+impl Plan {
+    /// Source ports of the connections, in order.
+    fn source_ports(&self) -> impl Iterator<Item = u16> {
+        let first = self.source_port;
+        (0..self.count).map(move |index| {
+            if first == 0 {
+                0
+            } else {
+                first.saturating_add(index)
+            }
+        })
+    }
+}
+
+/// Makes the connections with one request each.
+pub async fn one_each(plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
     let mut tasks = JoinSet::new();
-    for _ in 0..count {
-        if tasks.len() >= at_once.max(1) {
+    for source_port in plan.source_ports() {
+        if tasks.len() >= plan.at_once.max(1) {
             collect(&mut tasks, &mut outcome).await;
         }
-        let path = path.to_owned();
-        tasks.spawn(async move { Connection::open(to, &path).await?.ask().await });
+        let (to, path) = (plan.to, plan.path.clone());
+        tasks.spawn(async move { Connection::open(to, &path, source_port).await?.ask().await });
     }
     while !tasks.is_empty() {
         collect(&mut tasks, &mut outcome).await;
@@ -167,18 +212,18 @@ async fn collect(tasks: &mut JoinSet<Result<String>>, outcome: &mut Outcome) {
     }
 }
 
-/// Opens `count` connections, asks once on each, and again for each line on standard input; prints an [`Outcome`] each
+/// Opens the connections, asks once on each, and again for each line on standard input; prints an [`Outcome`] each
 /// time. Ends with the input.
-pub async fn hold(to: SocketAddr, path: &str, count: u64, at_once: usize) -> Result<()> {
+pub async fn hold(plan: &Plan) -> Result<()> {
     let mut opened = Outcome::default();
     let mut connections = Vec::new();
     let mut opening = JoinSet::new();
-    for _ in 0..count {
-        if opening.len() >= at_once.max(1) {
+    for source_port in plan.source_ports() {
+        if opening.len() >= plan.at_once.max(1) {
             take_opened(&mut opening, &mut connections, &mut opened).await;
         }
-        let path = path.to_owned();
-        opening.spawn(async move { Connection::open(to, &path).await });
+        let (to, path) = (plan.to, plan.path.clone());
+        opening.spawn(async move { Connection::open(to, &path, source_port).await });
     }
     while !opening.is_empty() {
         take_opened(&mut opening, &mut connections, &mut opened).await;
@@ -283,7 +328,14 @@ mod tests {
                     });
                 }
             });
-            let outcome = one_each(to, "/", 10, 3).await;
+            let plan = Plan {
+                to,
+                path: "/".to_owned(),
+                count: 10,
+                at_once: 3,
+                source_port: 0,
+            };
+            let outcome = one_each(&plan).await;
             assert_eq!(outcome.answered, 10);
             assert_eq!(
                 outcome.by_server,

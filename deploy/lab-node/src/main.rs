@@ -62,7 +62,10 @@ enum Command {
         path: String,
         /// How many connections.
         #[arg(long)]
-        count: u64,
+        count: u16,
+        /// Source port of the first, the others' follow; 0 lets the system choose.
+        #[arg(long, default_value_t = 0)]
+        source_port: u16,
         /// Open together at most; with --hold, being opened together at most.
         #[arg(long, default_value_t = 200)]
         at_once: usize,
@@ -107,17 +110,21 @@ fn main() -> Result<()> {
             to,
             path,
             count,
+            source_port,
             at_once,
-            hold: true,
-        } => runtime.block_on(connections::hold(to, &path, count, at_once)),
-        Command::Connections {
-            to,
-            path,
-            count,
-            at_once,
-            hold: false,
+            hold,
         } => {
-            let outcome = runtime.block_on(connections::one_each(to, &path, count, at_once));
+            let plan = connections::Plan {
+                to,
+                path,
+                count,
+                at_once,
+                source_port,
+            };
+            if hold {
+                return runtime.block_on(connections::hold(&plan));
+            }
+            let outcome = runtime.block_on(connections::one_each(&plan));
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
