@@ -154,7 +154,7 @@ impl Shard {
                 if *out + room > limit {
                     break;
                 }
-                last = self.send_segment(ticket, packets, out, limit, frame_bytes, now_ns, now);
+                last = self.send_segment(ticket, packets, out, now_ns, now);
                 if last != Last::More {
                     break;
                 }
@@ -201,16 +201,15 @@ impl Shard {
         ticket: Ticket,
         packets: &mut PacketBatch,
         out: &mut usize,
-        limit: usize,
-        frame_bytes: usize,
         now_ns: u64,
         now: Instant,
     ) -> Last {
         let Some(connection) = self.connections.get_mut(ticket) else {
             return Last::Nothing;
         };
+        let frame_bytes = ETHERNET_BYTES + usize::from(self.capabilities.mtu);
         if frame_bytes > CAPACITY {
-            return self.send_long_segment(ticket, packets, out, limit, now_ns, now);
+            return self.send_long_segment(ticket, packets, out, now_ns, now);
         }
         let Some(packet) = packets.get_mut(*out) else {
             return Last::Nothing;
@@ -248,7 +247,6 @@ impl Shard {
         ticket: Ticket,
         packets: &mut PacketBatch,
         out: &mut usize,
-        limit: usize,
         now_ns: u64,
         now: Instant,
     ) -> Last {
@@ -273,6 +271,7 @@ impl Shard {
         }
         link.copy_from_slice(&connection.link);
         self.reply_bytes = ETHERNET_BYTES + sent;
+        let limit = packets.len();
         self.put_reply(packets, out, limit);
         Last::after(&segment)
     }

@@ -2,7 +2,7 @@
 
 mod lab;
 
-use interface::socket::{SocketId, Sockets};
+use interface::socket::SocketId;
 use lab::{CONFIG, Lab, PEER_MAC};
 use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
