@@ -154,13 +154,25 @@ impl Shard {
         if segment.flags & flag::RST != 0 && connection.socket_ref().state() == tcp::State::Closed {
             self.statistics.aborted += 1;
         }
+        let quiet = !lost
+            && self.acknowledgement_delay_ns > 0
+            && connection.owes_at_most_delayed_acknowledgement(segment);
+        if quiet && segment.payload_bytes > 0 {
+            self.timers.schedule(
+                ticket,
+                &mut connection.scheduled_ns,
+                now_ns + self.acknowledgement_delay_ns,
+            );
+        }
         if news.readable || news.writable {
             self.tell(ticket, news.readable, news.writable);
         }
         if lost {
             self.resend(ticket, false, now);
         }
-        self.mark_dirty(ticket);
+        if !quiet {
+            self.mark_dirty(ticket);
+        }
     }
 
     /// Has a connection's socket take its first unacknowledged segment for lost; see `recovery.rs`.
@@ -168,6 +180,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(ticket) else {
             return;
         };
+        if probe {
+            connection.doubt_station();
+        }
         let duplicate = connection.recovery.resend(connection.sent.sequence, probe);
         let key = connection.key;
         let from_peer = FlowKey {

@@ -124,6 +124,11 @@ impl Recovery {
         false
     }
 
+    /// Whether the retransmission timer has fired and what was in flight is sent again.
+    pub fn is_going_back(&self) -> bool {
+        self.going_back
+    }
+
     /// RFC 6298, 2.
     fn sample(&mut self, round_trip_ns: u64) {
         if self.round_trip_ns == 0 {

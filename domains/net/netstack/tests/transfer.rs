@@ -2,7 +2,7 @@
 
 mod lab;
 
-use interface::socket::{SocketId, Sockets};
+use interface::socket::SocketId;
 use lab::{CONFIG, Lab, PEER_MAC};
 use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -299,7 +299,7 @@ fn one_percent_of_each_fault() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn bytes_arrive_whatever_the_wire_does(
         drop in 0u32..80, duplicate in 0u32..80, reorder in 0u32..80, corrupt in 0u32..40, seed: u64
