@@ -1,7 +1,8 @@
 //! What Linux's driver has to get done with the model, in order.
 
 use crate::guest::{Guest, Model};
-use crate::network::{self, GUEST, GUEST_VLAN, HOST, PingResult, VLAN};
+use crate::network::{self, GUEST, HOST, PingResult};
+use crate::vlan::{self, GUEST_VLAN, HOST_VLAN, TaggedPort, VLAN};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -57,8 +58,10 @@ pub struct Report {
     pub ping: Option<PingResult>,
     /// Pings of several descriptors, with jumbo frames.
     pub ping_jumbo: Option<PingResult>,
-    /// Pings through a VLAN, unless this machine has no VLAN support.
+    /// Pings through a VLAN: the device filters, strips and inserts tags.
     pub ping_vlan: Option<PingResult>,
+    /// Frames with that VLAN's tag that the guest sent meanwhile, as captured on the wire.
+    pub tagged_frames: u32,
     /// Data to the guest.
     pub to_guest: Option<Transfer>,
     /// Data from the guest.
@@ -91,6 +94,16 @@ impl Report {
                     result.sent
                 ));
             }
+        }
+        if self
+            .ping_vlan
+            .as_ref()
+            .is_some_and(|ping| self.tagged_frames < ping.received)
+        {
+            problems.push(format!(
+                "VLAN: only {} frames from the guest were tagged",
+                self.tagged_frames
+            ));
         }
         for (name, transfer) in [
             ("transfer to the guest", &self.to_guest),
@@ -130,12 +143,13 @@ pub fn run(
     model: &Model,
     load_order: &[(String, Vec<String>)],
     amounts: Amounts,
+    folder: &Path,
     say: &dyn Fn(&str),
 ) -> Result<Report> {
     let mut report = Report::default();
     probe(guest, load_order, say, &mut report)?;
     link(guest, say, &mut report)?;
-    pings(guest, amounts, say, &mut report)?;
+    pings(guest, model, amounts, folder, say, &mut report)?;
     transfers(guest, amounts, say, &mut report)?;
     unload(guest, say, &mut report)?;
     report.counters = model.ask(&json!({ "cmd": "counters" }))?;
@@ -152,6 +166,9 @@ pub fn leave_evidence(guest: &mut Guest, model: &Model, folder: &Path) {
     };
     if let Ok(messages) = guest.run("dmesg", SHORT) {
         put("dmesg.log", messages);
+    }
+    if let Ok(statistics) = guest.run("cat /proc/net/snmp /proc/net/softnet_stat", SHORT) {
+        put("network.log", statistics);
     }
     for question in ["registers", "counters", "violations"] {
         if let Ok(answer) = model.ask(&json!({ "cmd": question })) {
@@ -218,7 +235,14 @@ fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()
     Ok(())
 }
 
-fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+fn pings(
+    guest: &mut Guest,
+    model: &Model,
+    amounts: Amounts,
+    folder: &Path,
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
     let mut last = Instant::now();
     let mut progress = |done: u32| {
         if last.elapsed() > Duration::from_secs(1) {
@@ -229,27 +253,46 @@ fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut R
     say(&format!("{} pings", amounts.pings));
     report.ping = Some(network::ping(GUEST, amounts.pings, 56, &mut progress)?);
     let some = amounts.pings.div_ceil(20).min(500);
-    if network::has_vlan() {
-        say("pings through a VLAN");
-        let set_up = format!(
-            "ip link add link $IF name vlan0 type vlan id {VLAN} && ip addr add {GUEST_VLAN}/24 dev vlan0 && ip link set vlan0 up"
-        );
-        guest.run(&set_up, SHORT)?;
-        report.ping_vlan = Some(network::ping(GUEST_VLAN, some, 56, &mut |_| {})?);
-        guest.run("ip link del vlan0", SHORT)?;
-    }
+    say("pings through a VLAN");
+    vlan_pings(guest, model, some, folder, report)?;
     say("pings in jumbo frames");
-    guest.run("ip link set $IF mtu 9000", LONG)?;
-    guest.run(
-        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
-        LONG,
-    )?;
+    change_mtu(guest, 9000)?;
     report.ping_jumbo = Some(network::ping(GUEST, some, 8900, &mut |_| {})?);
-    guest.run("ip link set $IF mtu 1500", LONG)?;
+    change_mtu(guest, 1500)
+}
+
+/// Changes the MTU, for which the driver restarts the port, and waits until the link has settled.
+fn change_mtu(guest: &mut Guest, mtu: u32) -> Result<()> {
+    guest.run(&format!("ip link set $IF mtu {mtu}"), LONG)?;
+    let settled = "n=0; while [ $n -lt 15 ]; do usleep 100000; n=$((n+1)); \
+                   [ \"$(cat /sys/class/net/$IF/carrier)\" = 1 ] || n=0; done";
+    guest.run(settled, LONG)?;
+    Ok(())
+}
+
+fn vlan_pings(
+    guest: &mut Guest,
+    model: &Model,
+    count: u32,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<()> {
+    let port = TaggedPort::open(&report.mac)?;
+    let own_mac = port.own_mac();
     guest.run(
-        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
-        LONG,
+        &format!(
+            "ip link add link $IF name vlan0 type vlan id {VLAN} && ip addr add {GUEST_VLAN}/24 dev vlan0 && \
+             ip link set vlan0 up && arp -i vlan0 -s {HOST_VLAN} {own_mac}"
+        ),
+        SHORT,
     )?;
+    let capture = folder.join("vlan.pcap");
+    model.ask(&json!({ "cmd": "pcap", "file": capture }))?;
+    let result = port.ping(count);
+    model.ask(&json!({ "cmd": "pcap" }))?;
+    report.ping_vlan = Some(result?);
+    report.tagged_frames = vlan::count_tagged(&std::fs::read(&capture)?, &report.mac)?;
+    guest.run("ip link del vlan0", SHORT)?;
     Ok(())
 }
 
