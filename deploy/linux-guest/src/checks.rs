@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const SHORT: Duration = Duration::from_secs(30);
 /// Limit of a transfer, of loading and of unloading the driver.
 const LONG: Duration = Duration::from_secs(120);
+/// Share of frames for each fault.
+const FAULT_RATE: f64 = 0.01;
 const TRANSFER_PORT: u16 = 5001;
 /// Kernel messages that mean that something went wrong.
 const BAD_MESSAGES: [&str; 9] = [
@@ -66,6 +68,12 @@ pub struct Report {
     pub to_guest: Option<Transfer>,
     /// Data from the guest.
     pub from_guest: Option<Transfer>,
+    /// Seconds from pulling the cable and plugging it in again to the carrier's being back.
+    pub link_event_seconds: f64,
+    /// Data both ways while frames are dropped, duplicated, reordered and corrupted.
+    pub with_faults: Vec<Transfer>,
+    /// How often each of these faults happened.
+    pub faults: Value,
     /// Error and drop counters of the guest's interface that aren't zero.
     pub errors: Vec<String>,
     /// Kernel messages that mean trouble.
@@ -151,6 +159,9 @@ pub fn run(
     link(guest, say, &mut report)?;
     pings(guest, model, amounts, folder, say, &mut report)?;
     transfers(guest, amounts, say, &mut report)?;
+    report.errors = interface_errors(guest)?;
+    link_events(guest, model, say, &mut report)?;
+    faulty_transfers(guest, model, amounts, say, &mut report)?;
     unload(guest, say, &mut report)?;
     report.counters = model.ask(&json!({ "cmd": "counters" }))?;
     report.violations = model.ask(&json!({ "cmd": "violations" }))?["violations"].take();
@@ -298,49 +309,110 @@ fn vlan_pings(
 
 fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     let data = network::test_data(amounts.transfer, 82_599);
-    let rate = |start: Instant| amounts.transfer as f64 / 1e6 / start.elapsed().as_secs_f64();
-
-    say(&format!("{} MB to the guest", amounts.transfer / 1_000_000));
-    let receive = format!("nc -l -p {TRANSFER_PORT} > /tmp/data");
-    let start = Instant::now();
-    guest.send(&receive)?;
-    network::send_to(SocketAddrV4::new(GUEST, TRANSFER_PORT), &data, LONG)?;
-    guest.finish(&receive, LONG)?;
-    let speed = rate(start);
-    let got = guest.run("sha256sum /tmp/data", LONG)?;
-    let intact = got.split_whitespace().next() == Some(network::sum(&data).as_str());
-    report.to_guest = Some(Transfer {
-        bytes: data.len(),
-        intact,
-        megabytes_per_second: speed,
-    });
-
-    say(&format!("{} MB from the guest", amounts.transfer / 1_000_000));
-    let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
-    let send = format!("nc {HOST} {TRANSFER_PORT} < /tmp/data");
-    let start = Instant::now();
-    guest.send(&send)?;
-    let back = network::receive_from(&listener, LONG)?;
-    let speed = rate(start);
-    guest.finish(&send, LONG)?;
-    report.from_guest = Some(Transfer {
-        bytes: back.len(),
-        intact: back == data,
-        megabytes_per_second: speed,
-    });
+    say(&format!("{} MB to the guest", data.len() / 1_000_000));
+    report.to_guest = Some(send(guest, &data)?);
+    say(&format!("{} MB from the guest", data.len() / 1_000_000));
+    report.from_guest = Some(fetch(guest, &data)?);
     Ok(())
 }
 
-fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+/// Sends data to the guest, which keeps it and says its SHA-256.
+fn send(guest: &mut Guest, data: &[u8]) -> Result<Transfer> {
+    let receive = format!("nc -l -p {TRANSFER_PORT} > /tmp/data");
+    let start = Instant::now();
+    guest.send(&receive)?;
+    network::send_to(SocketAddrV4::new(GUEST, TRANSFER_PORT), data, LONG)?;
+    guest.finish(&receive, LONG)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let got = guest.run("sha256sum /tmp/data", LONG)?;
+    let intact = got.split_whitespace().next() == Some(network::sum(data).as_str());
+    Ok(Transfer {
+        bytes: data.len(),
+        intact,
+        megabytes_per_second: data.len() as f64 / 1e6 / seconds,
+    })
+}
+
+/// Has the guest send back what it keeps, which should be `data`.
+fn fetch(guest: &mut Guest, data: &[u8]) -> Result<Transfer> {
+    let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
+    let command = format!("nc {HOST} {TRANSFER_PORT} < /tmp/data");
+    let start = Instant::now();
+    guest.send(&command)?;
+    let back = network::receive_from(&listener, LONG)?;
+    let seconds = start.elapsed().as_secs_f64();
+    guest.finish(&command, LONG)?;
+    let intact = network::sum(&back) == network::sum(data);
+    Ok(Transfer {
+        bytes: back.len(),
+        intact,
+        megabytes_per_second: back.len() as f64 / 1e6 / seconds,
+    })
+}
+
+/// Error and drop counters of the interface that aren't zero.
+fn interface_errors(guest: &mut Guest) -> Result<Vec<String>> {
     let counters = guest.run(
         "cd /sys/class/net/$IF/statistics; for f in *error* *drop* *missed* collisions; do echo $f $(cat $f); done; cd /",
         SHORT,
     )?;
-    report.errors = counters
+    Ok(counters
         .lines()
         .filter(|line| !line.ends_with(" 0"))
         .map(str::to_owned)
-        .collect();
+        .collect())
+}
+
+/// Pulls the cable and plugs it in again; the driver has to notice both.
+fn link_events(guest: &mut Guest, model: &Model, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    say("pulling the cable");
+    let start = Instant::now();
+    for (up, carrier) in [(false, "0"), (true, "1")] {
+        model.ask(&json!({ "cmd": "link", "up": up }))?;
+        let wait = format!(
+            "i=0; while [ \"$(cat /sys/class/net/$IF/carrier)\" != {carrier} ] && [ $i -lt 200 ]; do usleep 50000; i=$((i+1)); \
+             done; cat /sys/class/net/$IF/carrier"
+        );
+        if guest.run(&wait, SHORT)? != carrier {
+            bail!(
+                "the driver doesn't notice that the cable is {}",
+                if up { "plugged in" } else { "pulled" }
+            );
+        }
+    }
+    report.link_event_seconds = start.elapsed().as_secs_f64();
+    Ok(())
+}
+
+/// A part of the data again, while the wire misbehaves: TCP and the checksums have to keep it whole.
+fn faulty_transfers(
+    guest: &mut Guest,
+    model: &Model,
+    amounts: Amounts,
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
+    const PART: usize = 10;
+    let data = network::test_data(amounts.transfer / PART, 10_082);
+    say(&format!(
+        "{} MB both ways, {FAULT_RATE} of the frames with each fault",
+        data.len() as f64 / 1e6
+    ));
+    for (seed, kind) in ["drop", "duplicate", "reorder", "corrupt"]
+        .into_iter()
+        .enumerate()
+    {
+        model.ask(
+            &json!({ "cmd": "fault", "kind": kind, "direction": "both", "rate": FAULT_RATE, "seed": seed }),
+        )?;
+    }
+    report.with_faults = vec![send(guest, &data)?, fetch(guest, &data)?];
+    report.faults = model.ask(&json!({ "cmd": "faults" }))?["faults"]["frames"].take();
+    model.ask(&json!({ "cmd": "clear" }))?;
+    Ok(())
+}
+
+fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     say("unloading ixgbe");
     guest.run("rmmod ixgbe", LONG)?;
     let messages = guest.run("dmesg", SHORT)?;

@@ -158,6 +158,30 @@ fn print(report: &Report) {
             );
         }
     }
+    for transfer in &report.with_faults {
+        let verdict = if transfer.intact {
+            "SHA-256 equal"
+        } else {
+            "SHA-256 DIFFERS"
+        };
+        println!(
+            "with faults  {} bytes, {verdict}, {:.1} MB/s",
+            transfer.bytes, transfer.megabytes_per_second
+        );
+    }
+    for fault in report.faults.as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |key: &str| fault[key].as_str().unwrap_or("?").to_owned();
+        println!(
+            "             {} {} x {}",
+            text("direction"),
+            fault["count"],
+            text("kind")
+        );
+    }
+    println!(
+        "link event   down and up noticed in {:.1} s",
+        report.link_event_seconds
+    );
     let violations = report
         .violations
         .as_array()
