@@ -1,4 +1,5 @@
 //! Everything that isn't TCP, and frames that nobody sends on purpose.
+#![forbid(unsafe_code)]
 
 mod lab;
 

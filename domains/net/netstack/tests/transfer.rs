@@ -1,4 +1,5 @@
 //! Transfers over a bad wire, against smoltcp as the peer: whatever the wire does, the bytes arrive.
+#![forbid(unsafe_code)]
 
 mod lab;
 
