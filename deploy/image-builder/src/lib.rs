@@ -1,0 +1,155 @@
+//! From the tree to what boots: a kernel image and a boot archive.
+//!
+//! The steps, each in a file of its own: read the manifest (crate `configuration`), generate a Cargo workspace with one
+//! binary for each domain ([`generate`]), build it and the kernel with the flags in [`flags`], sign the images (crate
+//! `sign`) and pack everything into the archive that the boot loader hands to the kernel ([`archive`]). Disk images are
+//! not made here.
+
+#![forbid(unsafe_code)]
+
+pub mod archive;
+mod cargo;
+pub mod flags;
+pub mod generate;
+mod interface_hash;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use abi::image::ImageManifest;
+use anyhow::{Context, Result};
+use archive::BootArchive;
+use configuration::appliance::Appliance;
+use configuration::domains::Domains;
+use progress::{Step, megabytes};
+use sign::Key;
+
+pub use interface_hash::InterfaceIdentity;
+
+/// What to build, from where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The project's root directory.
+    pub root: PathBuf,
+    /// The operator's file; `config/appliance.toml` below the root when `None`.
+    pub appliance: Option<PathBuf>,
+    /// Folder that httpd serves; `config/site` below the root when `None`.
+    pub site: Option<PathBuf>,
+    /// File with the signing key; the development key when `None`.
+    pub key: Option<PathBuf>,
+    /// Where the archive is written; `target/appliance/boot.tar` below the root when `None`.
+    pub archive: Option<PathBuf>,
+}
+
+impl Options {
+    /// A build of what is in the tree, with the development key.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            appliance: None,
+            site: None,
+            key: None,
+            archive: None,
+        }
+    }
+
+    fn appliance_file(&self) -> PathBuf {
+        self.appliance
+            .clone()
+            .unwrap_or_else(|| self.root.join("config/appliance.toml"))
+    }
+
+    fn signing_key(&self) -> Result<Key> {
+        match &self.key {
+            Some(path) => Ok(Key::from_file(path)?),
+            None => Ok(Key::development()),
+        }
+    }
+}
+
+/// What a build has made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The kernel: an ELF that `qemu -kernel` and GRUB boot.
+    pub kernel: PathBuf,
+    /// The boot archive, for `-initrd` or as a boot loader's module.
+    pub archive: PathBuf,
+    /// Bytes of each signed domain image, by name.
+    pub domains: BTreeMap<String, usize>,
+}
+
+/// Builds kernel and boot archive.
+///
+/// # Errors
+/// When the configuration is wrong (with file and line), something doesn't compile, or a file can't be read or written.
+pub fn build(options: &Options) -> Result<Built> {
+    let root = &options.root;
+    let appliance_file = options.appliance_file();
+    Appliance::read(&appliance_file)?;
+    let domains = Domains::read(&root.join("config/domains.toml"))?;
+    let key = options.signing_key()?;
+    let identity = InterfaceIdentity::of(root)?;
+
+    let step = Step::start(format!("Building {} domains", domains.packages.len()));
+    let workspace = generate::workspace(root, &domains)?;
+    let elves = cargo::build_domains(root, &workspace, &domains)?;
+    step.done("");
+
+    let step = Step::start("Building the kernel");
+    let kernel = cargo::build_kernel(root, &key, &identity)?;
+    step.done("");
+
+    let step = Step::start("Packing the boot archive");
+    let mut archive = BootArchive::new();
+    archive.add("manifest", sign::sign_manifest(&domains.system, &key))?;
+    archive.add("config/appliance.toml", read(&appliance_file)?)?;
+    let crates = cargo::crates_of(&workspace, &domains)?;
+    let mut sizes = BTreeMap::new();
+    for (name, path) in &elves {
+        let manifest = ImageManifest {
+            name: name.clone(),
+            signer: key.public(),
+            interface_hash: identity.hash,
+            compiler: identity.compiler.clone(),
+            flags: identity.flags.clone(),
+            crates: crates.get(name).cloned().unwrap_or_default(),
+        };
+        let image = sign::sign_image(&read(path)?, manifest, &key);
+        sizes.insert(name.clone(), image.len());
+        archive.add(&format!("domains/{name}"), image)?;
+    }
+    let site = options.site.clone().unwrap_or_else(|| root.join("config/site"));
+    archive.add_folder("site", &site)?;
+    let path = options
+        .archive
+        .clone()
+        .unwrap_or_else(|| root.join("target/appliance/boot.tar"));
+    let bytes = archive.write(&path)?;
+    step.done(format!(
+        "{}, signed with the key {}",
+        megabytes(bytes),
+        key.name()
+    ));
+    Ok(Built {
+        kernel,
+        archive: path,
+        domains: sizes,
+    })
+}
+
+/// Builds the kernel alone, for what needs no domains, such as its self-test.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_kernel(options: &Options) -> Result<PathBuf> {
+    let step = Step::start("Building the kernel");
+    let identity = InterfaceIdentity::of(&options.root)?;
+    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity)?;
+    step.done("");
+    Ok(kernel)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{} can't be read", path.display()))
+}

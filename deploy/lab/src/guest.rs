@@ -1,0 +1,83 @@
+//! QEMU's command line for the appliance.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::state::Sockets;
+
+/// The machine that the appliance runs on.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The boot archive.
+    pub archive: Option<PathBuf>,
+    /// Words for the kernel's command line.
+    pub arguments: String,
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// A TCG plugin that counts instructions, when they are to be counted.
+    pub instruction_counter: Option<PathBuf>,
+}
+
+impl Guest {
+    /// QEMU's arguments: a q35 with the modelled 82599 behind a root port, so that it is a real Express endpoint, and
+    /// nothing else that could carry traffic.
+    pub fn command_line(&self, sockets: &Sockets, serial_log: &Path) -> Vec<OsString> {
+        let memory = self.memory_mib;
+        let mut words: Vec<OsString> = Vec::new();
+        let mut add = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);
+        add("-machine", "q35,memory-backend=memory");
+        add("-accel", "tcg,thread=multi");
+        add("-cpu", "max");
+        add("-smp", &self.cpus.to_string());
+        add("-m", &format!("{memory}M"));
+        // Shared, because the model of the card reads and writes it directly.
+        add(
+            "-object",
+            &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
+        );
+        add("-device", "pcie-root-port,id=port0,chassis=1,slot=1");
+        add(
+            "-device",
+            &format!(
+                r#"{{"driver":"vfio-user-pci","id":"nic0","bus":"port0","rombar":0,"socket":{{"type":"unix","path":"{}"}}}}"#,
+                sockets.device.display()
+            ),
+        );
+        add(
+            "-chardev",
+            &format!(
+                "socket,id=serial0,path={},server=on,wait=off,logfile={}",
+                sockets.serial.display(),
+                serial_log.display()
+            ),
+        );
+        add("-serial", "chardev:serial0");
+        add(
+            "-qmp",
+            &format!("unix:{},server=on,wait=off", sockets.qmp.display()),
+        );
+        add("-device", "isa-debug-exit,iobase=0xf4,iosize=4");
+        add("-display", "none");
+        if let (Some(plugin), Some(socket)) = (&self.instruction_counter, &sockets.instructions) {
+            add(
+                "-plugin",
+                &format!("file={},socket={}", plugin.display(), socket.display()),
+            );
+        }
+        add("-append", &self.arguments);
+        words.extend([
+            "-nodefaults".into(),
+            "-no-user-config".into(),
+            "-no-reboot".into(),
+        ]);
+        words.extend(["-kernel".into(), self.kernel.clone().into()]);
+        if let Some(archive) = &self.archive {
+            words.extend(["-initrd".into(), archive.clone().into()]);
+        }
+        words
+    }
+}

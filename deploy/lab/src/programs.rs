@@ -1,0 +1,90 @@
+//! Builds and finds the programs that the lab is made of.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use progress::Step;
+use provision::{Program, QemuPaths};
+
+/// Programs that the lab is made of.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `lab-node`.
+    pub node: PathBuf,
+    /// `nic-model`; needed when there is a guest.
+    pub nic_model: PathBuf,
+    /// QEMU; needed when there is a guest.
+    pub qemu: Option<QemuPaths>,
+}
+
+impl Programs {
+    /// Installs what is missing and builds the project's own: what a lab with an appliance needs.
+    ///
+    /// # Errors
+    /// When something can't be installed, fetched or built; the message says what to do.
+    pub fn prepare(root: &Path) -> Result<Self> {
+        let qemu = provision::qemu()?;
+        provision::ensure_programs(&[Program::IP, Program::CURL, Program::PING])?;
+        build(root, &["lab-node", "nic-model"])?;
+        Ok(Self {
+            qemu: Some(qemu),
+            ..Self::built(root)
+        })
+    }
+
+    /// The same for a lab without an appliance.
+    ///
+    /// # Errors
+    /// As [`Programs::prepare`].
+    pub fn prepare_network(root: &Path) -> Result<Self> {
+        provision::ensure_programs(&[Program::IP, Program::CURL, Program::PING])?;
+        build(root, &["lab-node"])?;
+        Ok(Self::built(root))
+    }
+
+    /// Where the project's programs are when they were built before; nothing is built or checked.
+    pub fn built(root: &Path) -> Self {
+        let directory = root.join("target/release");
+        Self {
+            node: directory.join("lab-node"),
+            nic_model: directory.join("nic-model"),
+            qemu: None,
+        }
+    }
+}
+
+/// Builds the TCG plugin that counts guest instructions, and returns its path.
+///
+/// # Errors
+/// When it can't be built.
+pub fn instruction_counter(root: &Path) -> Result<PathBuf> {
+    build(root, &["instruction-counter"])?;
+    Ok(root.join("target/release/libinstruction_counter.so"))
+}
+
+/// Builds another of the project's host programs, and returns its path.
+///
+/// # Errors
+/// When it can't be built.
+pub fn build_program(root: &Path, package: &str) -> Result<PathBuf> {
+    build(root, &[package])?;
+    Ok(root.join("target/release").join(package))
+}
+
+/// Builds host programs for speed: they carry the traffic that is measured.
+fn build(root: &Path, packages: &[&str]) -> Result<()> {
+    let step = Step::start(format!("Building {}", packages.join(", ")));
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root).args(["build", "--quiet", "--release"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    if !command.status().context("cargo can't be run")?.success() {
+        bail!("the build failed; what the compiler said is above");
+    }
+    step.done("");
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The layer rule: kernel → nothing above it; interface → rref; domains → interface and the trusted libraries, never each
+//! other; firmware → kernel and interface.
+//!
+//! Registry crates are [`crate::dependencies`]' business. Tests of a domain may also use what stands in for the machine on the
+//! host; nothing on the host is restricted.
+
+use crate::project::{Layer, Package, Project};
+use crate::violation::Violation;
+
+/// Libraries of kernel/ that domains link.
+const TRUSTED_LIBRARIES: [&str; 6] = ["abi", "dma", "domain-rt", "idl", "prefetch", "rref"];
+/// What the contracts are made of.
+const INTERFACE_LIBRARIES: [&str; 2] = ["idl", "rref"];
+/// What stands in for the machine in tests on the host.
+const TEST_DOUBLES: [&str; 2] = ["host-platform", "nic-model"];
+
+/// Checks every package's dependencies within the project.
+pub fn check(project: &Project) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for package in &project.packages {
+        let mut violate = |message: String| {
+            violations.push(Violation {
+                file: package.directory.join("Cargo.toml"),
+                line: None,
+                message,
+            });
+        };
+        let Some(layer) = package.layer else {
+            violate(format!("`{}` is in none of the project's layers", package.name));
+            continue;
+        };
+        for name in &package.links {
+            if let Some(other) = project.package(name)
+                && !may_link(layer, other)
+            {
+                violate(format!(
+                    "`{}` may not depend on `{name}` ({})",
+                    package.name,
+                    place(other)
+                ));
+            }
+        }
+        for name in &package.tests_with {
+            if let Some(other) = project.package(name)
+                && !may_link(layer, other)
+                && !may_test_with(layer, other)
+            {
+                violate(format!(
+                    "`{}` may not be tested with `{name}` ({})",
+                    package.name,
+                    place(other)
+                ));
+            }
+        }
+    }
+    violations
+}
+
+fn may_link(layer: Layer, other: &Package) -> bool {
+    let name = other.name.as_str();
+    match layer {
+        Layer::Kernel => other.layer == Some(Layer::Kernel),
+        Layer::Interface => INTERFACE_LIBRARIES.contains(&name),
+        Layer::Domain => other.layer == Some(Layer::Interface) || TRUSTED_LIBRARIES.contains(&name),
+        Layer::Firmware => matches!(other.layer, Some(Layer::Kernel | Layer::Interface)),
+        Layer::Host => true,
+    }
+}
+
+fn may_test_with(layer: Layer, other: &Package) -> bool {
+    let name = other.name.as_str();
+    match layer {
+        Layer::Kernel | Layer::Firmware => false,
+        Layer::Interface | Layer::Domain => TEST_DOUBLES.contains(&name),
+        Layer::Host => true,
+    }
+}
+
+fn place(package: &Package) -> String {
+    package.directory.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, directory: &str, layer: Layer, links: &[&str], tests_with: &[&str]) -> Package {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        Package {
+            name: name.to_owned(),
+            directory: directory.into(),
+            layer: Some(layer),
+            target_roots: Vec::new(),
+            procedural_macro: false,
+            links: names(links),
+            tests_with: names(tests_with),
+        }
+    }
+
+    fn violations(links: &[&str], tests_with: &[&str], layer: Layer) -> usize {
+        let project = Project {
+            root: "/".into(),
+            packages: vec![
+                package("rref", "kernel/rref", Layer::Kernel, &[], &[]),
+                package("kernel", "kernel/core", Layer::Kernel, &["rref"], &[]),
+                package("interface", "interface", Layer::Interface, &["rref"], &[]),
+                package(
+                    "maglev",
+                    "domains/net/maglev",
+                    Layer::Domain,
+                    &["interface", "rref"],
+                    &[],
+                ),
+                package("host-platform", "kernel/host-platform", Layer::Kernel, &[], &[]),
+                package("subject", "subject", layer, links, tests_with),
+            ],
+        };
+        check(&project).len()
+    }
+
+    #[test]
+    fn domains_know_each_other_only_through_the_interface() {
+        assert_eq!(
+            violations(
+                &["interface", "rref", "smoltcp"],
+                &["host-platform"],
+                Layer::Domain
+            ),
+            0
+        );
+        assert_eq!(violations(&["maglev"], &[], Layer::Domain), 1);
+        assert_eq!(violations(&["kernel"], &[], Layer::Domain), 1);
+        assert_eq!(violations(&["host-platform"], &[], Layer::Domain), 1);
+        assert_eq!(violations(&[], &["maglev"], Layer::Domain), 1);
+    }
+
+    #[test]
+    fn nothing_below_knows_what_is_above() {
+        assert_eq!(violations(&["interface"], &[], Layer::Kernel), 1);
+        assert_eq!(violations(&["kernel"], &[], Layer::Interface), 1);
+        assert_eq!(violations(&["maglev"], &[], Layer::Firmware), 1);
+        assert_eq!(violations(&["maglev", "kernel"], &[], Layer::Host), 0);
+    }
+}

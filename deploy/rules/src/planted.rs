@@ -1,0 +1,206 @@
+//! Shows that the rules notice: each is broken in a copy of the tree, and must say so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::project::{Layer, Package, Project};
+use crate::{dependencies, layers, unsafe_code};
+
+/// A planted violation and whether it was noticed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was planted, where.
+    pub what: String,
+    /// Whether the rule named that place.
+    pub noticed: bool,
+}
+
+/// Plants a violation of each rule in copies of the tree at `root`.
+///
+/// # Errors
+/// When the tree can't be copied or read.
+pub fn check(root: &Path) -> Result<Vec<Outcome>> {
+    let project = Project::read(root)?;
+    let copy = copy(root)?;
+    let root = copy.path();
+    let mut outcomes = Vec::new();
+    for package in subjects(&project) {
+        outcomes.push(plant_unsafe(root, package)?);
+        outcomes.push(plant_missing_forbid(root, package)?);
+    }
+    let domains: Vec<&Package> = of_layer(&project, Layer::Domain).collect();
+    if let [one, .., other] = domains.as_slice() {
+        outcomes.push(plant_dependency(root, one, other)?);
+    }
+    for (lower, upper) in [
+        (Layer::Kernel, Layer::Interface),
+        (Layer::Interface, Layer::Domain),
+    ] {
+        if let (Some(lower), Some(upper)) =
+            (of_layer(&project, lower).last(), of_layer(&project, upper).next())
+        {
+            outcomes.push(plant_dependency(root, lower, upper)?);
+        }
+    }
+    outcomes.push(plant_unlisted(root)?);
+    Ok(outcomes)
+}
+
+/// One package of each layer that must have no `unsafe`.
+fn subjects(project: &Project) -> impl Iterator<Item = &Package> {
+    [Layer::Interface, Layer::Domain, Layer::Host]
+        .into_iter()
+        .filter_map(|layer| of_layer(project, layer).find(|package| !package.target_roots.is_empty()))
+}
+
+fn of_layer(project: &Project, layer: Layer) -> impl Iterator<Item = &Package> {
+    project
+        .packages
+        .iter()
+        .filter(move |package| package.layer == Some(layer))
+}
+
+fn plant_unsafe(root: &Path, package: &Package) -> Result<Outcome> {
+    // In a module that nothing includes: the rule must not depend on what is compiled.
+    let file = package.directory.join("src/planted_by_the_rules_test.rs");
+    let path = root.join(&file);
+    fs::write(
+        &path,
+        "fn read(address: *const u8) -> u8 {\n    unsafe { *address }\n}\n",
+    )?;
+    let noticed = unsafe_code::check(&Project::read(root)?)?
+        .iter()
+        .any(|violation| violation.file == file && violation.line == Some(2));
+    fs::remove_file(&path)?;
+    Ok(Outcome {
+        what: format!("`unsafe` in {}", file.display()),
+        noticed,
+    })
+}
+
+fn plant_missing_forbid(root: &Path, package: &Package) -> Result<Outcome> {
+    let file = package.target_roots.first().cloned().unwrap_or_default();
+    let noticed = changed(
+        &root.join(&file),
+        |text| text.replace("forbid(unsafe_code)", "warn(unsafe_code)"),
+        || {
+            Ok(unsafe_code::check(&Project::read(root)?)?
+                .iter()
+                .any(|violation| violation.file == file))
+        },
+    )?;
+    Ok(Outcome {
+        what: format!("{} without `#![forbid(unsafe_code)]`", file.display()),
+        noticed,
+    })
+}
+
+fn plant_dependency(root: &Path, from: &Package, to: &Package) -> Result<Outcome> {
+    let file = from.directory.join("Cargo.toml");
+    let line = format!("{} = {{ path = {:?} }}\n", to.name, root.join(&to.directory));
+    let noticed = changed(
+        &root.join(&file),
+        |text| with_dependency(text, &line),
+        || {
+            Ok(layers::check(&Project::read(root)?)
+                .iter()
+                .any(|violation| violation.file == file))
+        },
+    )?;
+    Ok(Outcome {
+        what: format!("`{}` depending on `{}`", from.name, to.name),
+        noticed,
+    })
+}
+
+fn plant_unlisted(root: &Path) -> Result<Outcome> {
+    let list = root.join(dependencies::LIST);
+    let noticed = changed(&list, without_first_entry, || {
+        Ok(dependencies::check(&Project::read(root)?)?
+            .iter()
+            .any(|violation| violation.message.contains("not listed")))
+    })?;
+    Ok(Outcome {
+        what: format!("an entry missing from {}", dependencies::LIST),
+        noticed,
+    })
+}
+
+/// Runs `check` with a file changed, and puts the file back.
+fn changed(
+    path: &Path,
+    change: impl FnOnce(&str) -> String,
+    check: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
+    let before = fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+    fs::write(path, change(&before))?;
+    let result = check();
+    fs::write(path, before)?;
+    result
+}
+
+fn with_dependency(manifest: &str, line: &str) -> String {
+    match manifest.split_once("\n[dependencies]\n") {
+        Some((before, after)) => format!("{before}\n[dependencies]\n{line}{after}"),
+        None => format!("{manifest}\n[dependencies]\n{line}"),
+    }
+}
+
+fn without_first_entry(list: &str) -> String {
+    let mut parts = list.splitn(3, "[[dependency]]");
+    let head = parts.next().unwrap_or_default();
+    let rest = parts.nth(1).unwrap_or_default();
+    format!("{head}[[dependency]]{rest}")
+}
+
+/// Copies manifests and sources; builds, version control and hidden files stay behind.
+fn copy(root: &Path) -> Result<TempDir> {
+    let copy = tempfile::tempdir().context("a temporary directory can't be made")?;
+    copy_directory(root, copy.path())?;
+    Ok(copy)
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("{} can't be read", from.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let hidden = name.to_string_lossy().starts_with('.');
+        let (path, target): (PathBuf, PathBuf) = (entry.path(), to.join(&name));
+        if path.is_dir() {
+            if !hidden && name != "target" {
+                copy_directory(&path, &target)?;
+            }
+        } else if path
+            .extension()
+            .is_some_and(|extension| ["rs", "toml", "lock"].iter().any(|kept| extension == *kept))
+        {
+            fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_lands_in_its_table() {
+        let manifest = "[package]\nname = \"a\"\n\n[dependencies]\nb = \"1\"\n";
+        assert!(with_dependency(manifest, "c = \"2\"\n").contains("[dependencies]\nc = \"2\"\nb"));
+        assert!(with_dependency("[package]\n", "c = \"2\"\n").ends_with("[dependencies]\nc = \"2\"\n"));
+    }
+
+    #[test]
+    fn the_first_entry_goes() {
+        let list = "# head\n[[dependency]]\nname = \"a\"\n[[dependency]]\nname = \"b\"\n";
+        assert_eq!(
+            without_first_entry(list),
+            "# head\n[[dependency]]\nname = \"b\"\n"
+        );
+    }
+}

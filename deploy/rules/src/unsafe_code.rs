@@ -1,0 +1,153 @@
+//! No `unsafe` outside kernel/ (docs/soundness.md, invariant 1).
+//!
+//! Two checks, because each alone has a hole: every root file of every target forbids unsafe code, which the compiler then
+//! enforces; and no source file has the token, in code that is compiled only under some configuration either. Comments,
+//! strings and identifiers such as `unsafe_code` don't count.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use proc_macro2::{TokenStream, TokenTree};
+
+use crate::project::{Layer, Project};
+use crate::violation::Violation;
+
+/// Checks every package that isn't in kernel/.
+///
+/// # Errors
+/// When a source can't be read.
+pub fn check(project: &Project) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for package in project
+        .packages
+        .iter()
+        .filter(|package| package.layer != Some(Layer::Kernel))
+    {
+        for root in &package.target_roots {
+            if !forbids_unsafe(&read(&project.root.join(root))?) {
+                violations.push(Violation {
+                    file: root.clone(),
+                    line: None,
+                    message: "`#![forbid(unsafe_code)]` is missing".to_owned(),
+                });
+            }
+        }
+        let mut files = Vec::new();
+        sources(&project.root.join(&package.directory), &mut files)?;
+        files.sort();
+        for path in files {
+            let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
+            let place = |line, message: &str| Violation {
+                file: file.clone(),
+                line,
+                message: message.to_owned(),
+            };
+            match unsafe_lines(&read(&path)?) {
+                Some(lines) => violations.extend(
+                    lines
+                        .into_iter()
+                        .map(|line| place(Some(line), "`unsafe` outside kernel/")),
+                ),
+                // What can't be read as Rust can't be shown to be safe.
+                None => violations.push(place(None, "this is no Rust source")),
+            }
+        }
+    }
+    Ok(violations)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+}
+
+/// Lines with the token `unsafe`, or nothing if the text has no tokens.
+fn unsafe_lines(text: &str) -> Option<Vec<usize>> {
+    let tokens = TokenStream::from_str(text).ok()?;
+    let mut lines = Vec::new();
+    collect(tokens, &mut lines);
+    Some(lines)
+}
+
+fn collect(tokens: TokenStream, lines: &mut Vec<usize>) {
+    for token in tokens {
+        match token {
+            TokenTree::Ident(word) if word == "unsafe" => lines.push(word.span().start().line),
+            TokenTree::Group(group) => collect(group.stream(), lines),
+            _ => {}
+        }
+    }
+}
+
+/// Whether the file begins with an inner attribute that forbids unsafe code, unconditionally.
+fn forbids_unsafe(text: &str) -> bool {
+    let Ok(tokens) = TokenStream::from_str(text) else {
+        return false;
+    };
+    let mut tokens = tokens.into_iter().peekable();
+    while matches!(tokens.next(), Some(TokenTree::Punct(punct)) if punct.as_char() == '#') {
+        if !matches!(tokens.next(), Some(TokenTree::Punct(punct)) if punct.as_char() == '!') {
+            return false;
+        }
+        let Some(TokenTree::Group(attribute)) = tokens.next() else {
+            return false;
+        };
+        let words: Vec<TokenTree> = attribute.stream().into_iter().collect();
+        if let [TokenTree::Ident(level), TokenTree::Group(lints)] = words.as_slice()
+            && level == "forbid"
+            && lints
+                .stream()
+                .into_iter()
+                .any(|lint| matches!(&lint, TokenTree::Ident(name) if name == "unsafe_code"))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Rust sources below a directory; `target` directories and packages of their own inside it are passed over.
+fn sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("{} can't be read", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
+                sources(&path, files)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_counts() {
+        let text = "// unsafe\n#![forbid(unsafe_code)]\nconst A: &str = \"unsafe { }\";\nfn f() { g(unsafe { *p }) }\n";
+        assert_eq!(unsafe_lines(text), Some(vec![4]));
+        assert_eq!(
+            unsafe_lines("macro_rules! m { () => { unsafe { } } }"),
+            Some(vec![1])
+        );
+        assert_eq!(unsafe_lines("#[unsafe(no_mangle)] fn f() {}"), Some(vec![1]));
+        assert_eq!(unsafe_lines("fn f( {"), None);
+    }
+
+    #[test]
+    fn only_an_unconditional_forbid_counts() {
+        assert!(forbids_unsafe(
+            "//! Docs.\n#![no_std]\n#![forbid(missing_docs, unsafe_code)]\nuse x;"
+        ));
+        assert!(!forbids_unsafe("#![deny(unsafe_code)]"));
+        assert!(!forbids_unsafe("#![cfg_attr(test, forbid(unsafe_code))]"));
+        assert!(!forbids_unsafe("// #![forbid(unsafe_code)]"));
+        assert!(!forbids_unsafe("mod a { #![forbid(unsafe_code)] }"));
+    }
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask build`: the kernel image and the boot archive.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use image_builder::{Built, Options};
+
+/// What goes into an image; also accepted by the commands that boot one.
+#[derive(Args, Clone, Debug)]
+pub struct ImageArguments {
+    /// Sign with this Ed25519 key (PEM, or 64 hexadecimal digits) in place of the public development key.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Serve this folder in place of config/site.
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
+    /// Use this configuration in place of config/appliance.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ImageArguments {
+    /// Builds with these; labs of different names have archives of their own, so that they don't change under them.
+    pub fn build(&self, root: &Path, lab: Option<&str>) -> Result<Built> {
+        let archive = lab.map(|name| root.join("target/lab").join(name).join("boot.tar"));
+        image_builder::build(&Options {
+            appliance: self.config.clone(),
+            site: self.site.clone(),
+            key: self.key.clone(),
+            archive,
+            ..Options::new(root)
+        })
+    }
+
+    /// The configuration that goes into the image.
+    pub fn configuration(&self, root: &Path) -> PathBuf {
+        self.config
+            .clone()
+            .unwrap_or_else(|| root.join("config/appliance.toml"))
+    }
+}
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+    let built = arguments.image.build(root, None)?;
+    if arguments.json {
+        let object = serde_json::json!({
+            "kernel": built.kernel,
+            "archive": built.archive,
+            "domains": built.domains,
+        });
+        println!("{object}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("kernel        {}", built.kernel.display());
+    println!("boot archive  {}", built.archive.display());
+    for (name, bytes) in &built.domains {
+        println!("  {name:<20} {:>8.1} KiB", *bytes as f64 / 1024.0);
+    }
+    Ok(ExitCode::SUCCESS)
+}

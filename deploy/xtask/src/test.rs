@@ -1,0 +1,170 @@
+//! `cargo xtask test`: everything CI runs, step by step, with the time each took.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use rules::{Project, Violation};
+
+use crate::cargo::{cargo, succeeds};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Run only these steps (may be given several times); `--list` names them.
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// List the steps.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A step: its name, what it shows, and how it is run.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Path) -> Result<bool>,
+}
+
+const STEPS: [Step; 8] = [
+    Step {
+        name: "format",
+        about: "rustfmt changes nothing",
+        run: format,
+    },
+    Step {
+        name: "lints",
+        about: "no warning from rustc or clippy",
+        run: lints,
+    },
+    Step {
+        name: "unsafe",
+        about: "no `unsafe` outside kernel/",
+        run: unsafe_gate,
+    },
+    Step {
+        name: "layers",
+        about: "every crate depends only on what its layer may",
+        run: layers,
+    },
+    Step {
+        name: "dependencies",
+        about: "every registry crate on the appliance has its reason",
+        run: dependencies,
+    },
+    Step {
+        name: "planted",
+        about: "the three rules notice violations planted in a copy",
+        run: planted,
+    },
+    Step {
+        name: "host",
+        about: "unit and property tests on this machine",
+        run: host,
+    },
+    Step {
+        name: "end-to-end",
+        about: "the image booted in the lab",
+        run: end_to_end,
+    },
+];
+
+pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.list {
+        for step in &STEPS {
+            println!("{:<14} {}", step.name, step.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|name| STEPS.iter().all(|step| step.name != **name))
+    {
+        bail!("there is no step `{unknown}`; `cargo xtask test --list` names them");
+    }
+    let mut results: Vec<(&str, bool, Duration)> = Vec::new();
+    for step in &STEPS {
+        if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == step.name) {
+            continue;
+        }
+        eprintln!("── {}: {}", step.name, step.about);
+        let started = Instant::now();
+        // An error of one step must not hide what the others would say.
+        let passed = (step.run)(root).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            false
+        });
+        results.push((step.name, passed, started.elapsed()));
+    }
+
+    eprintln!();
+    for (name, passed, time) in &results {
+        println!(
+            "{} {name:<14} {:>7.1} s",
+            if *passed { "✓" } else { "✗" },
+            time.as_secs_f64()
+        );
+    }
+    let failed = results.iter().filter(|(_, passed, _)| !passed).count();
+    println!("steps: {} passed, {failed} failed", results.len() - failed);
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn format(root: &Path) -> Result<bool> {
+    succeeds(cargo(root).args(["fmt", "--all", "--check"]))
+}
+
+fn lints(root: &Path) -> Result<bool> {
+    succeeds(cargo(root).args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn unsafe_gate(root: &Path) -> Result<bool> {
+    Ok(report(&rules::unsafe_code::check(&Project::read(root)?)?))
+}
+
+fn layers(root: &Path) -> Result<bool> {
+    Ok(report(&rules::layers::check(&Project::read(root)?)))
+}
+
+fn dependencies(root: &Path) -> Result<bool> {
+    Ok(report(&rules::dependencies::check(&Project::read(root)?)?))
+}
+
+fn planted(root: &Path) -> Result<bool> {
+    let mut passed = true;
+    for outcome in rules::planted::check(root)? {
+        eprintln!("{} {}", if outcome.noticed { "✓" } else { "✗" }, outcome.what);
+        passed &= outcome.noticed;
+    }
+    Ok(passed)
+}
+
+fn host(root: &Path) -> Result<bool> {
+    succeeds(cargo(root).args(["test", "--quiet", "--workspace"]))
+}
+
+/// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are.
+fn end_to_end(root: &Path) -> Result<bool> {
+    succeeds(cargo(root).args(["run", "--quiet", "--release", "--package", "tests"]))
+}
+
+fn report(violations: &[Violation]) -> bool {
+    for violation in violations {
+        eprintln!("error: {violation}");
+    }
+    violations.is_empty()
+}

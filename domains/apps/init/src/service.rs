@@ -1,0 +1,106 @@
+//! The `Supervisor` interface: what the shell, the metrics and the shadows ask.
+
+use crate::SELF;
+use crate::supervision::Supervision;
+use alloc::sync::Arc;
+use interface::kernel::{ControlError, DomainName, DomainState, MemoryStatus};
+use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use log::{info, warn};
+
+/// The exported object.
+pub struct Service {
+    supervision: Arc<Supervision>,
+}
+
+impl Service {
+    /// A service of `supervision`.
+    pub fn new(supervision: Arc<Supervision>) -> Service {
+        Service { supervision }
+    }
+
+    fn find(&self, name: &DomainName) -> Result<u16, SuperviseError> {
+        self.supervision.find(name).ok_or(SuperviseError::NoDomain)
+    }
+}
+
+impl Supervisor for Service {
+    fn domain(&self, index: u16) -> Result<Option<SupervisedStatus>, SuperviseError> {
+        if index >= self.supervision.count() {
+            return Ok(None);
+        }
+        let Some(domain) = self.supervision.status(index).map_err(refusal)? else {
+            return Ok(None);
+        };
+        let situation = self.supervision.situation(index);
+        Ok(Some(SupervisedStatus {
+            domain,
+            restarts: situation.restarts,
+            held: situation.held,
+            refused: situation.refused,
+            restart_at_ns: situation.restart_at_ns,
+        }))
+    }
+
+    fn death(&self, back: u32) -> Result<Option<SupervisedDeath>, SuperviseError> {
+        Ok(self.supervision.records.lock().newest(back))
+    }
+
+    fn deaths(&self) -> Result<u64, SuperviseError> {
+        Ok(self.supervision.records.lock().total())
+    }
+
+    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
+        let index = self.find(&name)?;
+        if index == SELF {
+            return Err(SuperviseError::Supervisor);
+        }
+        match self.supervision.control.kill(index) {
+            Ok(()) => Ok(()),
+            Err(ControlError::WrongState(_)) => Err(SuperviseError::NotRunning),
+            Err(error) => {
+                warn!("{name}: not killed: {error}");
+                Err(refusal(error))
+            }
+        }
+    }
+
+    fn release(&self, name: DomainName) -> Result<(), SuperviseError> {
+        let index = self.find(&name)?;
+        if let Ok(Some(status)) = self.supervision.status(index)
+            && matches!(status.state, DomainState::Running | DomainState::Starting)
+        {
+            return Err(SuperviseError::AlreadyRunning);
+        }
+        self.supervision.release(index).map_err(refusal)
+    }
+
+    fn report_outage(&self, outage: Outage) -> Result<(), SuperviseError> {
+        if self.supervision.records.lock().outage(&outage) {
+            let us = outage.outage_ns / 1_000;
+            info!(
+                "{}: first packet {}.{:03} ms after the death of generation {}",
+                outage.domain,
+                us / 1_000,
+                us % 1_000,
+                outage.generation
+            );
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<MemoryStatus, SuperviseError> {
+        self.supervision.control.memory().map_err(refusal)
+    }
+}
+
+/// What the caller learns of the kernel's refusal; the rest is in the log.
+fn refusal(error: ControlError) -> SuperviseError {
+    match error {
+        ControlError::NoDomain => SuperviseError::NoDomain,
+        ControlError::WrongState(DomainState::Running | DomainState::Starting) => {
+            SuperviseError::AlreadyRunning
+        }
+        ControlError::Dead(error) => SuperviseError::Dead(error),
+        _ => SuperviseError::Refused,
+    }
+}

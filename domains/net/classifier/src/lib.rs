@@ -1,0 +1,49 @@
+//! The classifier: runs the packet path above the device.
+//!
+//! One thread a receive queue, on that queue's CPU, takes a batch from the NIC, splits it between the load balancer (packets for
+//! a virtual service) and the local stack, and sends what they answer, to completion. It polls while there is traffic and
+//! sleeps on the queue's interrupt when there isn't. `runner.rs` is the loop, `destination.rs` decides where a frame goes,
+//! `services.rs` knows the virtual services, `processor.rs` is the way to the two domains above, `stock.rs` keeps spare packets.
+//! Design: docs/design.md, "The way of a packet".
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod destination;
+mod processor;
+mod runner;
+mod services;
+mod stock;
+#[cfg(test)]
+mod tests;
+
+use domain_rt::{Handle, StartError, thread};
+use interface::net::NetDevice;
+use log::info;
+use runner::{Imports, Runner};
+
+/// How long the start waits for the NIC, milliseconds: longer than the shadow itself waits for a driver.
+const NIC_WAIT_MS: u64 = 10_000;
+
+const IMPORTS: Imports = Imports {
+    nic: "nic",
+    stack: "stack",
+    balancer: "balancer",
+    services: "services",
+};
+
+/// Starts a runner for each queue of the NIC that has a CPU.
+pub fn start() -> Result<(), StartError> {
+    let nic: Handle<dyn NetDevice> = domain_rt::connect(IMPORTS.nic, NIC_WAIT_MS)?;
+    let device = nic
+        .info()
+        .map_err(|error| StartError::new(format_args!("the NIC: {error}")))?;
+    let queues = device.queues.min(thread::cpu_count());
+    for queue in 0..queues {
+        let runner = Runner::new(queue, nic.clone(), &IMPORTS);
+        thread::spawn("packets", Some(queue), move || runner.run())?;
+    }
+    info!("{queues} queues of {}", device.mac);
+    Ok(())
+}

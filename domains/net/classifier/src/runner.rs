@@ -1,0 +1,352 @@
+//! The loop of one queue.
+//!
+//! A turn exchanges one batch with the device, hands what arrived on, and keeps what is to be sent for the next turn, which
+//! follows at once. Nothing here allocates while traffic is steady, takes a lock that others hold, or looks further into a packet
+//! than its destination.
+
+use crate::destination::Recent;
+use crate::processor::{Answer, Processor};
+use crate::services::Services;
+use crate::stock::Stock;
+use alloc::collections::VecDeque;
+use domain_rt::clock;
+use domain_rt::{Handle, OwnerId, thread};
+use interface::net::{Exchanged, NetDevice, NetError};
+use log::{error, warn};
+use rref::packet::Verdict;
+use rref::{BATCH_CAPACITY, OutOfMemory, PacketBatch};
+
+/// How long a queue without traffic is polled before it sleeps, nanoseconds: about what going to sleep and waking costs.
+const SPIN_NS: u64 = 50_000;
+/// The stack is called at least this often while other traffic keeps the loop busy, nanoseconds: what applications write waits for it.
+const STACK_POLL_NS: u64 = 100_000;
+/// How long a queue sleeps at most while the device takes no more frames, nanoseconds.
+const BLOCKED_WAIT_NS: u64 = 1_000_000;
+/// Batches that wait for the device at most; frames beyond are dropped, as by any full queue.
+const PENDING_LIMIT: usize = 8;
+/// Batches that wait for the device while the stack isn't asked for more.
+const PENDING_ENOUGH: usize = 2;
+/// Empty packets that go with an exchange at least, so that receiving gets going again.
+const EMPTY_FLOOR: usize = 4;
+/// Pause after an error that a pause may cure, milliseconds.
+const ERROR_PAUSE_MS: u64 = 10;
+/// How long one try to reach another NIC waits, milliseconds.
+const NIC_WAIT_MS: u64 = 1_000;
+
+/// Names of the imports in the manifest.
+pub struct Imports {
+    /// The network device.
+    pub nic: &'static str,
+    /// The local stack's packet path.
+    pub stack: &'static str,
+    /// The balancer's packet path.
+    pub balancer: &'static str,
+    /// The balancer's list of services.
+    pub services: &'static str,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Packets moved, or there are some to move.
+    Busy,
+    /// Nothing to do.
+    Idle,
+}
+
+/// The loop of one queue.
+pub struct Runner {
+    queue: u16,
+    nic_import: &'static str,
+    nic: Handle<dyn NetDevice>,
+    stack: Processor,
+    balancer: Processor,
+    services: Services,
+    stock: Stock,
+    /// Frames for the device, oldest first.
+    pending: VecDeque<PacketBatch>,
+    /// The device gave frames back: its ring is full.
+    blocked: bool,
+    /// The stack may have something to send although it didn't say so: an application ran, or woke this thread.
+    ask_stack: bool,
+    /// What the last exchange received, and how many empty packets it was given.
+    received: usize,
+    given: usize,
+    /// When the queue became idle.
+    idle_since_ns: Option<u64>,
+}
+
+impl Runner {
+    /// A runner of `queue`; it connects to the processors as it goes.
+    pub fn new(queue: u16, nic: Handle<dyn NetDevice>, imports: &Imports) -> Runner {
+        Runner {
+            queue,
+            nic_import: imports.nic,
+            nic,
+            stack: Processor::new(imports.stack, queue),
+            balancer: Processor::new(imports.balancer, queue),
+            services: Services::new(imports.services),
+            stock: Stock::new(),
+            pending: VecDeque::with_capacity(PENDING_LIMIT + 1),
+            blocked: false,
+            ask_stack: false,
+            received: 0,
+            given: 0,
+            idle_since_ns: None,
+        }
+    }
+
+    /// Runs the loop for the domain's life.
+    pub fn run(mut self) {
+        loop {
+            let now_ns = clock::now_ns();
+            match self.turn(now_ns) {
+                Ok(Turn::Busy) => self.idle_since_ns = None,
+                Ok(Turn::Idle) => self.rest(now_ns),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Exchanges a batch with the device and hands on what came.
+    pub fn turn(&mut self, now_ns: u64) -> Result<Turn, NetError> {
+        if self.balancer.connect(now_ns) {
+            self.services.expire();
+        }
+        self.stack.connect(now_ns);
+
+        let transmit = match self.pending.pop_front() {
+            Some(transmit) => transmit,
+            None => self.stock.blank().map_err(no_memory)?,
+        };
+        let offered = transmit.len();
+        let wanted = if self.blocked {
+            // Most of the frames may come back.
+            (BATCH_CAPACITY - offered).max(EMPTY_FLOOR)
+        } else {
+            empty_packets(offered, self.received, self.given)
+        };
+        let empty = self.stock.take(wanted).map_err(no_memory)?;
+        self.given = empty.len();
+        let Exchanged { received, spare } = self.nic.exchange(self.queue, transmit, empty)?;
+        self.received = received.len();
+        self.take_spare(spare, offered);
+
+        let (mut local, mut work) = (None, offered > 0 && !self.blocked);
+        if received.is_empty() {
+            self.stock.put(received);
+        } else {
+            work = true;
+            self.services.refresh(now_ns);
+            let (rest, virtual_service) = self.split(received);
+            local = rest;
+            if let Some(batch) = virtual_service {
+                let answer = self.balancer.process(batch, now_ns);
+                self.take_answer(answer);
+            }
+        }
+        if self.balancer.is_connected() && (self.balancer.due_ns() <= now_ns || self.balancer.has_more()) {
+            let empty = self.stock.take(BATCH_CAPACITY).map_err(no_memory)?;
+            let answer = self.balancer.process(empty, now_ns);
+            work |= self.take_answer(answer);
+        }
+        if let Some(batch) = local {
+            let answer = self.stack.process(batch, now_ns);
+            self.take_answer(answer);
+            // Applications of this CPU run now, and what they answer goes out with the next exchange.
+            thread::yield_now();
+            self.ask_stack = true;
+        }
+        if self.stack_has_work(now_ns, work) && self.pending.len() < PENDING_ENOUGH {
+            if work && !self.ask_stack {
+                // Nothing for the stack came for a while, so applications of this CPU didn't get their turn above.
+                thread::yield_now();
+            }
+            self.ask_stack = false;
+            let empty = self.stock.take(BATCH_CAPACITY).map_err(no_memory)?;
+            let answer = self.stack.process(empty, now_ns);
+            work |= self.take_answer(answer);
+        }
+        let more = self.stack.has_more() || self.balancer.has_more() || !self.pending.is_empty();
+        Ok(if work || (more && !self.blocked) {
+            Turn::Busy
+        } else {
+            Turn::Idle
+        })
+    }
+
+    #[inline]
+    fn stack_has_work(&self, now_ns: u64, busy: bool) -> bool {
+        self.stack.is_connected()
+            && (self.ask_stack
+                || self.stack.has_more()
+                || self.stack.due_ns() <= now_ns
+                || busy && now_ns.saturating_sub(self.stack.called_ns()) >= STACK_POLL_NS)
+    }
+
+    /// Polls on for a little while, then sleeps until the device, a processor or a deadline wants something.
+    fn rest(&mut self, now_ns: u64) {
+        let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(since_ns) < SPIN_NS {
+            thread::yield_now();
+            return;
+        }
+        if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
+            // An application may have written after the stack was last called, and the wake for it may have ended another wait of
+            // this thread (for the NIC's next driver): ask before sleeping.
+            self.ask_stack = true;
+            return;
+        }
+        let mut deadline_ns = self.stack.due_ns().min(self.balancer.due_ns());
+        if self.blocked {
+            deadline_ns = deadline_ns.min(now_ns.saturating_add(BLOCKED_WAIT_NS));
+        }
+        let result = self.nic.wait(self.queue, deadline_ns);
+        // Whatever ended the wait, it may have been an application that wrote.
+        self.ask_stack = true;
+        if let Err(error) = result {
+            self.fail(error);
+        }
+    }
+
+    /// Sorts a received batch into the stack's packets and the balancer's. A batch that is all the one's or all the other's,
+    /// which is the rule, stays as it is.
+    #[inline]
+    fn split(&mut self, mut received: PacketBatch) -> (Option<PacketBatch>, Option<PacketBatch>) {
+        let destinations = self.services.destinations();
+        if destinations.is_empty() {
+            return (Some(received), None);
+        }
+        let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
+        for (index, packet) in received.iter().enumerate() {
+            // The parts of a long frame go where its head goes.
+            let is_virtual = if continues {
+                mine >> (index - 1) & 1 != 0
+            } else {
+                packet.vlan.is_none() && destinations.is_virtual(packet.frame(), &mut recent)
+            };
+            mine |= u32::from(is_virtual) << index;
+            continues = packet.continues;
+        }
+        let count = mine.count_ones() as usize;
+        if count == 0 {
+            return (Some(received), None);
+        }
+        if count == received.len() {
+            return (None, Some(received));
+        }
+        let (Ok(mut local), Ok(mut virtual_service)) = (self.stock.blank(), self.stock.blank()) else {
+            // Out of memory for a batch: what arrived is lost.
+            self.stock.recycle(received);
+            return (None, None);
+        };
+        while let Some(packet) = received.pop_front() {
+            let batch = if mine & 1 != 0 {
+                &mut virtual_service
+            } else {
+                &mut local
+            };
+            mine >>= 1;
+            // There is room: the parts are smaller than the whole.
+            drop(batch.push(packet));
+        }
+        self.stock.put(received);
+        (Some(local), Some(virtual_service))
+    }
+
+    /// Takes what a processor made of a batch; whether there are frames to send.
+    #[inline]
+    fn take_answer(&mut self, answer: Answer) -> bool {
+        match answer {
+            Answer::Packets(batch) => match self.stock.keep_empty(batch) {
+                Some(frames) => {
+                    self.send(frames);
+                    true
+                }
+                None => false,
+            },
+            Answer::Unclaimed(batch) => {
+                self.stock.recycle(batch);
+                false
+            }
+            Answer::Lost => {
+                self.services.expire();
+                false
+            }
+        }
+    }
+
+    /// Queues frames for the device.
+    #[inline]
+    fn send(&mut self, mut frames: PacketBatch) {
+        if let Some(last) = self.pending.back_mut()
+            && last.room() >= frames.len()
+        {
+            last.append(&mut frames);
+            self.stock.put(frames);
+        } else if self.pending.len() < PENDING_LIMIT {
+            self.pending.push_back(frames);
+        } else {
+            self.stock.recycle(frames);
+        }
+    }
+
+    /// Takes what the device gave back of an exchange in which it was offered so many frames.
+    #[inline]
+    fn take_spare(&mut self, spare: PacketBatch, offered: usize) {
+        self.blocked = false;
+        if offered == 0 {
+            return self.stock.put(spare);
+        }
+        let unsent = spare.iter().any(|packet| packet.verdict == Verdict::Transmit);
+        if !unsent {
+            return self.stock.put(spare);
+        }
+        if let Some(frames) = self.stock.keep_empty(spare) {
+            // They go first, whatever waits behind them.
+            self.blocked = true;
+            self.pending.push_front(frames);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, error: NetError) {
+        match error {
+            NetError::Dead(_) => self.reconnect(),
+            error => {
+                error!("queue {}: {error}", self.queue);
+                thread::sleep_ms(ERROR_PAUSE_MS);
+            }
+        }
+    }
+
+    /// Waits for another NIC; there is nothing to do without one.
+    fn reconnect(&mut self) {
+        let dead: OwnerId = self.nic.target();
+        warn!("queue {}: the NIC is dead; waiting for its successor", self.queue);
+        loop {
+            match domain_rt::reconnect(self.nic_import, dead, NIC_WAIT_MS) {
+                Ok(nic) => {
+                    self.nic = nic;
+                    return;
+                }
+                Err(_) => thread::sleep_ms(ERROR_PAUSE_MS),
+            }
+        }
+    }
+}
+
+fn no_memory(_: OutOfMemory) -> NetError {
+    NetError::OutOfMemory
+}
+
+/// Empty packets for an exchange: so many that what the device gives back fits the batch that it comes in.
+///
+/// A device gives back what it was offered to send once that is sent, and the empty packets that it doesn't need: as many as came
+/// beyond what it received. When it received as many as it had been given there may be more to come, and it gets twice as many.
+fn empty_packets(offered: usize, received: usize, given: usize) -> usize {
+    let expected = if received >= given { received * 2 } else { received };
+    (BATCH_CAPACITY + expected)
+        .saturating_sub(offered)
+        .clamp(EMPTY_FLOOR, BATCH_CAPACITY)
+}

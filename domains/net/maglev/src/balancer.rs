@@ -1,0 +1,432 @@
+//! One CPU's forwarding: batches of frames in, frames addressed to backends and a verdict on each out.
+//!
+//! A batch is worked on in passes, so that the cache misses of its packets overlap instead of following each other: ask
+//! for all frames; read and hash their headers and ask for their connection-table buckets; decide and rewrite. Nothing on this way
+//! allocates, takes a lock (but when the configuration has changed) or panics on what a packet contains.
+//!
+//! Direct routing changes the two MAC addresses of a frame and nothing else: no TTL, no checksum.
+
+use alloc::sync::Arc;
+
+use prefetch::prefetch;
+
+use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, Life, Tick};
+use crate::counters::{CpuCounters, DropReason};
+use crate::lifetime::{Event, Lives, Timeouts};
+use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
+use crate::snapshot::{Published, Reachability, Snapshot, Target, VipIndex};
+use crate::table::BackendSlot;
+
+/// Frames that are worked on together; longer slices are cut into batches of as many.
+pub const BATCH: usize = 32;
+
+/// A frame that can be read and changed in place.
+pub trait FrameMut {
+    /// The frame from its destination MAC address to the end of its payload, without the checksum.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+impl FrameMut for &mut [u8] {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl<const N: usize> FrameMut for [u8; N] {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl FrameMut for alloc::vec::Vec<u8> {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// What is to be done with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is for no VIP: somebody else's.
+    NotMine,
+    /// Send it; it is addressed to the backend with this slot.
+    Transmit(BackendSlot),
+    /// Throw it away.
+    Drop(DropReason),
+}
+
+/// How long the fragments of one datagram may be apart (RFC 791 suggests 15 seconds).
+const FRAGMENT_SECONDS: u16 = 15;
+
+/// What the first pass found out about a frame.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    hash: u64,
+    length: u32,
+    vip: VipIndex,
+    event: Event,
+    step: Step,
+}
+
+/// What is left to do for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing: somebody else's.
+    NotMine,
+    /// Nothing: its headers are nonsense.
+    Malformed,
+    /// A whole packet of a flow.
+    Whole,
+    /// As for a whole packet, and remember the choice for the later fragments.
+    FirstFragment,
+    /// Find what the first fragment left.
+    LaterFragment,
+    /// Find the flow's backend without touching the flow.
+    IcmpError,
+}
+
+impl Pending {
+    const NOT_MINE: Self = Self {
+        hash: 0,
+        length: 0,
+        vip: 0,
+        event: Event::Segment,
+        step: Step::NotMine,
+    };
+}
+
+/// A flow's backend, or why there is none.
+type Choice<'a> = Result<(BackendSlot, &'a Target), DropReason>;
+
+/// One CPU's half of the balancer.
+#[derive(Debug)]
+pub struct Balancer {
+    published: Arc<Published>,
+    version: u64,
+    snapshot: Arc<Snapshot>,
+    flows: Flows,
+    counters: Arc<CpuCounters>,
+    /// What the first pass leaves for the others; means nothing between batches.
+    pending: [Pending; BATCH],
+}
+
+/// What a CPU knows of flows: all that forwarding changes.
+#[derive(Debug)]
+struct Flows {
+    connections: ConnectionTable,
+    timeouts: Timeouts,
+    lives: Lives,
+}
+
+impl Balancer {
+    /// Made by [`Control::balancer`](crate::control::Control::balancer), which knows what is published and who counts.
+    #[must_use]
+    pub(crate) fn new(
+        published: Arc<Published>,
+        counters: Arc<CpuCounters>,
+        capacity: Capacity,
+        timeouts: Timeouts,
+    ) -> Self {
+        let (version, snapshot) = published.current();
+        let flows = Flows {
+            connections: ConnectionTable::new(capacity),
+            timeouts,
+            lives: Lives::new(&timeouts, Tick::default()),
+        };
+        Self {
+            published,
+            version,
+            snapshot,
+            flows,
+            counters,
+            pending: [Pending::NOT_MINE; BATCH],
+        }
+    }
+
+    /// Decides on every frame and addresses those to be sent; `verdicts` gets an answer for each frame, in order.
+    ///
+    /// `now_ns` is monotonic time. If the slices differ in length, the shorter one counts.
+    pub fn forward<F: FrameMut>(&mut self, now_ns: u64, frames: &mut [F], verdicts: &mut [Verdict]) {
+        if self.published.version() != self.version {
+            self.take_snapshot();
+        }
+        self.flows.advance(now_ns / 1_000_000_000);
+        for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
+            self.forward_batch(frames, verdicts);
+        }
+        self.counters.publish(self.flows.connections.statistics());
+    }
+
+    #[cold]
+    fn take_snapshot(&mut self) {
+        (self.version, self.snapshot) = self.published.current();
+    }
+
+    #[inline(always)]
+    fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
+        let snapshot = &*self.snapshot;
+        for frame in &mut *frames {
+            prefetch(&*frame.bytes());
+        }
+        let connections = &self.flows.connections;
+        for (frame, pending) in frames.iter_mut().zip(&mut self.pending) {
+            read(snapshot, frame.bytes(), pending);
+            connections.prefetch(pending.hash);
+        }
+
+        for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
+            let choice = match pending.step {
+                Step::Whole => self.flows.assign(snapshot, pending, &self.counters),
+                Step::NotMine => {
+                    *verdict = Verdict::NotMine;
+                    continue;
+                }
+                step => self
+                    .flows
+                    .unusual(step, snapshot, pending, frame.bytes(), &self.counters),
+            };
+            *verdict = match choice {
+                Ok((slot, target)) if target.reachability == Reachability::Known => {
+                    // Whatever has a backend is longer than that.
+                    if let Some(header) = frame.bytes().first_chunk_mut() {
+                        *header = target.header;
+                    }
+                    if let Some(counter) = self.counters.backend(slot) {
+                        counter.count_frame(u64::from(pending.length));
+                    }
+                    Verdict::Transmit(slot)
+                }
+                Ok(_) => drop_frame(&self.counters, DropReason::NeighbourUnknown),
+                Err(reason) => drop_frame(&self.counters, reason),
+            };
+        }
+    }
+}
+
+#[cold]
+fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
+    counters.count_drop(reason);
+    Verdict::Drop(reason)
+}
+
+/// The first pass: what is this frame, whose is it, and which flow does it belong to?
+#[inline(always)]
+fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
+    let Some(packet) = PlainIpv4::parse(frame) else {
+        *pending = read_unusual(snapshot, frame);
+        return;
+    };
+    let flow = packet.flow();
+    pending.hash = snapshot.hasher.flow(&flow);
+    pending.length = frame.len() as u32;
+    pending.event = Event::of(packet.protocol, packet.flags);
+    match snapshot.find_vip(&flow) {
+        Some(vip) => {
+            pending.vip = vip;
+            pending.step = Step::Whole;
+        }
+        None => pending.step = Step::NotMine,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Pending {
+    let hasher = &snapshot.hasher;
+    let (vip, hash, event, step) = match parse(frame) {
+        Err(_) => {
+            return Pending {
+                step: Step::Malformed,
+                ..Pending::NOT_MINE
+            };
+        }
+        Ok(Parsed::Other) => return Pending::NOT_MINE,
+        Ok(Parsed::Packet { flow, flags }) => {
+            let event = Event::of(flow.protocol, flags);
+            (snapshot.find_vip(&flow), hasher.flow(&flow), event, Step::Whole)
+        }
+        Ok(Parsed::FirstFragment { flow, flags, .. }) => {
+            let event = Event::of(flow.protocol, flags);
+            (
+                snapshot.find_vip(&flow),
+                hasher.flow(&flow),
+                event,
+                Step::FirstFragment,
+            )
+        }
+        Ok(Parsed::LaterFragment { key }) => {
+            let vip = snapshot.find_vip_without_port(&key.addresses, key.protocol);
+            (vip, hasher.fragment(&key), Event::Segment, Step::LaterFragment)
+        }
+        Ok(Parsed::IcmpError { flow }) => (
+            snapshot.find_vip(&flow),
+            hasher.flow(&flow),
+            Event::Segment,
+            Step::IcmpError,
+        ),
+    };
+    match vip {
+        Some(vip) => Pending {
+            hash,
+            length: frame.len() as u32,
+            vip,
+            event,
+            step,
+        },
+        None => Pending::NOT_MINE,
+    }
+}
+
+/// The backend that the lookup table has for a flow.
+#[inline(always)]
+fn look_up(snapshot: &Snapshot, hash: u64, vip: VipIndex) -> Choice<'_> {
+    let slot = snapshot
+        .vip(vip)
+        .ok_or(DropReason::NoBackend)?
+        .table
+        .backend(hash);
+    let target = snapshot.target(slot).ok_or(DropReason::NoBackend)?;
+    Ok((slot, target))
+}
+
+impl Flows {
+    /// Sets the time, in whole seconds.
+    #[inline(always)]
+    fn advance(&mut self, now_seconds: u64) {
+        self.connections.advance(now_seconds);
+        if self.connections.now() != self.lives.now() {
+            self.lives = Lives::new(&self.timeouts, self.connections.now());
+        }
+    }
+
+    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
+    #[inline(always)]
+    fn assign<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        counters: &CpuCounters,
+    ) -> Choice<'a> {
+        let mut is_stale = false;
+        if let Some(mut entry) = self.connections.find(pending.hash) {
+            let (backend, life) = (entry.backend(), entry.life());
+            if let Some(target) = snapshot.remembered(backend, pending.vip)
+                && !(pending.event == Event::Opens && begins_anew(life, target))
+            {
+                entry.set_life(self.lives.after(life, pending.event));
+                return Ok((backend.slot, target));
+            }
+            is_stale = true;
+        }
+        self.assign_anew(snapshot, pending, counters, is_stale)
+    }
+
+    /// Gives a flow the backend that the lookup table has, in place of a remembered one that is `is_stale`.
+    ///
+    /// Out of line, so that the usual way has the registers to itself.
+    #[inline(never)]
+    fn assign_anew<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        counters: &CpuCounters,
+        is_stale: bool,
+    ) -> Choice<'a> {
+        let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
+        let backend = BackendRef {
+            slot,
+            incarnation: target.incarnation,
+        };
+        let life = self.lives.first(pending.event);
+        let is_remembered = if is_stale {
+            self.connections.remember(pending.hash, backend, life)
+        } else {
+            self.connections.insert(pending.hash, backend, life)
+        };
+        // A UDP flow that finds no place looks new with every packet.
+        if pending.event == Event::Opens || (pending.event == Event::Datagram && is_remembered) {
+            count_connection(counters, slot);
+        }
+        Ok((slot, target))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unusual<'a>(
+        &mut self,
+        step: Step,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        frame: &[u8],
+        counters: &CpuCounters,
+    ) -> Choice<'a> {
+        match (step, parse(frame)) {
+            (Step::FirstFragment, Ok(Parsed::FirstFragment { key, .. })) => {
+                let (slot, target) = self.assign(snapshot, pending, counters)?;
+                let backend = BackendRef {
+                    slot,
+                    incarnation: target.incarnation,
+                };
+                // As one that is being opened, so that a flood of fragments displaces no connection.
+                let life = Life::new(FlowState::Opening, self.connections.now(), FRAGMENT_SECONDS);
+                self.connections
+                    .remember(snapshot.hasher.fragment(&key), backend, life);
+                Ok((slot, target))
+            }
+            (Step::LaterFragment, Ok(Parsed::LaterFragment { key })) => {
+                self.later_fragment(snapshot, pending, &key)
+            }
+            (Step::IcmpError, _) => {
+                let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
+                let remembered = backend
+                    .and_then(|backend| Some((backend.slot, snapshot.remembered(backend, pending.vip)?)));
+                remembered.map_or_else(|| look_up(snapshot, pending.hash, pending.vip), Ok)
+            }
+            _ => Err(DropReason::Malformed),
+        }
+    }
+
+    /// Follows the first fragment; one that came before it, or on another CPU, goes where the 3-tuple says.
+    ///
+    /// The NIC hashes all fragments of a datagram to the same queue, so only reordering on the way does that.
+    fn later_fragment<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        key: &FragmentKey,
+    ) -> Choice<'a> {
+        let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
+        if let Some(backend) = backend
+            && let Some(target) = snapshot.target(backend.slot)
+            && snapshot.remembered(backend, target.vip).is_some()
+        {
+            return Ok((backend.slot, target));
+        }
+        let hash = snapshot.hasher.host_pair(&key.addresses, key.protocol);
+        look_up(snapshot, hash, pending.vip)
+    }
+}
+
+#[inline(always)]
+fn count_connection(counters: &CpuCounters, slot: BackendSlot) {
+    if let Some(counter) = counters.backend(slot) {
+        counter.count_connection();
+    }
+}
+
+/// Whether a SYN for a remembered connection is the beginning of another one with the same ports.
+#[inline(always)]
+fn begins_anew(life: Life, target: &Target) -> bool {
+    match life.state() {
+        None | Some(FlowState::Opening) => false,
+        Some(FlowState::Established) => target.draining,
+        Some(FlowState::Closing) => true,
+    }
+}
+
+#[cfg(test)]
+#[path = "balancer_tests.rs"]
+mod tests;

@@ -1,0 +1,202 @@
+//! The receiving half of a queue: harvesting whole frames, and refilling.
+//!
+//! Which packets hardware holds is `dma::ixgbe::ReceiveRing`'s; what a descriptor's status means for the stack is decided here.
+
+use crate::error::DeviceError;
+use crate::statistics::QueueCounters;
+use dma::ixgbe::{Adapter, ReceiveRing, ReceiveStatus};
+use rref::packet::{ChecksumState, Verdict};
+use rref::{Packet, PacketBatch, RRef};
+
+/// Slots of a ring.
+const SLOTS: usize = 512;
+/// Packets that a ring starts with; more come as the first exchanges refill it, so that a restart is short.
+const FIRST_PACKETS: usize = 128;
+/// Packets that one refill allocates at most.
+const ALLOCATION_LIMIT: usize = 32;
+/// Buffers that a frame can take: 9.5 KiB in pieces of 2 KiB.
+const PIECES_LIMIT: u32 = 5;
+
+/// One queue's receiving half.
+pub struct Receiver {
+    ring: ReceiveRing<SLOTS>,
+    queue: u16,
+    /// Whether hardware takes VLAN tags off.
+    vlan_strip: bool,
+}
+
+impl Receiver {
+    /// A ring for `queue`, not yet started.
+    pub fn new(adapter: &Adapter, queue: u16) -> Result<Receiver, DeviceError> {
+        Ok(Receiver {
+            ring: adapter.receive_ring(queue)?,
+            queue,
+            vlan_strip: false,
+        })
+    }
+
+    /// Starts the ring with some packets in it.
+    pub fn start(&mut self) -> Result<(), DeviceError> {
+        self.ring.start()?;
+        while self.ring.len() < FIRST_PACKETS {
+            let packet = Packet::allocate().map_err(|_| DeviceError::OutOfMemory)?;
+            if self.ring.post(packet).is_err() {
+                break;
+            }
+        }
+        self.ring.publish();
+        Ok(())
+    }
+
+    /// Whether hardware is to take VLAN tags off.
+    pub fn set_vlan_strip(&mut self, strip: bool) {
+        self.vlan_strip = strip;
+        self.ring.set_vlan_strip(strip);
+    }
+
+    /// Whether a buffer has been filled that hasn't been taken.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        self.ring.peek(0).is_some()
+    }
+
+    /// Moves frames that have arrived whole into `received`, as long as they fit.
+    #[inline]
+    pub fn harvest(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        loop {
+            self.take_single(received, counters);
+            // What stops that is a full batch, nothing to take, or a frame in several buffers.
+            if received.is_full() || !self.has_work() || !self.take_pieces(received, counters) {
+                return;
+            }
+        }
+    }
+
+    /// Frames in one buffer each: nearly all of them.
+    #[inline(always)]
+    fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        let (mut frames, mut bytes, mut errors, mut wrong) = (0, 0, 0, 0);
+        let (queue, vlan_strip) = (self.queue, self.vlan_strip);
+        self.ring.take_frames(received, |packet, status| {
+            if !status.is_intact() {
+                errors += 1;
+                return false;
+            }
+            frames += 1;
+            bytes += packet.len() as u64;
+            wrong += u64::from(describe(packet, status, queue, vlan_strip));
+            true
+        });
+        counters.received_frames += frames;
+        counters.received_bytes += bytes;
+        counters.receive_errors += errors;
+        counters.checksum_errors += wrong;
+    }
+
+    /// A frame in several buffers; false when it isn't whole yet, or doesn't fit.
+    #[cold]
+    fn take_pieces(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) -> bool {
+        let mut pieces = 0;
+        let last = loop {
+            let Some(status) = self.ring.peek(pieces) else {
+                if pieces < PIECES_LIMIT {
+                    return false;
+                }
+                break None;
+            };
+            pieces += 1;
+            if status.is_end() {
+                break Some(status);
+            }
+            if pieces > PIECES_LIMIT {
+                break None;
+            }
+        };
+        // Without an end it is longer than any frame that the device was told to take.
+        let last = last.filter(|status| status.is_intact());
+        if last.is_some() && pieces as usize > received.room() {
+            return false;
+        }
+        for piece in 1..=pieces {
+            let Some((mut packet, _)) = self.ring.take() else {
+                break;
+            };
+            let Some(status) = last else {
+                self.recycle(packet);
+                continue;
+            };
+            counters.received_bytes += packet.len() as u64;
+            describe(&mut packet, status, self.queue, self.vlan_strip);
+            packet.continues = piece != pieces;
+            drop(received.push(packet));
+        }
+        match last {
+            Some(status) => {
+                counters.received_frames += 1;
+                counters.checksum_errors += u64::from(judge(status) == ChecksumState::Bad);
+            }
+            None => counters.receive_errors += 1,
+        }
+        true
+    }
+
+    /// Puts a packet that carries nothing back into the ring.
+    fn recycle(&mut self, packet: RRef<Packet>) {
+        // It has just come out, so there is room; were there none, it goes back to the shared heap.
+        drop(self.ring.post(packet));
+    }
+
+    /// Packets that the ring has room for.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        self.ring.room()
+    }
+
+    /// Puts an empty packet in; gives it back when there is no room.
+    #[inline(always)]
+    pub fn post(&mut self, packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
+        self.ring.post(packet)
+    }
+
+    /// Fills up from the shared heap, some packets at a time, and hands hardware all that was posted. Without memory the ring stays shorter.
+    #[inline]
+    pub fn refill(&mut self) {
+        for _ in 0..self.ring.room().min(ALLOCATION_LIMIT) {
+            let Ok(packet) = Packet::allocate() else { break };
+            if self.ring.post(packet).is_err() {
+                break;
+            }
+        }
+        self.ring.publish();
+    }
+}
+
+/// Says in the packet what hardware found; returns whether a checksum was wrong.
+#[inline(always)]
+fn describe(packet: &mut Packet, status: ReceiveStatus, queue: u16, vlan_strip: bool) -> bool {
+    packet.verdict = Verdict::Received;
+    packet.queue = queue;
+    packet.rss_hash = status.rss_hash();
+    if vlan_strip {
+        packet.vlan = status.vlan();
+    }
+    if status.all_checksums_right() {
+        packet.checksum = ChecksumState::Good;
+        return false;
+    }
+    packet.checksum = judge(status);
+    packet.checksum == ChecksumState::Bad
+}
+
+/// What a frame's status says of its checksums, when it isn't simply good.
+///
+/// `Good` only when the transport checksum was looked at. A wrong UDP checksum is left to software: the device also calls
+/// datagrams wrong that have none (specification update, erratum 44).
+fn judge(status: ReceiveStatus) -> ChecksumState {
+    match (status.ipv4_checksum(), status.transport_checksum()) {
+        (Some(false), _) => ChecksumState::Bad,
+        (_, Some(false)) if !status.is_udp() => ChecksumState::Bad,
+        (_, Some(true)) => ChecksumState::Good,
+        _ => ChecksumState::Unknown,
+    }
+}

@@ -1,0 +1,147 @@
+//! What the driver does when an earlier life died, and when the device doesn't do what it should.
+
+use crate::support::{MAC, Nic, PEER, frame, packet, push};
+use dma::RegisterTimeout;
+use interface::net::{NetConfiguration, NetDevice};
+use ixgbe::{DeviceError, Start};
+use rref::PacketBatch;
+
+/// A life that takes over a running device neither resets it nor touches the link, and lets nothing through to the buffers of the
+/// life before.
+#[test]
+fn a_killed_driver_is_followed_by_a_quick_start() {
+    let nic = Nic::new();
+    let driver = nic.up(2);
+    assert_eq!(driver.device.start_kind(), Start::Cold);
+    let everything = NetConfiguration {
+        promiscuous: true,
+        vlan_offload: true,
+        ..NetConfiguration::default()
+    };
+    driver.net.configure(everything).expect("configuration");
+    driver.kill();
+
+    for life in 0..20u8 {
+        let (resets, changes) = {
+            let model = nic.model();
+            (model.counters().resets, model.link_state().1)
+        };
+        // Arrives while there is no driver.
+        nic.model().deliver(&frame(MAC, PEER, 60, 0));
+        nic.set_bus_master(true);
+        let driver = nic.start(2).expect("the driver starts");
+        assert_eq!(driver.device.start_kind(), Start::Quick);
+        assert!(driver.net.link().expect("link").up, "frames pass at once");
+        driver.send(&[frame(PEER, MAC, 60, life)]);
+        assert_eq!(nic.model().take_transmitted(), [frame(PEER, MAC, 60, life)]);
+        driver.receive(0);
+        nic.model().deliver(&frame(MAC, PEER, 60, life));
+        nic.model()
+            .deliver(&frame([0x02, 0, 0, 0, 0, 0x77], PEER, 60, life));
+        let received = driver.receive(0);
+        assert_eq!(received.len(), 1, "the earlier life's configuration is gone");
+        assert_eq!(received[0].frame(), frame(MAC, PEER, 60, life));
+        {
+            let model = nic.model();
+            assert_eq!((model.counters().resets, model.link_state().1), (resets, changes));
+        }
+        driver.kill();
+    }
+    nic.assert_clean();
+}
+
+/// Few reads: each costs tens of microseconds where the device is a model behind a socket, and about one on a real bus.
+#[test]
+fn a_quick_start_reads_few_registers() {
+    let nic = Nic::new();
+    nic.up(4).kill();
+    nic.set_bus_master(true);
+    let before = nic.model().counters().mmio_reads;
+    let driver = nic.start(4).expect("the driver starts");
+    let reads = nic.model().counters().mmio_reads - before;
+    assert_eq!(driver.device.start_kind(), Start::Quick);
+    // Six to see what there is; disable and enable of eight rings; link and receive path.
+    assert!(reads <= 26, "{reads} reads");
+}
+
+#[test]
+fn a_life_that_died_while_starting_is_followed_by_a_reset() {
+    let nic = Nic::new();
+    nic.model().set_hang_on_reset(true);
+    let result = nic.start(1).map(|_| ());
+    assert!(
+        matches!(
+            result,
+            Err(DeviceError::Timeout {
+                timeout: RegisterTimeout { register: 0, .. },
+                ..
+            })
+        ),
+        "{result:?}"
+    );
+    nic.model().set_hang_on_reset(false);
+    assert_eq!(nic.up(1).device.start_kind(), Start::Cold);
+    nic.assert_clean();
+}
+
+#[test]
+fn a_spoilt_eeprom_is_refused() {
+    let nic = Nic::new();
+    nic.model().eeprom().corrupt(0x20, 0x1234);
+    let result = nic.start(1).map(|_| ());
+    assert!(
+        matches!(result, Err(DeviceError::EepromChecksum(_))),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_group_address_in_the_eeprom_is_refused() {
+    let nic = Nic::new();
+    // The sum stays right: what one word gains the other loses.
+    nic.model().eeprom().corrupt(0x61, 0x8203);
+    nic.model().eeprom().corrupt(0x62, 0x0098);
+    let result = nic.start(1).map(|_| ());
+    assert!(matches!(result, Err(DeviceError::BadAddress(_))), "{result:?}");
+}
+
+/// Frames that find the ring full come back in order, and every packet is accounted for when the device goes on.
+#[test]
+fn a_stopped_device_gives_frames_back() {
+    let nic = Nic::new();
+    let driver = nic.up(1);
+    nic.model().set_dma_stopped(true);
+    let mut sent = 0u32;
+    let unsent = loop {
+        let mut batch = PacketBatch::new().expect("memory");
+        for n in 0..32 {
+            push(&mut batch, packet(&frame(PEER, MAC, 60, (sent + n) as u8)));
+        }
+        let (unsent, _) = driver.exchange(0, batch);
+        sent += 32 - unsent.len() as u32;
+        if !unsent.is_empty() {
+            break unsent;
+        }
+    };
+    let expected: Vec<_> = (sent..)
+        .take(unsent.len())
+        .map(|n| frame(PEER, MAC, 60, n as u8))
+        .collect();
+    assert_eq!(
+        unsent
+            .iter()
+            .map(|packet| packet.frame().to_vec())
+            .collect::<Vec<_>>(),
+        expected
+    );
+    nic.model().set_dma_stopped(false);
+    assert_eq!(nic.model().take_transmitted().len() as u32, sent);
+    let mut batch = PacketBatch::new().expect("memory");
+    for packet in unsent {
+        push(&mut batch, packet);
+    }
+    let (unsent, _) = driver.exchange(0, batch);
+    assert!(unsent.is_empty());
+    assert_eq!(nic.model().take_transmitted(), expected);
+    nic.assert_clean();
+}

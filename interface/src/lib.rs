@@ -1,0 +1,32 @@
+//! Every cross-domain contract: traits and the exchangeable types in them. Read this first.
+//!
+//! One file a subject. A trait marked `#[interface]` is called through a generated proxy: arguments and results move from one
+//! domain's ownership to the other's, and a call into a dead domain comes back as an error. Who may hold a handle to what is in
+//! config/domains.toml.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod kernel;
+pub mod metrics;
+pub mod net;
+pub mod path;
+pub mod socket;
+pub mod supervise;
+
+use rref::{Interface, ProxyFactory};
+
+/// Every interface: what the kernel can make proxies of.
+pub const FACTORIES: &[ProxyFactory] = &[
+    <dyn net::NetDevice>::FACTORY,
+    <dyn path::PacketProcessor>::FACTORY,
+    <dyn path::Neighbours>::FACTORY,
+    <dyn balance::Balancer>::FACTORY,
+    <dyn socket::Sockets>::FACTORY,
+    <dyn metrics::Metrics>::FACTORY,
+    <dyn supervise::Supervisor>::FACTORY,
+    <dyn kernel::DomainControl>::FACTORY,
+    <dyn kernel::SerialConsole>::FACTORY,
+    <dyn kernel::LogReader>::FACTORY,
+    <dyn kernel::Power>::FACTORY,
+];

@@ -1,0 +1,69 @@
+//! The compiled form of config/domains.toml: who runs, who may call whom, and what to do when one dies.
+//!
+//! `cargo xtask build` checks and compiles the file; the kernel reads this. It is the only place where domains are named.
+
+extern crate alloc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Every domain of an appliance, in the order of their start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemManifest {
+    /// In the order in which the supervisor starts them; the supervisor itself is first.
+    pub domains: Vec<DomainManifest>,
+}
+
+/// One domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainManifest {
+    /// Unique name.
+    pub name: String,
+    /// Private memory at most, in bytes: heap, stacks and image.
+    pub memory_quota_bytes: u64,
+    /// Shared-heap memory at most, in bytes.
+    pub shared_quota_bytes: u64,
+    /// What it may call.
+    pub imports: Vec<Import>,
+    /// Names of the interfaces that it offers.
+    pub exports: Vec<String>,
+    /// PCI functions that it drives, as vendor and device id.
+    pub devices: Vec<DeviceClaim>,
+    /// What the supervisor does when it dies.
+    pub restart: RestartPolicy,
+}
+
+/// A handle that a domain may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Name by which the domain's code asks for it.
+    pub name: String,
+    /// The domain that provides it, or `kernel`.
+    pub provider: String,
+    /// The interface's name.
+    pub interface: String,
+}
+
+/// A PCI function by its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceClaim {
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+}
+
+/// What the supervisor does about a death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// Restarts within `window_ms` at no delay; after them each waits twice as long as the one before.
+    pub immediate: u32,
+    /// First delay, milliseconds.
+    pub backoff_floor_ms: u32,
+    /// Longest delay, milliseconds.
+    pub backoff_ceiling_ms: u32,
+    /// Restarts within `window_ms` after which the domain is held for the operator; 0 never holds.
+    pub budget: u32,
+    /// Length of the window, milliseconds.
+    pub window_ms: u32,
+}

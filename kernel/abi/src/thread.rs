@@ -1,0 +1,82 @@
+//! Threads as crossings see them: which domain they run in, and where to unwind to when it dies.
+//!
+//! A thread migrates: a crossing runs on the caller's thread and stack. The GS base of each CPU points to a block whose
+//! first word is the running thread's header, so finding it costs one load.
+
+use crate::domain::OwnerId;
+use core::arch::asm;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// What trusted code in every image reads and writes of the running thread.
+///
+/// Words are atomics with relaxed order: they are written by their own thread, and by the kernel only while that thread
+/// doesn't run; `pending` is written by the kernel at any time.
+#[repr(C, align(64))]
+pub struct ThreadHeader {
+    /// The innermost continuation; the list ends with null. What it calls is the domain whose code runs now.
+    pub top: AtomicPtr<Continuation>,
+    /// The kernel's request to call [`crate::SysTable::check_death`] at the end of trusted code, not 0: some domain died since this thread
+    /// looked at its chain.
+    pub pending: AtomicU32,
+    /// The CPU the thread runs on (threads don't move).
+    pub cpu: AtomicU32,
+    /// Thread number, from 1, never reused.
+    pub id: AtomicU64,
+}
+
+impl ThreadHeader {
+    /// A header for the thread `id`, which runs the kernel's own code until it enters a domain.
+    pub const fn new(id: u64, cpu: u32) -> ThreadHeader {
+        ThreadHeader {
+            top: AtomicPtr::new(core::ptr::null_mut()),
+            pending: AtomicU32::new(0),
+            cpu: AtomicU32::new(cpu),
+            id: AtomicU64::new(id),
+        }
+    }
+
+    /// The incarnation whose code runs now. For the running thread, or one that stands still.
+    #[inline(always)]
+    pub fn owner(&self) -> OwnerId {
+        // SAFETY: The chain stands still: it is this code's own thread's, or the kernel keeps that thread from running.
+        unsafe { owner_of(self.top.load(Ordering::Relaxed)) }
+    }
+}
+
+/// Whom the innermost continuation `top` calls: the kernel where there is none.
+///
+/// # Safety
+/// `top` is null, or a continuation that is on a thread's chain as long as this looks.
+#[inline(always)]
+pub unsafe fn owner_of(top: *const Continuation) -> OwnerId {
+    if top.is_null() {
+        return OwnerId::KERNEL;
+    }
+    // SAFETY: Not null, so a live continuation by the caller's promise.
+    unsafe { (*top).callee }
+}
+
+/// Where a thread resumes when the callee of a crossing dies. Lives on the thread's stack during the crossing.
+#[repr(C)]
+pub struct Continuation {
+    /// The next outer one, or null.
+    pub previous: *mut Continuation,
+    /// Stack pointer to resume with, at a return address; written by `rref::crossing::enter`.
+    pub stack_pointer: MaybeUninit<u64>,
+    /// The domain that is called. Who calls is whom `previous` calls.
+    pub callee: OwnerId,
+}
+
+/// The running thread's header.
+#[inline(always)]
+pub fn current() -> &'static ThreadHeader {
+    let header: *const ThreadHeader;
+    // SAFETY: The kernel (on a host, `host_platform::attach`) sets the GS base of every CPU to a block whose first word
+    // is the running thread's header before any code that calls this runs there. The header outlives its thread, and the
+    // reference is only used by that thread.
+    unsafe {
+        asm!("mov {}, gs:[0]", out(reg) header, options(pure, nomem, nostack, preserves_flags));
+        &*header
+    }
+}

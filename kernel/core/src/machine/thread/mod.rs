@@ -1,0 +1,552 @@
+//! Threads: spawned onto a CPU, where they stay; preempted after a time slice; parked, woken, cancelled, put
+//! to sleep.
+//!
+//! A thread is known by its number, which is never used again, so a late `unpark` or `cancel` reaches nobody
+//! else. Blocking is `park_until` and nothing else: a wake that comes before the thread parks is kept (one
+//! token, not a count), and a thread may be woken without reason, so callers check their condition in a loop.
+
+pub mod scheduler;
+
+use super::cpu::{self, Cpu};
+use super::fault;
+use super::interrupts::InterruptContext;
+use super::memory::{MapError, Stack};
+use super::sync::InterruptLock;
+use crate::memory::PAGE_SIZE;
+use crate::time::NEVER;
+use abi::ThreadHeader;
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// Most threads at a time, idle and reaper threads included.
+pub const MAX_THREADS: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 12;
+
+/// Stack of a thread that doesn't ask for another size, in bytes.
+pub const DEFAULT_STACK_BYTES: usize = 64 * 1024;
+
+/// Longest thread name that is kept, in bytes.
+const NAME_BYTES: usize = 32;
+
+/// A thread's number: which slot of the table, and how often it has been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ThreadId(u64);
+
+impl ThreadId {
+    fn new(slot: usize, use_count: u64) -> Self {
+        Self(use_count << SLOT_BITS | slot as u64)
+    }
+
+    /// The number as it is in `abi::ThreadHeader::id`; never 0.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The thread with this number, whether it lives or not.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    fn slot(self) -> usize {
+        self.0 as usize & (MAX_THREADS - 1)
+    }
+}
+
+/// Why [`park_until`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// [`unpark`] was called.
+    Woken,
+    /// The deadline passed.
+    TimedOut,
+    /// [`cancel`] was called: give up what this was waiting for.
+    Cancelled,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has a CPU.
+    Running,
+    /// It waits for its turn.
+    Ready,
+    /// It waits for `unpark`, `cancel` or its deadline.
+    Parked,
+}
+
+/// Where a thread's registers are while it doesn't run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Saved {
+    /// Callee-saved registers on its own stack.
+    OnStack,
+    /// Everything, in its save area: it was preempted.
+    Preempted,
+}
+
+/// What only the thread's CPU changes, under its scheduler's lock.
+struct Inner {
+    id: Option<ThreadId>,
+    state: State,
+    saved: Saved,
+    token: bool,
+    cancelled: bool,
+    /// What the next return of `park_until` says.
+    wake: Wake,
+    idle: bool,
+    name: [u8; NAME_BYTES],
+    name_length: usize,
+    stack: Option<Stack>,
+    entry: Entry,
+    argument: usize,
+    run_ns: u64,
+}
+
+/// What a thread runs: a function and one word for it. The thread ends when it returns.
+pub type Entry = extern "C" fn(usize);
+
+extern "C" fn no_entry(_: usize) {}
+
+/// A thread. These blocks are used again for later threads and never freed, so a pointer to one is always
+/// good to look at; whether it still is the thread that was meant is seen from its number.
+#[repr(C)]
+pub(in crate::machine) struct Thread {
+    /// First, since `abi` finds the header at the address of the thread.
+    header: ThreadHeader,
+    cpu: AtomicU32,
+    inner: UnsafeCell<Inner>,
+    /// Where the registers are that were saved on the stack; written by the switch.
+    stack_pointer: UnsafeCell<usize>,
+    save_area: UnsafeCell<InterruptContext>,
+}
+
+// SAFETY: `inner` and `save_area` are reached only by holders of the lock of the scheduler of the thread's
+// CPU, or by the thread itself with interrupts off on that CPU; everything else is atomic.
+unsafe impl Sync for Thread {}
+// SAFETY: As above.
+unsafe impl Send for Thread {}
+
+static TABLE: [AtomicPtr<Thread>; MAX_THREADS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_THREADS];
+
+struct FreeSlots {
+    /// Slots that have been used and are free again.
+    free: alloc::vec::Vec<usize>,
+    /// Slots from here on have never been used.
+    next: usize,
+    /// How many threads have been made.
+    made: u64,
+    /// Where the next thread without a wish goes.
+    next_cpu: u32,
+}
+
+static SLOTS: InterruptLock<FreeSlots> = InterruptLock::new(FreeSlots {
+    free: alloc::vec::Vec::new(),
+    next: 0,
+    made: 0,
+    next_cpu: 0,
+});
+
+/// Why a thread couldn't be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnError {
+    /// There are [`MAX_THREADS`] already.
+    TooMany,
+    /// There is no CPU of that number.
+    NoSuchCpu(u32),
+    /// No memory for its stack.
+    Memory(MapError),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(f, "there are {MAX_THREADS} threads already"),
+            Self::NoSuchCpu(cpu) => write!(f, "there is no CPU {cpu}"),
+            Self::Memory(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What is done with a new thread before it can run.
+type Prepare = dyn Fn(&ThreadHeader, &Stack);
+
+/// How a thread is to be.
+pub struct Builder<'a> {
+    name: &'a str,
+    cpu: Option<u32>,
+    stack_bytes: usize,
+    prepare: Option<&'a Prepare>,
+}
+
+impl<'a> Builder<'a> {
+    /// A thread with the default stack, on whichever CPU comes next.
+    pub fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            cpu: None,
+            stack_bytes: DEFAULT_STACK_BYTES,
+            prepare: None,
+        }
+    }
+
+    /// Pins it to a CPU.
+    pub fn cpu(mut self, cpu: u32) -> Self {
+        self.cpu = Some(cpu);
+        self
+    }
+
+    /// Gives it a stack of this many bytes (rounded up to pages), with a guard page below.
+    pub fn stack_bytes(mut self, bytes: usize) -> Self {
+        self.stack_bytes = bytes;
+        self
+    }
+
+    /// Calls `prepare` with the new thread's header and stack before it can run.
+    pub fn prepare(mut self, prepare: &'a Prepare) -> Self {
+        self.prepare = Some(prepare);
+        self
+    }
+
+    /// Makes the thread and lets it run.
+    pub fn spawn(self, entry: Entry, argument: usize) -> Result<ThreadId, SpawnError> {
+        let cpu = match self.cpu {
+            Some(cpu) => cpu,
+            None => {
+                let mut slots = SLOTS.lock();
+                slots.next_cpu = slots.next_cpu.wrapping_add(1);
+                slots.next_cpu % cpu::count()
+            }
+        };
+        let target = cpu::get(cpu).ok_or(SpawnError::NoSuchCpu(cpu))?;
+        let stack =
+            Stack::allocate(self.stack_bytes.div_ceil(PAGE_SIZE).max(1)).map_err(SpawnError::Memory)?;
+        let (thread, id) =
+            make(self.name, target, Some(stack), entry, argument).ok_or(SpawnError::TooMany)?;
+        if let Some(prepare) = self.prepare {
+            // SAFETY: The thread isn't in any queue yet, so only this function uses it.
+            let inner = unsafe { &*thread.inner.get() };
+            if let Some(stack) = &inner.stack {
+                prepare(&thread.header, stack);
+            }
+        }
+        scheduler::make_ready(target, thread);
+        Ok(id)
+    }
+}
+
+/// Runs a closure as a thread.
+pub fn spawn(builder: Builder<'_>, f: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
+    type Boxed = Box<dyn FnOnce() + Send>;
+    extern "C" fn run(argument: usize) {
+        // SAFETY: `spawn` made this word out of a box, for this call alone.
+        let f = unsafe { Box::from_raw(argument as *mut Boxed) };
+        f();
+    }
+    let boxed: Box<Boxed> = Box::new(Box::new(f));
+    let argument = Box::into_raw(boxed);
+    builder.spawn(run, argument.addr()).inspect_err(|_| {
+        // SAFETY: No thread was made, so the box is still this function's.
+        drop(unsafe { Box::from_raw(argument) });
+    })
+}
+
+/// Takes a slot and fills it. The thread is in no queue.
+fn make(
+    name: &str,
+    cpu: &'static Cpu,
+    stack: Option<Stack>,
+    entry: Entry,
+    argument: usize,
+) -> Option<(&'static Thread, ThreadId)> {
+    let mut slots = SLOTS.lock();
+    let slot = match slots.free.pop() {
+        Some(slot) => slot,
+        None if slots.next < MAX_THREADS => {
+            slots.next += 1;
+            let used = slots.next;
+            slots.free.reserve(used);
+            slots.next - 1
+        }
+        None => return None,
+    };
+    slots.made += 1;
+    let id = ThreadId::new(slot, slots.made);
+    drop(slots);
+    let mut inner = Inner {
+        id: Some(id),
+        state: State::Ready,
+        saved: Saved::OnStack,
+        token: false,
+        cancelled: false,
+        wake: Wake::Woken,
+        idle: stack.is_none(),
+        name: [0; NAME_BYTES],
+        name_length: name.len().min(NAME_BYTES),
+        stack,
+        entry,
+        argument,
+        run_ns: 0,
+    };
+    inner.name[..inner.name_length].copy_from_slice(&name.as_bytes()[..inner.name_length]);
+    let stack_pointer = inner.stack.as_ref().map_or(0, scheduler::first_frame);
+    let header = ThreadHeader::new(id.number(), cpu.index());
+    let existing = TABLE[slot].load(Ordering::Acquire);
+    // SAFETY: Blocks in the table are never freed.
+    let thread = match unsafe { existing.as_ref() } {
+        Some(thread) => {
+            // Under the lock of its new CPU, so that nobody who looks at the old thread sees half of the new
+            // one.
+            let guard = scheduler::lock_of(thread);
+            // SAFETY: The slot was free: the old thread has ended and is in no queue; the lock keeps late
+            // callers of `unpark` out. The header is read by the thread itself only, through the words of
+            // `abi`, so nobody reads it now.
+            unsafe {
+                *thread.inner.get() = inner;
+                *thread.stack_pointer.get() = stack_pointer;
+                core::ptr::from_ref(&thread.header).cast_mut().write(header);
+            }
+            thread.cpu.store(cpu.index(), Ordering::Release);
+            drop(guard);
+            thread
+        }
+        None => {
+            let thread = Box::leak(Box::new(Thread {
+                header,
+                cpu: AtomicU32::new(cpu.index()),
+                inner: UnsafeCell::new(inner),
+                stack_pointer: UnsafeCell::new(stack_pointer),
+                save_area: UnsafeCell::new(InterruptContext::EMPTY),
+            }));
+            TABLE[slot].store(thread, Ordering::Release);
+            thread
+        }
+    };
+    cpu.scheduler.lock().add_thread();
+    Some((thread, id))
+}
+
+/// Runs `f` with the thread of this number, under its scheduler's lock; `None` if it has ended.
+fn with_thread<R>(
+    id: ThreadId,
+    f: impl FnOnce(&'static Cpu, &mut scheduler::Scheduler, &'static Thread, &mut Inner) -> R,
+) -> Option<R> {
+    let thread = TABLE.get(id.slot())?.load(Ordering::Acquire);
+    // SAFETY: Blocks in the table are never freed.
+    let thread: &'static Thread = unsafe { thread.as_ref() }?;
+    loop {
+        let index = thread.cpu.load(Ordering::Acquire);
+        let cpu = cpu::get(index)?;
+        let mut scheduler = cpu.scheduler.lock();
+        if thread.cpu.load(Ordering::Acquire) != index {
+            // The slot went to a thread on another CPU in between.
+            continue;
+        }
+        // SAFETY: The lock of the thread's CPU is held.
+        let inner = unsafe { &mut *thread.inner.get() };
+        return (inner.id == Some(id)).then(|| f(cpu, &mut scheduler, thread, inner));
+    }
+}
+
+/// The running thread's number.
+pub fn current_id() -> ThreadId {
+    ThreadId(abi::current().id.load(Ordering::Relaxed))
+}
+
+/// Waits until the thread is woken ([`unpark`]), cancelled ([`cancel`]), or the deadline passes ([`NEVER`]
+/// for none). A wake or cancellation that came since the last time is taken at once, a cancellation first.
+///
+/// Call it with interrupts on and no lock held.
+pub fn park_until(deadline_ns: u64) -> Wake {
+    scheduler::park(deadline_ns)
+}
+
+/// Waits until [`unpark`] or [`cancel`].
+pub fn park() -> Wake {
+    park_until(NEVER)
+}
+
+/// Sleeps until the time has come, or the thread is cancelled. Wakes in between are used up.
+pub fn sleep_until(deadline_ns: u64) -> Wake {
+    loop {
+        match park_until(deadline_ns) {
+            Wake::Woken => {}
+            other => return other,
+        }
+    }
+}
+
+/// Lets the other runnable threads of this CPU run first.
+pub fn yield_now() {
+    scheduler::yield_now();
+}
+
+/// Wakes a thread, or makes its next [`park_until`] return at once; false if it has ended. From anywhere,
+/// interrupt handlers included.
+pub fn unpark(id: ThreadId) -> bool {
+    let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
+        if inner.state == State::Parked {
+            scheduler.wake(cpu, thread, inner, Wake::Woken)
+        } else {
+            inner.token = true;
+            None
+        }
+    };
+    notify(with_thread(id, wake))
+}
+
+/// Makes a thread's [`park_until`], the running or the next one, return [`Wake::Cancelled`]; false if it has
+/// ended.
+pub fn cancel(id: ThreadId) -> bool {
+    let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
+        if inner.state == State::Parked {
+            scheduler.wake(cpu, thread, inner, Wake::Cancelled)
+        } else {
+            inner.cancelled = true;
+            None
+        }
+    };
+    notify(with_thread(id, wake))
+}
+
+/// Takes back a cancellation that the thread hasn't noticed yet.
+pub fn clear_cancellation(id: ThreadId) {
+    with_thread(id, |_, _, _, inner| inner.cancelled = false);
+}
+
+fn notify(found: Option<Option<&'static Cpu>>) -> bool {
+    if let Some(Some(cpu)) = found {
+        scheduler::interrupt_for_work(cpu);
+    }
+    found.is_some()
+}
+
+/// Ends the running thread. Its stack is given back; what it owned otherwise isn't.
+pub fn exit() -> ! {
+    scheduler::exit()
+}
+
+/// What is known of a thread.
+#[derive(Clone, Debug)]
+pub struct ThreadInformation {
+    /// Its number.
+    pub id: ThreadId,
+    /// Its CPU.
+    pub cpu: u32,
+    /// What it is doing.
+    pub state: State,
+    /// Its name.
+    pub name: alloc::string::String,
+    /// CPU time it has had, nanoseconds, without the slice that is running.
+    pub run_ns: u64,
+    /// Whether this is the CPU's idle thread.
+    pub idle: bool,
+}
+
+/// All threads.
+pub fn list() -> alloc::vec::Vec<ThreadInformation> {
+    let mut all = alloc::vec::Vec::new();
+    for_each(|id, _, _| all.push(id));
+    let describe = |id| {
+        with_thread(id, |cpu, _, _, inner| {
+            (
+                cpu.index(),
+                inner.state,
+                inner.name,
+                inner.name_length,
+                inner.run_ns,
+                inner.idle,
+            )
+        })
+        .map(|(cpu, state, name, length, run_ns, idle)| ThreadInformation {
+            id,
+            cpu,
+            state,
+            name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
+            run_ns,
+            idle,
+        })
+    };
+    all.into_iter().filter_map(describe).collect()
+}
+
+/// Calls `f` with every thread that lives: number, header, state. `f` runs with the lock of the thread's
+/// scheduler held and interrupts off: it must be short, and not wake, cancel or make threads, allocate, or
+/// log.
+pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
+    let used = SLOTS.lock().next;
+    for slot in TABLE.iter().take(used) {
+        // SAFETY: Blocks in the table are never freed.
+        let Some(thread) = (unsafe { slot.load(Ordering::Acquire).as_ref() }) else {
+            continue;
+        };
+        let guard = scheduler::lock_of(thread);
+        // SAFETY: The lock of the thread's CPU is held.
+        let inner = unsafe { &*thread.inner.get() };
+        if let Some(id) = inner.id {
+            f(id, &thread.header, inner.state);
+        }
+        drop(guard);
+    }
+}
+
+/// Runs `f` with the header of a thread while it can't run or end, and with its saved context if it was
+/// preempted; `None` if it has ended or runs. The same conditions as for [`for_each`].
+pub fn with_stopped<R>(
+    id: ThreadId,
+    f: impl FnOnce(&ThreadHeader, State, Option<&mut InterruptContext>) -> R,
+) -> Option<R> {
+    with_thread(id, |_, _, thread, inner| {
+        if inner.state == State::Running {
+            return None;
+        }
+        // SAFETY: The thread doesn't run and its scheduler's lock is held, so nobody else uses the save area.
+        let context = (inner.saved == Saved::Preempted).then(|| unsafe { &mut *thread.save_area.get() });
+        Some(f(&thread.header, inner.state, context))
+    })
+    .flatten()
+}
+
+/// Total CPU time that threads other than the idle ones have had, by CPU, in nanoseconds.
+pub fn busy_ns(cpu: u32) -> u64 {
+    cpu::get(cpu).map_or(0, |cpu| cpu.scheduler.lock().busy_ns())
+}
+
+/// The running thread and its name, for a fault report: takes no lock.
+pub(super) fn running_for_report() -> Option<(&'static ThreadHeader, &'static str)> {
+    let header = cpu::current().current_header();
+    // SAFETY: Every header is the first field of a thread block, which is never freed; other CPUs are
+    // stopped.
+    let thread = unsafe { header.cast::<Thread>().as_ref() }?;
+    // SAFETY: As above.
+    let inner = unsafe { &*thread.inner.get() };
+    let name = core::str::from_utf8(&inner.name[..inner.name_length]).unwrap_or("?");
+    Some((&thread.header, name))
+}
+
+/// Makes the idle thread of the boot CPU, out of the code that is running, and its reaper.
+pub(super) fn start_first_cpu() {
+    start_other_cpu(cpu::current());
+}
+
+/// Makes the idle thread of this CPU, out of the code that is running, and its reaper.
+pub(super) fn start_other_cpu(cpu: &'static Cpu) {
+    let Some((idle, _)) = make("idle", cpu, None, no_entry, 0) else {
+        fault::stop(format_args!("no thread slot for an idle thread"))
+    };
+    scheduler::start(cpu, idle);
+    let stack = match Stack::allocate(scheduler::REAPER_STACK_PAGES) {
+        Ok(stack) => stack,
+        Err(error) => fault::stop(format_args!("no stack for a reaper: {error}")),
+    };
+    match make("reaper", cpu, Some(stack), scheduler::reap, 0) {
+        Some((thread, id)) => scheduler::set_reaper(cpu, thread, id),
+        None => fault::stop(format_args!("no thread slot for a reaper")),
+    }
+}
+
+/// Runs other threads when there are any, and stops the processor when there are none.
+pub(super) fn become_idle() -> ! {
+    scheduler::idle_loop()
+}

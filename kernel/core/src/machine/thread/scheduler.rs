@@ -1,0 +1,542 @@
+//! Which thread runs on a CPU, and changing from one to another.
+//!
+//! Two ways lead out of a running thread. A thread that blocks saves the callee-saved registers on its own
+//! stack (`switch_stack`). One that is preempted has everything copied from the interrupt stack into its save
+//! area, where trusted code may change it; the return hook sees it before it runs again. Both are entered and
+//! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
+//! the thread that has just been queued or parked.
+//!
+//! There is no periodic tick. The timer is set for the next deadline, and for the end of the slice only while
+//! another thread waits; it is left alone when it would fire earlier than needed, and set anew then.
+
+use super::super::cpu::{self, Cpu};
+use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
+use super::super::memory::Stack;
+use super::super::sync::RawInterruptLock;
+use super::super::{apic, clock, smp};
+use super::{SLOTS, Saved, State, Thread, ThreadId, Wake, unpark};
+use crate::sched::queue::{RunQueue, SLICE_NS};
+use crate::time::NEVER;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+use lock_api::MutexGuard;
+use x86_64::instructions::interrupts as processor;
+
+/// Pages of a reaper's stack.
+pub const REAPER_STACK_PAGES: usize = 4;
+
+/// A thread in a queue, by address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Queued(NonNull<Thread>);
+
+// SAFETY: Threads are never freed and are Sync.
+unsafe impl Send for Queued {}
+
+impl Queued {
+    fn thread(self) -> &'static Thread {
+        // SAFETY: Made from a `&'static Thread`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl From<&'static Thread> for Queued {
+    fn from(thread: &'static Thread) -> Self {
+        Self(NonNull::from(thread))
+    }
+}
+
+/// One CPU's share of the scheduler.
+pub struct Scheduler {
+    queue: RunQueue<Queued>,
+    threads: usize,
+    running: Option<Queued>,
+    idle: Option<Queued>,
+    reaper: Option<ThreadId>,
+    /// Threads that have ended, whose stacks the reaper frees.
+    ended: Vec<Queued>,
+    /// When the running thread's slice began, and when it ends.
+    slice_start_ns: u64,
+    slice_end_ns: u64,
+    /// What the timer is set to.
+    armed_ns: u64,
+    busy_ns: u64,
+}
+
+impl Scheduler {
+    /// A scheduler without threads.
+    pub(in crate::machine) const fn new() -> Self {
+        Self {
+            queue: RunQueue::new(),
+            threads: 0,
+            running: None,
+            idle: None,
+            reaper: None,
+            ended: Vec::new(),
+            slice_start_ns: 0,
+            slice_end_ns: NEVER,
+            armed_ns: NEVER,
+            busy_ns: 0,
+        }
+    }
+
+    /// Makes room for one more thread, so that queueing it never allocates.
+    pub(super) fn add_thread(&mut self) {
+        self.threads += 1;
+        self.queue.reserve(self.threads);
+        self.ended.reserve(self.threads.saturating_sub(self.ended.len()));
+    }
+
+    pub(super) fn busy_ns(&self) -> u64 {
+        self.busy_ns
+    }
+
+    /// Queues a parked thread; the CPU that has to be interrupted for it, if any.
+    pub(super) fn wake(
+        &mut self,
+        cpu: &'static Cpu,
+        thread: &'static Thread,
+        inner: &mut super::Inner,
+        wake: Wake,
+    ) -> Option<&'static Cpu> {
+        inner.wake = wake;
+        self.queue.stop_timer(thread.into());
+        self.enqueue(cpu, thread, inner)
+    }
+
+    fn enqueue(
+        &mut self,
+        cpu: &'static Cpu,
+        thread: &'static Thread,
+        inner: &mut super::Inner,
+    ) -> Option<&'static Cpu> {
+        // Only the first thread in the queue changes anything for the CPU: it leaves its idle loop, or its
+        // slices begin to end.
+        let first = !self.queue.has_ready();
+        inner.state = State::Ready;
+        self.queue.push(thread.into());
+        if first && core::ptr::eq(cpu, cpu::current()) {
+            self.arm(clock::now_ns());
+            return None;
+        }
+        first.then_some(cpu)
+    }
+
+    /// Takes the next thread to run, the idle one if there is no other, and starts its slice.
+    fn take_next(&mut self, cpu: &Cpu, now_ns: u64) -> Option<Queued> {
+        let next = self.queue.pop().or(self.idle)?;
+        self.account(now_ns);
+        self.running = Some(next);
+        self.slice_start_ns = now_ns;
+        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
+        // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
+        let inner = unsafe { &mut *next.thread().inner.get() };
+        inner.state = State::Running;
+        cpu.current.store(
+            core::ptr::from_ref(&next.thread().header).cast_mut(),
+            Ordering::Relaxed,
+        );
+        self.arm(now_ns);
+        Some(next)
+    }
+
+    /// Adds what the running thread has used.
+    fn account(&mut self, now_ns: u64) {
+        let Some(running) = self.running else { return };
+        // SAFETY: As in `take_next`.
+        let inner = unsafe { &mut *running.thread().inner.get() };
+        let used = now_ns.saturating_sub(self.slice_start_ns);
+        inner.run_ns += used;
+        if !inner.idle {
+            self.busy_ns += used;
+        }
+    }
+
+    /// Sets the timer if it would fire too late.
+    fn arm(&mut self, now_ns: u64) {
+        let next = self.queue.next_event(if self.running == self.idle {
+            NEVER
+        } else {
+            self.slice_end_ns
+        });
+        if next < self.armed_ns {
+            self.armed_ns = next;
+            clock::arm_timer(now_ns, next);
+        }
+    }
+
+    /// Queues the threads whose deadline has come.
+    fn expire(&mut self, now_ns: u64) {
+        while let Some(thread) = self.queue.pop_expired(now_ns) {
+            // SAFETY: As in `take_next`.
+            let inner = unsafe { &mut *thread.thread().inner.get() };
+            inner.wake = Wake::TimedOut;
+            inner.state = State::Ready;
+            self.queue.push(thread);
+        }
+    }
+}
+
+core::arch::global_asm!(
+    r#"
+    .section .text.switch, "ax", @progbits
+
+    /* switch_stack(save: rdi, stack: rsi): saves the callee-saved registers and the stack pointer, continues at `stack`. */
+    .global switch_stack
+    switch_stack:
+        push rbp
+        push rbx
+        push r12
+        push r13
+        push r14
+        push r15
+        mov [rdi], rsp
+
+    /* continue_on_stack(_, stack: rsi) */
+    .global continue_on_stack
+    continue_on_stack:
+        mov rsp, rsi
+        pop r15
+        pop r14
+        pop r13
+        pop r12
+        pop rbx
+        pop rbp
+        ret
+
+    /* switch_to_context(save: rdi, context: rsi): the same, but continues with an interrupted context. */
+    .global switch_to_context
+    switch_to_context:
+        push rbp
+        push rbx
+        push r12
+        push r13
+        push r14
+        push r15
+        mov [rdi], rsp
+        mov rdi, rsi
+        jmp resume_context
+    "#
+);
+
+unsafe extern "C" {
+    fn switch_stack(save: *mut usize, stack: usize);
+    fn continue_on_stack(unused: usize, stack: usize) -> !;
+    fn switch_to_context(save: *mut usize, context: *const InterruptContext);
+    fn resume_context(context: *const InterruptContext) -> !;
+}
+
+/// Puts onto a new stack what `switch_stack` expects there; the stack pointer for it. The thread begins in
+/// `thread_main` with a frame pointer and a return address of 0, where a backtrace ends.
+pub(super) fn first_frame(stack: &Stack) -> usize {
+    let main = (thread_main as extern "C" fn() -> !) as usize;
+    let frame = [0, 0, 0, 0, 0, 0, main, 0];
+    let at = stack.top() - size_of_val(&frame);
+    // SAFETY: The top of a stack that nobody runs on yet.
+    unsafe { (at as *mut [usize; 8]).write(frame) };
+    at
+}
+
+extern "C" fn thread_main() -> ! {
+    let thread = running(cpu::current());
+    // SAFETY: Entry and argument are written before the thread is queued and not changed afterwards.
+    let (entry, argument) = unsafe { ((*thread.inner.get()).entry, (*thread.inner.get()).argument) };
+    processor::enable();
+    entry(argument);
+    exit()
+}
+
+/// The thread that runs on this CPU.
+fn running(cpu: &Cpu) -> &'static Thread {
+    // SAFETY: Once the scheduler runs, the CPU's current header is always the first field of a thread block,
+    // and these are never freed.
+    unsafe { &*cpu.current_header().cast::<Thread>() }
+}
+
+/// Locks the scheduler of a thread's CPU.
+pub(super) fn lock_of(thread: &Thread) -> MutexGuard<'static, RawInterruptLock, Scheduler> {
+    loop {
+        let index = thread.cpu.load(Ordering::Acquire);
+        if let Some(cpu) = cpu::prepared(index) {
+            let guard = cpu.scheduler.lock();
+            if thread.cpu.load(Ordering::Acquire) == index {
+                return guard;
+            }
+        }
+    }
+}
+
+/// Leaves `from`, which is parked or queued, for `to`. Interrupts are off; returns when `from` gets the CPU
+/// back.
+fn switch(from: &'static Thread, to: Queued) {
+    let to = to.thread();
+    let save = from.stack_pointer.get();
+    // SAFETY: `to` was taken from this CPU's queue, so it runs nowhere else and its registers are where
+    // `saved` says. `from` goes on from here, with the callee-saved registers that the calling convention
+    // promises, when its stack pointer is used again.
+    unsafe {
+        match prepare_context(to) {
+            Some(context) => switch_to_context(save, context),
+            None => switch_stack(save, *to.stack_pointer.get()),
+        }
+    }
+}
+
+/// Goes on with `to` and never comes back to the caller's stack. Interrupts are off.
+fn enter(to: Queued) -> ! {
+    let to = to.thread();
+    // SAFETY: As in `switch`.
+    unsafe {
+        match prepare_context(to) {
+            Some(context) => resume_context(context),
+            None => continue_on_stack(0, *to.stack_pointer.get()),
+        }
+    }
+}
+
+/// The context to resume if the thread was preempted, after the return hook has seen it.
+fn prepare_context(to: &'static Thread) -> Option<*const InterruptContext> {
+    // SAFETY: The thread is marked as running on this CPU, interrupts are off, so nobody else uses these
+    // fields.
+    let inner = unsafe { &mut *to.inner.get() };
+    if inner.saved != Saved::Preempted {
+        return None;
+    }
+    inner.saved = Saved::OnStack;
+    // SAFETY: As above.
+    let context = unsafe { &mut *to.save_area.get() };
+    interrupts::run_return_hook(&to.header, context);
+    Some(context)
+}
+
+/// Makes the code that is running the idle thread of this CPU.
+pub(super) fn start(cpu: &'static Cpu, idle: &'static Thread) {
+    let mut scheduler = cpu.scheduler.lock();
+    scheduler.idle = Some(idle.into());
+    scheduler.running = scheduler.idle;
+    cpu.current
+        .store(core::ptr::from_ref(&idle.header).cast_mut(), Ordering::Relaxed);
+}
+
+/// Names the thread that frees this CPU's ended threads, and lets it run.
+pub(super) fn set_reaper(cpu: &'static Cpu, thread: &'static Thread, id: ThreadId) {
+    cpu.scheduler.lock().reaper = Some(id);
+    make_ready(cpu, thread);
+}
+
+/// Queues a thread that has just been made.
+pub(super) fn make_ready(cpu: &'static Cpu, thread: &'static Thread) {
+    let interrupt = {
+        let mut scheduler = cpu.scheduler.lock();
+        // SAFETY: The lock of the thread's CPU is held.
+        let inner = unsafe { &mut *thread.inner.get() };
+        scheduler.enqueue(cpu, thread, inner)
+    };
+    if let Some(cpu) = interrupt {
+        interrupt_for_work(cpu);
+    }
+}
+
+/// Makes another CPU look at its queue.
+pub(super) fn interrupt_for_work(cpu: &'static Cpu) {
+    apic::send(cpu.apic_id, apic::Message::Vector(RESCHEDULE_VECTOR));
+}
+
+/// See [`super::park_until`].
+pub(super) fn park(deadline_ns: u64) -> Wake {
+    assert!(processor::are_enabled(), "a thread parks with interrupts off");
+    processor::disable();
+    let cpu = cpu::current();
+    let thread = running(cpu);
+    let wake = match begin_park(cpu, thread, deadline_ns) {
+        Ok(next) => {
+            switch(thread, next);
+            // SAFETY: The thread runs, with interrupts off, so nobody else uses this field.
+            unsafe { (*thread.inner.get()).wake }
+        }
+        Err(wake) => wake,
+    };
+    processor::enable();
+    wake
+}
+
+/// Parks the running thread; the thread to switch to, or why it needn't wait.
+fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> Result<Queued, Wake> {
+    let mut scheduler = cpu.scheduler.lock();
+    // SAFETY: The lock of the thread's CPU is held.
+    let inner = unsafe { &mut *thread.inner.get() };
+    if core::mem::take(&mut inner.cancelled) {
+        return Err(Wake::Cancelled);
+    }
+    if core::mem::take(&mut inner.token) {
+        return Err(Wake::Woken);
+    }
+    let now = clock::now_ns();
+    if deadline_ns <= now {
+        return Err(Wake::TimedOut);
+    }
+    inner.state = State::Parked;
+    scheduler.queue.start_timer(deadline_ns, thread.into());
+    scheduler.take_next(cpu, now).ok_or(Wake::Woken)
+}
+
+/// See [`super::yield_now`].
+pub(super) fn yield_now() {
+    let were_enabled = processor::are_enabled();
+    processor::disable();
+    let cpu = cpu::current();
+    let thread = running(cpu);
+    let next = {
+        let mut scheduler = cpu.scheduler.lock();
+        let now = clock::now_ns();
+        scheduler.expire(now);
+        if scheduler.queue.has_ready() {
+            // SAFETY: The lock of the thread's CPU is held.
+            unsafe { (*thread.inner.get()).state = State::Ready };
+            scheduler.queue.push(thread.into());
+            scheduler.take_next(cpu, now)
+        } else {
+            None
+        }
+    };
+    if let Some(next) = next {
+        switch(thread, next);
+    }
+    if were_enabled {
+        processor::enable();
+    }
+}
+
+/// See [`super::exit`].
+pub(super) fn exit() -> ! {
+    processor::disable();
+    let cpu = cpu::current();
+    let thread = running(cpu);
+    let (reaper, idle) = {
+        let mut scheduler = cpu.scheduler.lock();
+        // SAFETY: The lock of the thread's CPU is held.
+        let inner = unsafe { &mut *thread.inner.get() };
+        inner.id = None;
+        inner.state = State::Parked;
+        scheduler.ended.push(thread.into());
+        scheduler.threads -= 1;
+        (scheduler.reaper, scheduler.idle)
+    };
+    if let Some(reaper) = reaper {
+        unpark(reaper);
+    }
+    // The reaper is on this CPU, so it runs only after this thread's stack has been left.
+    let next = cpu.scheduler.lock().take_next(cpu, clock::now_ns()).or(idle);
+    match next {
+        Some(next) => enter(next),
+        None => super::fault::stop(format_args!("CPU {} has no idle thread", cpu.index())),
+    }
+}
+
+/// Frees what ended threads of this CPU leave: stack and slot. The reaper's whole life.
+pub(super) extern "C" fn reap(_: usize) {
+    let cpu = cpu::current();
+    loop {
+        while let Some(ended) = take_ended(cpu) {
+            let thread = ended.thread();
+            // SAFETY: The thread has ended and has left its stack, and its slot isn't free yet: only the
+            // reaper uses it.
+            let stack = unsafe { (*thread.inner.get()).stack.take() };
+            drop(stack);
+            let id = ThreadId::from_number(thread.header.id.load(Ordering::Relaxed));
+            SLOTS.lock().free.push(id.slot());
+        }
+        super::park();
+    }
+}
+
+fn take_ended(cpu: &Cpu) -> Option<Queued> {
+    cpu.scheduler.lock().ended.pop()
+}
+
+/// See [`super::become_idle`].
+pub(super) fn idle_loop() -> ! {
+    loop {
+        processor::disable();
+        let cpu = cpu::current();
+        smp::leave_idle(cpu);
+        let next = {
+            let mut scheduler = cpu.scheduler.lock();
+            let now = clock::now_ns();
+            scheduler.expire(now);
+            if scheduler.queue.has_ready() {
+                scheduler.take_next(cpu, now)
+            } else {
+                scheduler.arm(now);
+                None
+            }
+        };
+        match next {
+            Some(next) => switch(running_idle(cpu), next),
+            None => {
+                smp::enter_idle(cpu);
+                // An interrupt that comes between the two instructions ends the halt at once.
+                processor::enable_and_hlt();
+            }
+        }
+    }
+}
+
+/// This CPU's idle thread; `current` is the next one already when it is needed.
+fn running_idle(cpu: &Cpu) -> &'static Thread {
+    match cpu.scheduler.lock().idle {
+        Some(idle) => idle.thread(),
+        None => super::fault::stop(format_args!("CPU {} has no idle thread", cpu.index())),
+    }
+}
+
+/// The timer of this CPU has fired: it is set for nothing any more.
+pub(in crate::machine) fn timer_fired(cpu: &Cpu) {
+    cpu.scheduler.lock().armed_ns = NEVER;
+}
+
+/// The end of every interrupt: wakes whose time has come, switches to another thread if the slice is over,
+/// and otherwise lets the return hook see the context before it resumes. `answered` is the broadcast that is
+/// acknowledged by that.
+pub(in crate::machine) fn interrupt_exit(
+    cpu: &'static Cpu,
+    context: &mut InterruptContext,
+    answered: Option<u64>,
+) {
+    let acknowledge = || {
+        if let Some(number) = answered {
+            cpu.broadcast_seen.store(number, Ordering::Release);
+        }
+    };
+    let mut scheduler = cpu.scheduler.lock();
+    let Some(current) = scheduler.running else {
+        return acknowledge();
+    };
+    let now = clock::now_ns();
+    scheduler.expire(now);
+    let thread = current.thread();
+    if Some(current) == scheduler.idle {
+        scheduler.arm(now);
+        return acknowledge();
+    }
+    if scheduler.queue.has_ready() && now >= scheduler.slice_end_ns {
+        // SAFETY: The lock of the thread's CPU is held, and the thread doesn't run any more.
+        unsafe {
+            thread.save_area.get().write(context.clone());
+            let inner = &mut *thread.inner.get();
+            inner.saved = Saved::Preempted;
+            inner.state = State::Ready;
+        }
+        scheduler.queue.push(current);
+        if let Some(next) = scheduler.take_next(cpu, now) {
+            drop(scheduler);
+            acknowledge();
+            enter(next);
+        }
+        return;
+    }
+    scheduler.arm(now);
+    drop(scheduler);
+    interrupts::run_return_hook(&thread.header, context);
+    acknowledge();
+}

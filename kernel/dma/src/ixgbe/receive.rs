@@ -1,0 +1,245 @@
+//! Receive rings of the 82599 (datasheet 7.1.9 "Receive Descriptor Queue Structure").
+//!
+//! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, reset and empty, and come out at the head,
+//! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
+
+use super::QueueClaim;
+use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
+use super::ring::{
+    self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
+};
+use crate::memory::Descriptors;
+use alloc::boxed::Box;
+use core::sync::atomic::{Ordering, fence};
+use rref::packet::{BUFFER_BYTES, HEADROOM_BYTES, PACKET_BYTES};
+use rref::{Packet, PacketBatch, RRef};
+
+/// SRRCTL (8.2.3.8.7): buffers of 2 KiB, advanced descriptors with one buffer, and drop what finds no descriptor, so that one queue
+/// that isn't served doesn't hold up the others. No header split: the device would use a header address.
+const SRRCTL_VALUE: u32 = (BUFFER_BYTES / 1024) as u32 | 4 << 8 | 1 << 25 | 1 << 28;
+/// VME in RXDCTL: take VLAN tags off.
+const VLAN_STRIP: u32 = 1 << 30;
+/// DCA_RXCTRL (8.2.3.11.1): descriptor fetches may be reordered; written-back descriptors may not, so a set DD bit means that the data is
+/// there. Bit 12 must be cleared (4.6.7).
+const DCA_VALUE: u32 = 1 << 9;
+
+// A reset packet has room for what hardware may write at its offset.
+const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES >= BUFFER_BYTES && BUFFER_BYTES.is_multiple_of(1024));
+
+/// One receive queue.
+///
+/// `taken <= published <= posted`, running counts of slots; `buffers` has a packet for each slot from `taken` up to `posted`, which is
+/// fewer than all. Hardware reaches slots below `published` only.
+pub struct ReceiveRing<const SLOTS: usize> {
+    claim: QueueClaim,
+    base: u32,
+    memory: Descriptors<SLOTS>,
+    buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
+    taken: u32,
+    published: u32,
+    posted: u32,
+    control: u32,
+    /// Whether hardware may hold posted buffers.
+    running: bool,
+}
+
+impl<const SLOTS: usize> ReceiveRing<SLOTS> {
+    const MASK: u32 = mask_of(SLOTS);
+
+    pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
+        let base = receive_register(claim.queue, 0);
+        // Before there is memory that the device could reach: see `Adapter::new`.
+        ring::turn_off(claim.registers(), base)?;
+        let memory = claim.descriptors()?;
+        Ok(ReceiveRing {
+            claim,
+            base,
+            memory,
+            buffers: Box::new([const { None }; SLOTS]),
+            taken: 0,
+            published: 0,
+            posted: 0,
+            control: 0,
+            running: false,
+        })
+    }
+
+    /// The queue's number.
+    pub fn queue(&self) -> u16 {
+        self.claim.queue
+    }
+
+    /// Packets that it can hold.
+    pub fn capacity(&self) -> usize {
+        Self::MASK as usize
+    }
+
+    /// Packets in it.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.posted.wrapping_sub(self.taken) as usize
+    }
+
+    /// Whether there is none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Packets that still fit.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        Self::MASK as usize - self.len()
+    }
+
+    /// Turns the queue on, with an empty ring. Post packets after it, and publish them.
+    ///
+    /// Packets of an earlier run that [`stop`](Self::stop) left in it are dropped.
+    pub fn start(&mut self) -> Result<(), RingError> {
+        self.stop()?;
+        // From here on the device may not be reset: what follows programs it.
+        self.claim.shared.running.add();
+        self.running = true;
+        self.buffers.fill_with(|| None);
+        (self.taken, self.published, self.posted) = (0, 0, 0);
+        let registers = self.claim.registers();
+        ring::set_extent(&self.claim, self.base, &self.memory);
+        registers.write_trusted(self.base + SRRCTL, SRRCTL_VALUE);
+        registers.write_trusted(self.base + RSCCTL, 0);
+        registers.write_trusted(self.base + DCA_CONTROL, DCA_VALUE);
+        registers.write_trusted(self.base + TAIL, 0);
+        ring::turn_on(registers, self.base, self.control)?;
+        Ok(())
+    }
+
+    /// Turns the queue off. Unpublished and unfilled packets stay in the ring until it is started again or dropped.
+    pub fn stop(&mut self) -> Result<(), RingError> {
+        if self.running {
+            ring::turn_off(self.claim.registers(), self.base)?;
+            ring::drain();
+            self.running = false;
+            self.claim.shared.running.remove();
+        }
+        Ok(())
+    }
+
+    /// Whether hardware takes the VLAN tag off frames of this queue (7.4.4).
+    pub fn set_vlan_strip(&mut self, strip: bool) {
+        self.control = if strip { VLAN_STRIP } else { 0 };
+        if self.running {
+            self.claim
+                .registers()
+                .write_trusted(self.base + DCTL, self.control | ENABLE);
+        }
+    }
+
+    /// Puts a packet in, reset and empty; gives it back when the ring is full. Hardware has it after [`publish`](Self::publish).
+    #[inline(always)]
+    pub fn post(&mut self, mut packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
+        if self.room() == 0 {
+            return Err(packet);
+        }
+        packet.reset();
+        // Hardware writes up to `BUFFER_BYTES` from here, which a reset packet has (asserted above). The second word is the header
+        // buffer's address, which hardware doesn't use (`SRRCTL_VALUE`), and where DD appears.
+        let address = packet.physical() + packet.data_offset() as u64;
+        self.memory.write(self.posted, address, 0);
+        // The slot is free, since there is room; forgetting what can't be there spares its drop code.
+        core::mem::forget(self.buffer(self.posted).replace(packet));
+        self.posted = self.posted.wrapping_add(1);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn buffer(&mut self, count: u32) -> &mut Option<RRef<Packet>> {
+        // The remainder is below the array's length; the optimiser sees that too.
+        &mut self.buffers[count as usize % SLOTS]
+    }
+
+    /// Gives hardware what was posted: one register write, or none when nothing was.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.published == self.posted {
+            return;
+        }
+        self.published = self.posted;
+        // The device must see descriptors no later than the tail that covers them.
+        fence(Ordering::Release);
+        self.claim
+            .registers()
+            .write_trusted(self.base + TAIL, self.posted & Self::MASK);
+    }
+
+    /// What hardware wrote about the `ahead`-th packet from the head; `None` while it is hardware's.
+    #[inline(always)]
+    pub fn peek(&self, ahead: u32) -> Option<ReceiveStatus> {
+        if ahead >= self.published.wrapping_sub(self.taken) {
+            return None;
+        }
+        let count = self.taken.wrapping_add(ahead);
+        let high = self.memory.high(count);
+        if high & RECEIVE_DONE == 0 {
+            return None;
+        }
+        // What hardware wrote before DD must not be read before it.
+        fence(Ordering::Acquire);
+        Some(ReceiveStatus {
+            low: self.memory.low(count),
+            high,
+        })
+    }
+
+    /// Takes the packet at the head when hardware is done with it, with its length set.
+    #[inline]
+    pub fn take(&mut self) -> Option<(RRef<Packet>, ReceiveStatus)> {
+        let status = self.peek(0)?;
+        let mut packet = self.buffer(self.taken).take()?;
+        self.taken = self.taken.wrapping_add(1);
+        packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
+        Some((packet, status))
+    }
+
+    /// Moves frames that fill one packet each from the head to the end of `frames`, as many as there are and fit, up to the first that
+    /// isn't so. `describe` notes the status in each; where it says false the frame is dropped.
+    #[inline(always)]
+    pub fn take_frames(
+        &mut self,
+        frames: &mut PacketBatch,
+        mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
+    ) {
+        let available = self.published.wrapping_sub(self.taken);
+        for _ in 0..available.min(frames.room() as u32) {
+            let count = self.taken;
+            let high = self.memory.high(count);
+            if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
+                return;
+            }
+            // As in `peek`.
+            fence(Ordering::Acquire);
+            let low = self.memory.low(count);
+            let Some(mut packet) = self.buffer(count).take() else {
+                return;
+            };
+            self.taken = count.wrapping_add(1);
+            let status = ReceiveStatus { low, high };
+            packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
+            if describe(&mut packet, status) {
+                // It fits: counted above.
+                drop(frames.push(packet));
+            }
+        }
+    }
+}
+
+impl<const SLOTS: usize> Drop for ReceiveRing<SLOTS> {
+    fn drop(&mut self) {
+        if self.stop().is_err() {
+            // Hardware may still write to them: they stay this domain's until the kernel, which stops the device first, takes
+            // everything back. So does the queue.
+            for buffer in self.buffers.iter_mut() {
+                core::mem::forget(buffer.take());
+            }
+            self.claim.keep();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The start of a domain, and the handles that its manifest entry grants.
+
+use abi::sys::{RawBytes, status};
+use abi::{SysTable, sys};
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use rref::handle::ConnectError;
+use rref::{Handle, Interface, OutOfMemory, OwnerId, RpcError};
+
+/// Why a domain can't start; it then dies with this as its cause.
+#[derive(Clone, Debug)]
+pub struct StartError(String);
+
+impl StartError {
+    /// An error of this text.
+    pub fn new(arguments: fmt::Arguments<'_>) -> StartError {
+        StartError(alloc::fmt::format(arguments))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! from_display {
+    ($($type:ty),*) => {$(
+        impl From<$type> for StartError {
+            fn from(error: $type) -> Self {
+                StartError::new(format_args!("{error}"))
+            }
+        }
+    )*};
+}
+
+from_display!(ConnectError, RpcError, OutOfMemory, &str);
+
+impl From<crate::thread::SpawnError> for StartError {
+    fn from(_: crate::thread::SpawnError) -> Self {
+        StartError::new(format_args!("no memory for a thread"))
+    }
+}
+
+/// Runs `start` in a freshly loaded image; the body of [`crate::entry!`].
+pub fn enter(table: &'static SysTable, start: fn() -> Result<(), StartError>) {
+    abi::install(table);
+    crate::logger::install();
+    if let Err(error) = start() {
+        panic!("cannot start: {error}");
+    }
+}
+
+/// Connects the import `name`, waiting up to `wait_ms` for its provider to be up.
+pub fn connect<T: ?Sized + Interface>(name: &str, wait_ms: u64) -> Result<Handle<T>, ConnectError> {
+    reconnect(name, OwnerId::NONE, wait_ms)
+}
+
+/// Connects the import `name` to another incarnation than `not`, which is dead.
+pub fn reconnect<T: ?Sized + Interface>(
+    name: &str,
+    not: OwnerId,
+    wait_ms: u64,
+) -> Result<Handle<T>, ConnectError> {
+    let deadline = crate::clock::now_ns().saturating_add(wait_ms.saturating_mul(1_000_000));
+    Handle::connect(name, not, deadline)
+}
+
+/// Offers `object` to the domains that the manifest lets call it. It lives as long as the domain.
+pub fn export<T: ?Sized + Interface>(object: Box<T>) -> Result<(), StartError> {
+    let raw = T::into_raw(Box::into_raw(object));
+    match (sys().export)(RawBytes::of(T::NAME), raw) {
+        status::OK => Ok(()),
+        _ => Err(StartError::new(format_args!(
+            "the manifest doesn't let this domain export {}",
+            T::NAME
+        ))),
+    }
+}
+
+/// Whether this incarnation of a domain (see `rref::caller`) is alive.
+pub fn is_live(domain: OwnerId) -> bool {
+    (sys().is_live)(domain)
+}

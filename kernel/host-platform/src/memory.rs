@@ -1,0 +1,90 @@
+//! Shared objects and pages from the process's allocator.
+
+use abi::object::HEADER_BYTES;
+use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+static OBJECTS: AtomicUsize = AtomicUsize::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Shared objects that live now, over all threads.
+pub fn shared_objects() -> usize {
+    OBJECTS.load(Ordering::Relaxed)
+}
+
+/// Lets allocations of shared objects fail when `limit` live already.
+pub fn set_shared_limit(limit: usize) {
+    LIMIT.store(limit, Ordering::Relaxed);
+}
+
+fn layout(size: usize) -> Option<Layout> {
+    Layout::from_size_align(HEADER_BYTES.checked_add(size)?, HEADER_BYTES).ok()
+}
+
+pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
+    let Some(layout) = layout(size) else {
+        return core::ptr::null_mut();
+    };
+    if OBJECTS.load(Ordering::Relaxed) >= LIMIT.load(Ordering::Relaxed) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: The layout is not empty: it has a header.
+    let base = unsafe { alloc_zeroed(layout) };
+    if base.is_null() {
+        return base;
+    }
+    let payload = base.wrapping_add(HEADER_BYTES);
+    let header = ObjectHeader {
+        owner: AtomicU64::new(current().owner().0),
+        physical: payload as u64,
+        size: size as u64,
+        kind: AtomicU32::new(kind),
+        class: 0,
+        next_free: AtomicU64::new(0),
+    };
+    // SAFETY: The allocation begins with room for a header, aligned to it.
+    unsafe { base.cast::<ObjectHeader>().write(header) };
+    OBJECTS.fetch_add(1, Ordering::Relaxed);
+    payload
+}
+
+pub extern "C" fn shared_free(payload: *mut u8) {
+    let base = payload.wrapping_sub(HEADER_BYTES);
+    // SAFETY: `payload` is from `shared_allocate`: its header precedes it.
+    let (size, kind, owner) = unsafe {
+        let header = &*base.cast::<ObjectHeader>();
+        let owner = header.owner.swap(OwnerId::NONE.0, Ordering::Relaxed);
+        (header.size as usize, header.kind.load(Ordering::Relaxed), owner)
+    };
+    assert_ne!(owner, OwnerId::NONE.0, "a shared object was freed twice");
+    if kind == ObjectKind::Batch as u32 {
+        // SAFETY: A payload of this kind is a batch body.
+        let body = unsafe { &*payload.cast::<BatchBody>() };
+        let head = body.head.load(Ordering::Relaxed) as usize;
+        for index in 0..body.length.load(Ordering::Relaxed) as usize {
+            shared_free(body.slots[(head + index) % BATCH_CAPACITY].load(Ordering::Relaxed) as *mut u8);
+        }
+    }
+    OBJECTS.fetch_sub(1, Ordering::Relaxed);
+    if let Some(layout) = layout(size) {
+        // SAFETY: Allocated above with the same layout, freed once (asserted).
+        unsafe { dealloc(base, layout) };
+    }
+}
+
+fn pages_layout(count: usize) -> Option<Layout> {
+    Layout::from_size_align(count.checked_mul(4096)?.max(4096), 4096).ok()
+}
+
+pub extern "C" fn pages_allocate(count: usize) -> *mut u8 {
+    // SAFETY: The layout is at least a page.
+    pages_layout(count).map_or(core::ptr::null_mut(), |layout| unsafe { alloc_zeroed(layout) })
+}
+
+pub extern "C" fn pages_free(base: *mut u8, count: usize) {
+    if let Some(layout) = pages_layout(count) {
+        // SAFETY: The caller gives back what `pages_allocate` gave for the same count.
+        unsafe { dealloc(base, layout) };
+    }
+}

@@ -1,0 +1,186 @@
+//! `#[interface]`: from a trait to its proxy.
+//!
+//! For each method the proxy makes one crossing: arguments by value travel as a tuple whose ownership moves, lent `&RRef`
+//! arguments are captured. Everything of substance is in `rref::crossing`.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Error, FnArg, ItemTrait, Pat, Result, ReturnType, TraitItem, Type};
+
+struct Method {
+    proxy: TokenStream,
+    checks: TokenStream,
+}
+
+fn method(item: &syn::TraitItemFn) -> Result<Method> {
+    let signature = &item.sig;
+    if signature.asyncness.is_some() || !signature.generics.params.is_empty() || signature.unsafety.is_some()
+    {
+        return Err(Error::new_spanned(
+            signature,
+            "an interface method is a plain safe function without generics",
+        ));
+    }
+    if item.default.is_some() {
+        return Err(Error::new_spanned(
+            item,
+            "an interface method has no default body: it would run in the caller",
+        ));
+    }
+    let mut inputs = signature.inputs.iter();
+    match inputs.next() {
+        Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+        _ => {
+            return Err(Error::new_spanned(
+                signature,
+                "an interface method takes `&self` first",
+            ));
+        }
+    }
+    let ReturnType::Type(_, output) = &signature.output else {
+        return Err(Error::new_spanned(
+            signature,
+            "an interface method returns a Result that can hold an RpcError",
+        ));
+    };
+    let name = &signature.ident;
+    let (mut moved, mut moved_types, mut call, mut checks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for input in inputs {
+        let FnArg::Typed(argument) = input else { continue };
+        let Pat::Ident(pattern) = &*argument.pat else {
+            return Err(Error::new_spanned(
+                argument,
+                "an argument of an interface method is a plain name",
+            ));
+        };
+        let ident = &pattern.ident;
+        call.push(quote!(#ident));
+        match &*argument.ty {
+            Type::Reference(reference) if reference.mutability.is_none() => {
+                let lent = &reference.elem;
+                checks.push(quote! {
+                    {
+                        const fn lent<T: ::rref::Share>(_: ::core::marker::PhantomData<::rref::RRef<T>>) {}
+                        lent(::core::marker::PhantomData::<#lent>);
+                    }
+                });
+            }
+            Type::Reference(reference) => {
+                return Err(Error::new_spanned(
+                    reference,
+                    "an argument is moved, or lent as `&RRef<T>`",
+                ));
+            }
+            by_value => {
+                checks.push(quote!(::rref::handle::generated::assert_exchange::<#by_value>();));
+                moved.push(quote!(#ident));
+                moved_types.push(by_value.clone());
+            }
+        }
+    }
+    checks.push(quote!(::rref::handle::generated::assert_outcome::<#output>();));
+    let (tuple, tuple_pattern) = if moved.is_empty() {
+        (quote!(()), quote!(()))
+    } else {
+        (quote!((#(#moved,)*)), quote!((#(#moved,)*)))
+    };
+    // Of the macro's own hygiene, so that an argument may have this name.
+    let object = syn::Ident::new("object", proc_macro2::Span::mixed_site());
+    let proxy = quote! {
+        #[inline]
+        #signature {
+            ::rref::crossing::cross(&self.target, #tuple, |#object, #tuple_pattern| #object.#name(#(#call),*))
+        }
+    };
+    Ok(Method {
+        proxy,
+        checks: quote!(#(#checks)*),
+    })
+}
+
+pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    if !arguments.is_empty() {
+        return Err(Error::new_spanned(arguments, "#[interface] takes no arguments"));
+    }
+    let mut item: ItemTrait = syn::parse2(item)?;
+    if !item.generics.params.is_empty() || !item.supertraits.is_empty() {
+        return Err(Error::new_spanned(
+            &item.ident,
+            "an interface has no type parameters and no supertraits",
+        ));
+    }
+    item.supertraits = syn::parse_quote!(::core::marker::Send + ::core::marker::Sync);
+    let methods = item
+        .items
+        .iter()
+        .map(|entry| match entry {
+            TraitItem::Fn(function) => method(function),
+            other => Err(Error::new_spanned(other, "an interface has methods only")),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (proxies, checks): (Vec<_>, Vec<_>) = methods.into_iter().map(|m| (m.proxy, m.checks)).unzip();
+    let name = &item.ident;
+    let visibility = &item.vis;
+    let proxy = format_ident!("{name}Proxy");
+    let text = name.to_string();
+    let doc = format!("What every crossing into `{name}` goes through. Made by the kernel.");
+    Ok(quote! {
+        #item
+
+        #[doc = #doc]
+        #visibility struct #proxy {
+            target: ::rref::crossing::Target<dyn #name>,
+        }
+
+        impl #name for #proxy {
+            #(#proxies)*
+        }
+
+        const _: () = { #(#checks)* };
+
+        // SAFETY: `split` and `join` are inverse; two interfaces of one name are refused by `rref::registry!`.
+        unsafe impl ::rref::Interface for dyn #name {
+            const NAME: &'static str = #text;
+            const FACTORY: ::rref::ProxyFactory = ::rref::ProxyFactory {
+                name: #text,
+                make: {
+                    unsafe fn make(
+                        header: &'static ::rref::handle::generated::DomainHeader,
+                        incarnation: ::rref::OwnerId,
+                        object: ::rref::handle::generated::RawObject,
+                    ) -> ::rref::handle::generated::RawObject {
+                        // SAFETY: Passed on from the caller.
+                        unsafe {
+                            ::rref::handle::make_proxy::<dyn #name, #proxy>(
+                                header,
+                                incarnation,
+                                object,
+                                |target| #proxy { target },
+                                |proxy| proxy as *const dyn #name,
+                            )
+                        }
+                    }
+                    make
+                },
+                free: {
+                    unsafe fn free(raw: ::rref::handle::generated::RawObject) {
+                        // SAFETY: The caller passes what `make` returned, once.
+                        let proxy = unsafe { <dyn #name as ::rref::Interface>::from_raw(raw) };
+                        // SAFETY: `make` made it from a `Box` of this type.
+                        drop(unsafe { ::rref::handle::generated::Box::from_raw(proxy.cast_mut()) });
+                    }
+                    free
+                },
+            };
+
+            fn into_raw(object: *const Self) -> ::rref::handle::generated::RawObject {
+                ::rref::handle::generated::split(object)
+            }
+
+            unsafe fn from_raw(raw: ::rref::handle::generated::RawObject) -> *const Self {
+                // SAFETY: Passed on from the caller.
+                unsafe { ::rref::handle::generated::join(raw) }
+            }
+        }
+    })
+}

@@ -1,0 +1,312 @@
+//! The death of a domain (docs/soundness.md, invariants 5 to 7).
+//!
+//! [`kill`] is the one place where every kind of death enters: a panic, an order, a CPU exception. It marks the incarnation dead, then asks
+//! every thread to look at its chain at the next safe moment: a thread in domain code is stopped by an interrupt at whatever
+//! instruction it is at, one in trusted code goes on to the end of it, one that waits is called off. A thread whose running domain
+//! is dead is unwound to the continuation of whoever called that domain; one that is deeper in another domain returns from there first.
+//!
+//! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
+
+use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::memory;
+use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
+use abi::sys::wake;
+use abi::{OwnerId, ThreadHeader, current};
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::paging as memory_map;
+use kernel::machine::sync::InterruptLock;
+use kernel::machine::thread::{self as machine, ThreadId};
+use kernel::machine::{clock, smp};
+use rref::crossing::resume;
+
+/// Deaths that are kept.
+const KEPT: usize = 1024;
+
+/// A death, as it is kept.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Counts deaths from 1.
+    pub number: u64,
+    /// Index of the domain in the manifest.
+    pub domain: u16,
+    /// The incarnation.
+    pub generation: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Message and place.
+    pub detail: String,
+    /// When, nanoseconds since boot.
+    pub at_ns: u64,
+    /// When the next incarnation was running; 0 while none is.
+    pub recovered_ns: u64,
+}
+
+struct Deaths {
+    count: u64,
+    kept: VecDeque<Death>,
+}
+
+static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
+    count: 0,
+    kept: VecDeque::new(),
+});
+
+/// Makes interrupts look for deaths. Called once, before any domain runs.
+pub fn initialise() {
+    interrupts::set_return_hook(on_interrupt_return);
+    interrupts::set_exception_handler(exception_in_domain);
+}
+
+/// Kills `incarnation`; false if it was dead already.
+pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
+    let Some(domain) = domain_of(incarnation) else {
+        return false;
+    };
+    {
+        let mut life = domain.life.lock();
+        let dead = domain
+            .header
+            .live
+            .compare_exchange(incarnation.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+        if dead.is_err() {
+            return false;
+        }
+        life.state = State::Dying;
+    }
+    log::error!(
+        "domain {} generation {} died: {cause:?}: {detail}",
+        domain.manifest.name,
+        incarnation.generation()
+    );
+    record(incarnation, cause, detail);
+    // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
+    // threads that run on other CPUs; its return goes through the hook, which looks at their chains.
+    request_checks();
+    smp::broadcast_and_wait();
+    call_off_waits();
+    wake_waiters();
+    true
+}
+
+fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
+    let mut deaths = DEATHS.lock();
+    deaths.count += 1;
+    let number = deaths.count;
+    if deaths.kept.len() == KEPT {
+        deaths.kept.pop_front();
+    }
+    deaths.kept.push_back(Death {
+        number,
+        domain: incarnation.slot() - 1,
+        generation: incarnation.generation(),
+        cause,
+        detail: detail.into(),
+        at_ns: clock::now_ns(),
+        recovered_ns: 0,
+    });
+}
+
+/// Notes that a domain runs again.
+pub fn recovered(domain: u16) {
+    let now = clock::now_ns();
+    let mut deaths = DEATHS.lock();
+    if let Some(death) = deaths.kept.iter_mut().rev().find(|death| death.domain == domain)
+        && death.recovered_ns == 0
+    {
+        death.recovered_ns = now;
+    }
+}
+
+/// The death of this number, if it is kept.
+pub fn death(number: u64) -> Option<Death> {
+    let deaths = DEATHS.lock();
+    deaths.kept.iter().find(|death| death.number == number).cloned()
+}
+
+/// Waits for a death with a number above `after`, until `deadline_ns`.
+pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
+    loop {
+        let ticket = WaitTicket::new();
+        let found = DEATHS
+            .lock()
+            .kept
+            .iter()
+            .find(|death| death.number > after)
+            .cloned();
+        if found.is_some() || clock::now_ns() >= deadline_ns || ticket.wait(deadline_ns) == wake::CANCELLED {
+            return found;
+        }
+    }
+}
+
+/// Asks every thread to look at its chain. Requests are numbered, so that a thread which has just looked doesn't take back a
+/// newer one.
+fn request_checks() {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // 0 means that there is no request; after 2^32 deaths it would be skipped by one.
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst).wrapping_add(1).max(1);
+    machine::for_each(|_, header, _| header.pending.store(number, Ordering::SeqCst));
+}
+
+/// Makes every wait in the kernel return, so that threads look whether a domain on their chain is dead.
+fn call_off_waits() {
+    // `for_each` runs with locks held and must not allocate.
+    let mut threads: Vec<ThreadId> = Vec::with_capacity(machine::MAX_THREADS);
+    machine::for_each(|id, header, _| {
+        if header.pending.load(Ordering::Relaxed) != 0 && threads.len() < threads.capacity() {
+            threads.push(id);
+        }
+    });
+    for id in threads {
+        machine::cancel(id);
+    }
+}
+
+/// Whether a domain on the chain of `thread` is dead. Takes back the request to look if none is.
+///
+/// `thread` is the running one, or the one that was interrupted on this CPU.
+pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
+    let request = thread.pending.load(Ordering::SeqCst);
+    if request == 0 {
+        return false;
+    }
+    // SAFETY: The thread doesn't run on meanwhile: it is this code's own, or interrupted on this CPU.
+    let broken = unsafe { is_on_chain(thread, is_dead) };
+    if !broken {
+        // Fails if there is a newer request, which then stands.
+        thread
+            .pending
+            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .ok();
+    }
+    broken
+}
+
+/// Whether the running thread should give up what it waits for: a domain on its chain is dead.
+pub fn is_cancelled() -> bool {
+    chain_is_broken(current())
+}
+
+/// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
+pub extern "C" fn check_death() {
+    let thread = current();
+    if !chain_is_broken(thread) || !is_dead(thread.owner()) {
+        return;
+    }
+    let top = thread.top.load(Ordering::Relaxed);
+    // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
+    // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
+    unsafe { resume(top) }
+}
+
+/// On the way back from every interrupt, and before a preempted thread goes on: unwinds it if its running domain is dead.
+fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
+    // Looked at in trusted code too: `reap` counts on it.
+    if !chain_is_broken(thread) {
+        return;
+    }
+    if !memory_map::is_kernel_code(context.rip) && is_dead(thread.owner()) {
+        redirect(thread, context);
+    }
+}
+
+/// Makes an interrupted thread go on in `resume` of its innermost continuation.
+fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
+    let top = thread.top.load(Ordering::Relaxed);
+    context.rip = resume as *const () as u64;
+    context.rdi = top as u64;
+}
+
+/// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
+pub fn exception_in_domain(
+    thread: &ThreadHeader,
+    exception: Exception,
+    context: &mut InterruptContext,
+) -> bool {
+    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
+        return false;
+    }
+    let _ = exception;
+    // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
+    false
+}
+
+/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
+pub fn reap(domain: &'static Domain) -> bool {
+    let (incarnation, holdings) = {
+        let mut life = domain.life.lock();
+        if life.state != State::Dying {
+            return false;
+        }
+        life.state = State::Reaping;
+        (OwnerId::new(domain.header.slot, life.generation), core::mem::take(&mut life.holdings))
+    };
+    let super::domain::Holdings {
+        devices,
+        handles,
+        exports,
+        pages,
+    } = holdings;
+    // Bus mastering off: from here on no device of its writes to memory.
+    devices.stop();
+    wait_until_left(incarnation);
+    drop(devices);
+    drop(handles);
+    drop(exports);
+    let objects = memory::reclaim(incarnation);
+    let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
+    drop(pages);
+    domain.discharge(private as u64);
+    domain.shared_charged.store(0, Ordering::Relaxed);
+    domain.life.lock().state = State::Dead;
+    log::debug!(
+        "domain {} generation {} reaped: {objects} shared objects, {} pages",
+        domain.manifest.name,
+        incarnation.generation(),
+        private
+    );
+    wake_waiters();
+    true
+}
+
+/// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.
+fn wait_until_left(incarnation: OwnerId) {
+    let mut pause_ns = 20_000;
+    loop {
+        // Threads on CPUs look at their own chains, and take back the request if nothing dead is on it.
+        smp::broadcast_and_wait();
+        let mut occupied = false;
+        machine::for_each(|_, header, state| {
+            // A thread that is in no domain (an idle CPU's, say) has nothing to look at, and sees the mark before it enters one.
+            if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
+                return;
+            }
+            // A thread on another CPU is not looked at: it counts as inside until it has looked itself.
+            let stands_still = core::ptr::eq(header, current()) || state != machine::State::Running;
+            // SAFETY: It is the running thread, or one that isn't on a CPU and can't be put on one while `for_each` holds its
+            // scheduler's lock.
+            occupied |= !stands_still || unsafe { is_on_chain(header, |owner| owner == incarnation) };
+        });
+        if !occupied {
+            return;
+        }
+        call_off_waits();
+        machine::sleep_until(clock::now_ns() + pause_ns);
+        pause_ns = (pause_ns * 2).min(1_000_000);
+    }
+}
+
+/// A domain's panic: its death, then out of it.
+pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
+    let owner = current().owner();
+    if owner == OwnerId::KERNEL {
+        panic!("{message} ({file}:{line})");
+    }
+    kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
+    check_death();
+    panic!("a dead domain, {}, can't be left", domain_name(owner));
+}

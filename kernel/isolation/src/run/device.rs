@@ -1,0 +1,226 @@
+//! Devices of driver domains (docs/soundness.md, invariant 8).
+//!
+//! A driver gets the PCI functions that its manifest entry names: their registers, interrupts, and memory for rings. When it
+//! dies, bus mastering goes off first, and only then is any memory reused that the device knew.
+
+use super::domain::{domain_of, is_live};
+use super::thread;
+use abi::sys::{RawBar, RawDma, status, wake};
+use abi::{OwnerId, current};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use kernel::machine::memory::Frames;
+use kernel::machine::pci::{self, Function, Interrupt};
+use kernel::machine::thread::ThreadId;
+
+/// An interrupt that may be waited for.
+struct Line {
+    id: u64,
+    /// It came since the last wait.
+    fired: AtomicBool,
+    /// The thread that waits for it; 0 for none.
+    waiter: AtomicU64,
+    /// How often it came.
+    count: AtomicU64,
+}
+
+struct Claim {
+    number: u64,
+    function: &'static Function,
+}
+
+/// What an incarnation holds of devices.
+#[derive(Default)]
+pub struct Devices {
+    claims: Vec<Claim>,
+    // Interrupts go before the memory that their devices write.
+    routed: Vec<(Interrupt, Arc<Line>)>,
+    memory: Vec<Frames>,
+}
+
+impl Devices {
+    /// Stops every device: when this has returned, none of them writes memory any more.
+    pub fn stop(&self) {
+        for claim in &self.claims {
+            claim.function.set_bus_master(false);
+            claim.function.disable_interrupts();
+        }
+    }
+}
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// Claims the `index`-th function of the running domain's manifest entry.
+pub fn claim(index: usize, device: &mut u64) -> u32 {
+    let owner = current().owner();
+    let Some(domain) = domain_of(owner) else {
+        return status::NOT_GRANTED;
+    };
+    let Some(wanted) = domain.manifest.devices.get(index) else {
+        return status::NOT_GRANTED;
+    };
+    let matching = pci::functions()
+        .iter()
+        .filter(|function| function.vendor() == wanted.vendor && function.device() == wanted.device);
+    // Entries of the manifest with the same identity mean one function each, in the order of their addresses.
+    let earlier = domain
+        .manifest
+        .devices
+        .iter()
+        .take(index)
+        .filter(|other| *other == wanted)
+        .count();
+    let Some(function) = matching.into_iter().nth(earlier) else {
+        return status::NOT_FOUND;
+    };
+    let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    {
+        let mut life = domain.life.lock();
+        if !is_live(owner) {
+            return status::CANCELLED;
+        }
+        if life
+            .holdings
+            .devices
+            .claims
+            .iter()
+            .any(|claim| core::ptr::eq(claim.function, function))
+        {
+            return status::NOT_GRANTED;
+        }
+        life.holdings.devices.claims.push(Claim { number, function });
+        function.set_memory_access(true);
+        function.set_bus_master(true);
+    }
+    *device = number;
+    status::OK
+}
+
+fn function(device: u64) -> Option<&'static Function> {
+    let life = domain_of(current().owner())?.life.lock();
+    life.holdings
+        .devices
+        .claims
+        .iter()
+        .find(|claim| claim.number == device)
+        .map(|claim| claim.function)
+}
+
+/// The registers of a BAR of a claimed device.
+pub fn bar(device: u64, bar: u32) -> RawBar {
+    let mapped = function(device).and_then(|function| function.map_bar(u8::try_from(bar).ok()?).ok());
+    mapped.map_or(
+        RawBar {
+            base: core::ptr::null_mut(),
+            length: 0,
+        },
+        |mapped| RawBar {
+            base: mapped.base,
+            length: mapped.length,
+        },
+    )
+}
+
+/// Vendor (low 16 bits) and device of a claimed function; 0 if it isn't claimed.
+pub fn identity(device: u64) -> u32 {
+    function(device).map_or(0, |function| {
+        u32::from(function.vendor()) | u32::from(function.device()) << 16
+    })
+}
+
+/// Routes an MSI-X entry of a claimed device; the interrupt's number, or 0.
+pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
+    let owner = current().owner();
+    let (Some(domain), Some(function), Ok(entry)) =
+        (domain_of(owner), function(device), u16::try_from(entry))
+    else {
+        return 0;
+    };
+    let id = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let line = Arc::new(Line {
+        id,
+        fired: AtomicBool::new(false),
+        waiter: AtomicU64::new(0),
+        count: AtomicU64::new(0),
+    });
+    let raised = line.clone();
+    let handler = move || {
+        raised.fired.store(true, Ordering::SeqCst);
+        raised.count.fetch_add(1, Ordering::Relaxed);
+        let waiter = raised.waiter.load(Ordering::SeqCst);
+        if waiter != 0 {
+            kernel::machine::thread::unpark(ThreadId::from_number(waiter));
+        }
+    };
+    match function.route_interrupt(entry, cpu, handler) {
+        Ok(interrupt) => {
+            let mut life = domain.life.lock();
+            if is_live(owner) {
+                life.holdings.devices.routed.push((interrupt, line));
+                return id;
+            }
+            drop(life);
+            0
+        }
+        Err(error) => {
+            log::warn!("interrupt {entry} can't be routed: {error}");
+            0
+        }
+    }
+}
+
+/// Waits for an interrupt of the running domain; an `abi::sys::wake` code.
+pub fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
+    let line = domain_of(current().owner()).and_then(|domain| {
+        let life = domain.life.lock();
+        life.holdings
+            .devices
+            .routed
+            .iter()
+            .find(|(_, line)| line.id == interrupt)
+            .map(|(_, line)| line.clone())
+    });
+    let Some(line) = line else { return wake::CANCELLED };
+    line.waiter
+        .store(current().id.load(Ordering::Relaxed), Ordering::SeqCst);
+    let result = if line.fired.swap(false, Ordering::SeqCst) {
+        wake::WOKEN
+    } else {
+        thread::park(deadline_ns)
+    };
+    line.waiter.store(0, Ordering::SeqCst);
+    line.fired.store(false, Ordering::SeqCst);
+    result
+}
+
+/// Physically contiguous, zeroed memory for the rings of a claimed device.
+pub fn dma_allocate(device: u64, size: usize) -> RawDma {
+    let none = RawDma {
+        base: core::ptr::null_mut(),
+        physical: 0,
+    };
+    let owner: OwnerId = current().owner();
+    let (Some(domain), Some(_)) = (domain_of(owner), function(device)) else {
+        return none;
+    };
+    let pages = size.div_ceil(crate::elf::PAGE_BYTES);
+    if pages == 0 {
+        return none;
+    }
+    let Ok(frames) = Frames::allocate(pages, 1) else {
+        return none;
+    };
+    let frames = frames.zeroed();
+    let result = RawDma {
+        base: frames.as_pointer(),
+        physical: frames.physical(),
+    };
+    let mut life = domain.life.lock();
+    if !is_live(owner) {
+        drop(life);
+        return none;
+    }
+    life.holdings.devices.memory.push(frames);
+    result
+}

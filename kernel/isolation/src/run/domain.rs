@@ -1,0 +1,196 @@
+//! The table of domains: one entry for each in the system manifest, made at boot and never freed.
+//!
+//! What a live incarnation holds is in its [`Holdings`], so that giving it all back is dropping one value.
+
+use super::device::Devices;
+use super::proxy::{Exports, Handles};
+use crate::elf::Plan;
+use abi::manifest::{DomainManifest, SystemManifest};
+use abi::{DomainHeader, OwnerId};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use kernel::machine::memory::{Frames, VirtualArea};
+use kernel::machine::sync::InterruptLock;
+use spin::Once;
+
+/// What a domain is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never started.
+    Stopped,
+    /// Loaded; its `start` has not returned yet.
+    Starting,
+    /// Its `start` returned.
+    Running,
+    /// Dead; not everything is given back yet.
+    Dying,
+    /// Dead; somebody is giving everything back.
+    Reaping,
+    /// Dead, everything given back.
+    Dead,
+}
+
+/// Why a domain died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its code panicked.
+    Panic,
+    /// Somebody with the right to do so asked for it.
+    Killed,
+    /// A CPU exception in its code, by vector.
+    Exception(u8),
+}
+
+/// Everything that one incarnation holds and that goes back when it dies. Shared objects are found by their owner.
+#[derive(Default)]
+pub struct Holdings {
+    /// PCI functions, interrupts and ring memory; dropped first, so that no device writes to what follows.
+    pub devices: Devices,
+    /// Handles to other domains.
+    pub handles: Handles,
+    /// What it offers.
+    pub exports: Exports,
+    /// Private heap, by address in the physical map.
+    pub pages: Vec<Frames>,
+}
+
+/// A domain's life so far.
+pub struct Life {
+    /// What it is doing.
+    pub state: State,
+    /// Incarnations so far.
+    pub generation: u64,
+    /// The verified image, kept for the next start.
+    pub plan: Option<Arc<Plan>>,
+    /// The image in memory. Code and constants can't have been changed by an incarnation, so they serve the next one too; its writable
+    /// part is written anew at each start.
+    pub image: Option<VirtualArea>,
+    /// Of the live or dying incarnation.
+    pub holdings: Holdings,
+}
+
+/// One domain of the system manifest.
+pub struct Domain {
+    /// What every image may know of it.
+    pub header: DomainHeader,
+    /// Its entry in config/domains.toml.
+    pub manifest: DomainManifest,
+    /// Everything that changes.
+    pub life: InterruptLock<Life>,
+    /// Private memory in use: pages of image, heap and stacks.
+    pub private_pages: AtomicU64,
+    /// Shared-heap bytes that it allocated and nobody has freed yet.
+    pub shared_charged: AtomicU64,
+    /// Threads that it started and that have not ended.
+    pub threads: AtomicU32,
+}
+
+static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
+
+/// The kernel as the provider of its own interfaces: always alive.
+pub static KERNEL: DomainHeader = DomainHeader::new(0);
+
+pub fn initialise(manifest: SystemManifest) {
+    KERNEL.live.store(OwnerId::KERNEL.0, Ordering::Release);
+    let entry = |(index, manifest): (usize, DomainManifest)| -> &'static Domain {
+        Box::leak(Box::new(Domain {
+            header: DomainHeader::new(index as u16 + 1),
+            manifest,
+            life: InterruptLock::new(Life {
+                state: State::Stopped,
+                generation: 0,
+                plan: None,
+                image: None,
+                holdings: Holdings::default(),
+            }),
+            private_pages: AtomicU64::new(0),
+            shared_charged: AtomicU64::new(0),
+            threads: AtomicU32::new(0),
+        }))
+    };
+    DOMAINS.call_once(|| manifest.domains.into_iter().enumerate().map(entry).collect());
+}
+
+/// Every domain, in the order of the manifest.
+pub fn domains() -> &'static [&'static Domain] {
+    DOMAINS.get().map_or(&[], Vec::as_slice)
+}
+
+/// The `index`-th domain of the manifest.
+pub fn domain(index: u16) -> Option<&'static Domain> {
+    domains().get(usize::from(index)).copied()
+}
+
+/// The domain that an incarnation is of; `None` for the kernel.
+pub fn domain_of(owner: OwnerId) -> Option<&'static Domain> {
+    domain(owner.slot().checked_sub(1)?)
+}
+
+/// The name of an incarnation's domain.
+pub fn domain_name(owner: OwnerId) -> &'static str {
+    domain_of(owner).map_or("kernel", |domain| domain.manifest.name.as_str())
+}
+
+/// Whether an incarnation is alive.
+pub fn is_live(owner: OwnerId) -> bool {
+    owner == OwnerId::KERNEL || domain_of(owner).is_some_and(|domain| domain.header.is_live(owner))
+}
+
+/// The domain of this name.
+pub fn by_name(name: &str) -> Option<&'static Domain> {
+    domains()
+        .iter()
+        .copied()
+        .find(|domain| domain.manifest.name == name)
+}
+
+impl Domain {
+    /// Charges `pages` to the domain's private memory; false if its quota doesn't allow it.
+    pub fn charge(&self, pages: u64) -> bool {
+        let limit = self.manifest.memory_quota_bytes / crate::elf::PAGE_BYTES as u64;
+        let charged = self.private_pages.fetch_add(pages, Ordering::Relaxed) + pages;
+        if charged > limit {
+            self.private_pages.fetch_sub(pages, Ordering::Relaxed);
+        }
+        charged <= limit
+    }
+
+    /// Takes back what [`charge`](Self::charge) charged.
+    pub fn discharge(&self, pages: u64) {
+        self.private_pages.fetch_sub(pages, Ordering::Relaxed);
+    }
+}
+
+/// What a domain holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// What it is doing.
+    pub state: State,
+    /// Incarnations so far.
+    pub generation: u64,
+    /// Threads that it started.
+    pub threads: u32,
+    /// Private memory: image, heap, stacks.
+    pub memory_bytes: u64,
+    /// Shared objects that it owns.
+    pub shared_bytes: u64,
+}
+
+impl Domain {
+    /// What the domain holds now.
+    pub fn figures(&self) -> Figures {
+        let (state, generation) = {
+            let life = self.life.lock();
+            (life.state, life.generation)
+        };
+        Figures {
+            state,
+            generation,
+            threads: self.threads.load(Ordering::Relaxed),
+            memory_bytes: self.private_pages.load(Ordering::Relaxed) * crate::elf::PAGE_BYTES as u64,
+            shared_bytes: self.header.live().map_or(0, super::memory::owned_bytes),
+        }
+    }
+}

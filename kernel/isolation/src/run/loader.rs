@@ -1,0 +1,189 @@
+//! From an image in the boot archive to a running domain.
+
+use super::archive::boot_file;
+use super::death::{self, Death};
+use super::domain::{Domain, State};
+use super::thread::{self, WaitTicket};
+use super::{EXPECTED, sys};
+use crate::elf::{self, PAGE_BYTES, Plan, Use};
+use crate::image::{self, ImageError};
+use abi::{OwnerId, SysTable};
+use alloc::format;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use kernel::machine::memory::{Frames, MapError, VirtualArea};
+use kernel::machine::paging::Access;
+
+/// Why a domain can't be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// It is running, starting or dying.
+    WrongState(State),
+    /// Its image is refused.
+    Image(ImageError),
+    /// There is no memory for it, or its quota is too small for its image.
+    OutOfMemory,
+    /// It died in its `start`.
+    DiedAtStart,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::WrongState(state) => write!(f, "it is {state:?}"),
+            StartError::Image(error) => error.fmt(f),
+            StartError::OutOfMemory => f.write_str("out of memory"),
+            StartError::DiedAtStart => f.write_str("it died while it started"),
+        }
+    }
+}
+
+impl From<MapError> for StartError {
+    fn from(_: MapError) -> Self {
+        StartError::OutOfMemory
+    }
+}
+
+/// The verified image of a domain; checked once, kept for later starts.
+fn plan(domain: &Domain) -> Result<Arc<Plan>, StartError> {
+    if let Some(plan) = domain.life.lock().plan.clone() {
+        return Ok(plan);
+    }
+    let name = &domain.manifest.name;
+    let file = boot_file(&format!("domains/{name}")).ok_or(StartError::Image(ImageError::Missing))?;
+    let expected = EXPECTED.get().ok_or(StartError::Image(ImageError::Missing))?;
+    let elf = image::verify(file, name, expected).map_err(StartError::Image)?;
+    let plan = Arc::new(elf::plan(elf).map_err(StartError::Image)?);
+    domain.life.lock().plan = Some(plan.clone());
+    Ok(plan)
+}
+
+/// Maps the image: code executable, constants readable, data writable, unmapped pages around it.
+fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
+    let mut area = VirtualArea::reserve(plan.pages() + 2)?;
+    let base = (area.start() + PAGE_BYTES) as u64;
+    for segment in &plan.segments {
+        let frames = Frames::allocate(segment.pages, 1).map_err(MapError::from)?;
+        // SAFETY: Freshly allocated RAM of this length, in the physical map, that nobody else has. Its bytes are initialised: RAM
+        // always holds some value, and every one is overwritten before it is read.
+        let memory = unsafe { core::slice::from_raw_parts_mut(frames.as_pointer(), frames.bytes()) };
+        plan.fill(segment, base, memory);
+        let access = match segment.usage {
+            Use::Read => Access::Read,
+            Use::ReadExecute => Access::ReadExecute,
+            Use::ReadWrite => Access::ReadWrite,
+        };
+        area.map(segment.page + 1, frames, access)?;
+    }
+    Ok(area)
+}
+
+/// Writes the writable part of a mapped image as it was before its first start.
+fn renew(plan: &Plan, area: &VirtualArea) {
+    let base = area.start() + PAGE_BYTES;
+    for segment in plan.segments.iter().filter(|segment| segment.usage == Use::ReadWrite) {
+        let start = (base + segment.page * PAGE_BYTES) as *mut u8;
+        // SAFETY: `map` mapped this segment there, writable. The incarnation that used it is reaped: no thread is in it, and nothing
+        // outside of it points into it and is followed (docs/soundness.md, invariant 3).
+        let memory = unsafe { core::slice::from_raw_parts_mut(start, segment.pages * PAGE_BYTES) };
+        plan.fill(segment, base as u64, memory);
+    }
+}
+
+/// Loads `domain` and runs its `start`; returns when that has returned.
+pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
+    let plan = plan(domain)?;
+    let incarnation = {
+        let mut life = domain.life.lock();
+        if !matches!(life.state, State::Stopped | State::Dead) {
+            return Err(StartError::WrongState(life.state));
+        }
+        life.state = State::Starting;
+        life.generation += 1;
+        OwnerId::new(domain.header.slot, life.generation)
+    };
+    let result = load(domain, incarnation, &plan);
+    if let Err(error) = result {
+        let mut life = domain.life.lock();
+        if life.state == State::Starting {
+            life.state = State::Dead;
+        }
+        return Err(error);
+    }
+    wait_started(domain, incarnation)
+}
+
+fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<(), StartError> {
+    let kept = domain.life.lock().image.take();
+    let area = match kept {
+        Some(area) => {
+            renew(plan, &area);
+            area
+        }
+        None => {
+            let area = map(plan)?;
+            if !domain.charge(area.pages() as u64) {
+                return Err(StartError::OutOfMemory);
+            }
+            area
+        }
+    };
+    let entry = area.start() + PAGE_BYTES + plan.entry;
+    domain.life.lock().image = Some(area);
+    domain.header.live.store(incarnation.0, Ordering::SeqCst);
+    let name = format!("{}/start", domain.manifest.name);
+    if thread::spawn(domain, incarnation, &name, None, first, entry as *mut u8).is_none() {
+        domain.header.live.store(0, Ordering::SeqCst);
+        return Err(StartError::OutOfMemory);
+    }
+    Ok(())
+}
+
+/// The first thread of an incarnation, in its name: runs the image's entry, then says that it is up.
+extern "C" fn first(entry: *mut u8) {
+    // SAFETY: `load` passes the address of the entry in the executable segment of a verified image, whose `_start` is made by
+    // `domain_rt::entry!` with this signature.
+    let entry: extern "C" fn(&'static SysTable) = unsafe { core::mem::transmute(entry) };
+    entry(&sys::TABLE);
+    sys::started();
+}
+
+/// Notes that the `start` of the running domain has returned.
+pub fn mark_running(owner: OwnerId) {
+    let Some(domain) = super::domain::domain_of(owner) else {
+        return;
+    };
+    {
+        let mut life = domain.life.lock();
+        if life.state != State::Starting || !domain.header.is_live(owner) {
+            return;
+        }
+        life.state = State::Running;
+    }
+    death::recovered(domain.header.slot - 1);
+    thread::wake_waiters();
+}
+
+fn wait_started(domain: &'static Domain, incarnation: OwnerId) -> Result<OwnerId, StartError> {
+    loop {
+        let ticket = WaitTicket::new();
+        let state = domain.life.lock().state;
+        let live = domain.header.is_live(incarnation);
+        match state {
+            State::Running if live => return Ok(incarnation),
+            State::Starting if live => {}
+            _ => return Err(StartError::DiedAtStart),
+        }
+        if ticket.wait(u64::MAX) == abi::sys::wake::CANCELLED {
+            return Err(StartError::DiedAtStart);
+        }
+    }
+}
+
+/// For reports: what a death is about.
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "death {}: {:?}: {}", self.number, self.cause, self.detail)
+    }
+}

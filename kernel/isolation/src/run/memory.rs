@@ -1,0 +1,115 @@
+//! Memory that domains ask for: shared objects and private pages.
+
+use super::domain::{Domain, domain_of};
+use crate::shared_heap::{SharedHeap, SpanSource, Usage};
+use abi::object::HEADER_BYTES;
+use abi::{ObjectKind, OwnerId, current};
+use core::sync::atomic::Ordering;
+use kernel::machine::memory::Frames;
+use kernel::machine::sync::InterruptLock;
+
+struct FrameSpans;
+
+impl SpanSource for FrameSpans {
+    fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
+        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
+            .ok()?
+            .zeroed();
+        let base = frames.as_pointer() as usize;
+        Some((base, frames.leak()))
+    }
+}
+
+static SHARED: InterruptLock<SharedHeap<FrameSpans>> = InterruptLock::new(SharedHeap::new(FrameSpans));
+
+/// Shared-heap bytes in use and held.
+pub fn shared_usage() -> Usage {
+    SHARED.lock().usage()
+}
+
+/// Bytes of shared objects that `owner` owns.
+pub fn owned_bytes(owner: OwnerId) -> u64 {
+    SHARED.lock().owned_bytes(owner)
+}
+
+/// Frees the shared objects of a dead incarnation, which no thread is in any more.
+pub fn reclaim(dead: OwnerId) -> usize {
+    SHARED.lock().reclaim(dead)
+}
+
+/// A new shared object for the running domain; null without memory, or for an unknown kind.
+pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
+    let kind = match kind {
+        0 => ObjectKind::Plain,
+        1 => ObjectKind::Batch,
+        _ => return core::ptr::null_mut(),
+    };
+    let owner = current().owner();
+    let domain = domain_of(owner);
+    let charge = (size + HEADER_BYTES) as u64;
+    if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
+        return core::ptr::null_mut();
+    }
+    SHARED
+        .lock()
+        .allocate(size, kind, owner)
+        .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
+}
+
+/// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
+/// count says that it might be over, so that allocation doesn't look at the whole heap each time.
+fn owned_is_over(domain: &Domain, more: u64) -> bool {
+    let charged = domain.shared_charged.fetch_add(more, Ordering::Relaxed) + more;
+    if charged <= domain.manifest.shared_quota_bytes {
+        return false;
+    }
+    let Some(live) = domain.header.live() else {
+        return true;
+    };
+    let owned = owned_bytes(live) + more;
+    domain.shared_charged.store(owned, Ordering::Relaxed);
+    owned > domain.manifest.shared_quota_bytes
+}
+
+/// Frees a shared object.
+pub fn shared_free(payload: *mut u8) {
+    // SAFETY: Reached only from `rref`'s drop code, which owns the object.
+    let freed = unsafe { SHARED.lock().free(payload as usize) };
+    assert!(freed, "a shared object was freed twice");
+}
+
+/// Zeroed pages for the running domain's private heap; null without memory or quota.
+pub fn pages_allocate(count: usize) -> *mut u8 {
+    let Some(domain) = domain_of(current().owner()) else {
+        return core::ptr::null_mut();
+    };
+    if count == 0 || !domain.charge(count as u64) {
+        return core::ptr::null_mut();
+    }
+    let Ok(frames) = Frames::allocate(count, 1) else {
+        domain.discharge(count as u64);
+        return core::ptr::null_mut();
+    };
+    let frames = frames.zeroed();
+    let base = frames.as_pointer();
+    domain.life.lock().holdings.pages.push(frames);
+    base
+}
+
+/// Takes pages back.
+pub fn pages_free(base: *mut u8, count: usize) {
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
+    let mut life = domain.life.lock();
+    let pages = &mut life.holdings.pages;
+    let Some(index) = pages
+        .iter()
+        .position(|frames| frames.as_pointer() == base && frames.count() == count)
+    else {
+        return;
+    };
+    let frames = pages.swap_remove(index);
+    drop(life);
+    domain.discharge(frames.count() as u64);
+}

@@ -1,0 +1,80 @@
+//! The part of isolation that runs: domains, their threads, handles and deaths.
+
+mod archive;
+mod death;
+mod device;
+mod domain;
+mod loader;
+mod memory;
+mod proxy;
+mod sys;
+mod thread;
+
+pub use crate::archive::ArchiveError;
+pub use archive::boot_file;
+pub use death::{Death, death, exception_in_domain, is_cancelled, kill, reap, wait_death};
+pub use domain::{Cause, Domain, Figures, State, domain, domain_name, domains};
+pub use loader::{StartError, start};
+pub use memory::shared_usage;
+pub use proxy::{check_imports, export_kernel_object, register_factories};
+
+use abi::manifest::SystemManifest;
+use core::fmt;
+
+/// The appliance can't boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootError {
+    /// The boot archive is missing or damaged.
+    Archive(ArchiveError),
+    /// The archive has no system manifest.
+    NoManifest,
+    /// The manifest's signature doesn't fit.
+    ManifestSignature,
+    /// The manifest can't be read.
+    BadManifest,
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BootError::Archive(error) => error.fmt(f),
+            BootError::NoManifest => f.write_str("the boot archive has no system manifest"),
+            BootError::ManifestSignature => {
+                f.write_str("the system manifest is not signed with this kernel's key")
+            }
+            BootError::BadManifest => f.write_str("the system manifest can't be read"),
+        }
+    }
+}
+
+/// What this kernel was built with; the loader holds every image to it.
+pub static EXPECTED: spin::Once<crate::image::Expected<'static>> = spin::Once::new();
+
+/// Reads the boot archive and makes the table of domains. None of them runs yet.
+pub fn initialise(bytes: &'static [u8], expected: crate::image::Expected<'static>) -> Result<(), BootError> {
+    abi::install(&sys::TABLE);
+    archive::initialise(bytes).map_err(BootError::Archive)?;
+    let file = boot_file("manifest").ok_or(BootError::NoManifest)?;
+    let manifest = verified_manifest(file, &expected)?;
+    EXPECTED.call_once(|| expected);
+    domain::initialise(manifest);
+    death::initialise();
+    Ok(())
+}
+
+/// The manifest of a signed file: postcard bytes, then the signature of them.
+fn verified_manifest(
+    file: &[u8],
+    expected: &crate::image::Expected<'_>,
+) -> Result<SystemManifest, BootError> {
+    let split = file
+        .len()
+        .checked_sub(abi::image::SIGNATURE_BYTES)
+        .ok_or(BootError::ManifestSignature)?;
+    let (body, signature) = file.split_at(split);
+    let signature = signature.try_into().map_err(|_| BootError::ManifestSignature)?;
+    ed25519_compact::PublicKey::new(expected.public_key)
+        .verify(body, &ed25519_compact::Signature::new(signature))
+        .map_err(|_| BootError::ManifestSignature)?;
+    postcard::from_bytes(body).map_err(|_| BootError::BadManifest)
+}

@@ -1,0 +1,190 @@
+//! Threads of domains: how they get in, how they wait, how they get out.
+//!
+//! A domain's thread starts in the kernel, enters its domain the way a crossing does, and so has a continuation in the kernel to
+//! come back to when the domain dies. While it waits in the kernel it can be called off.
+
+use super::death;
+use super::domain::{Domain, is_live};
+use crate::elf::PAGE_BYTES;
+use abi::sys::{RawBytes, wake};
+use abi::{Continuation, OwnerId, ThreadHeader, current};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{Ordering, compiler_fence};
+use kernel::machine::sync::InterruptLock;
+use kernel::machine::thread::{self as machine, Builder, ThreadId, Wake};
+use rref::crossing::enter;
+
+/// Pages of a domain thread's stack. A crossing runs on the caller's, so it must do for a whole chain of domains.
+pub const STACK_PAGES: usize = 32;
+
+/// What a domain's code runs first on a new thread.
+pub type Entry = extern "C" fn(*mut u8);
+
+struct Start {
+    domain: &'static Domain,
+    incarnation: OwnerId,
+    entry: Entry,
+    argument: *mut u8,
+}
+
+struct Run<'a> {
+    start: &'a Start,
+}
+
+/// Starts a thread in `incarnation`; its number, or `None` without memory or quota.
+pub fn spawn(
+    domain: &'static Domain,
+    incarnation: OwnerId,
+    name: &str,
+    cpu: Option<u32>,
+    entry: Entry,
+    argument: *mut u8,
+) -> Option<u64> {
+    if !domain.charge(STACK_PAGES as u64) {
+        return None;
+    }
+    let start = Box::into_raw(Box::new(Start {
+        domain,
+        incarnation,
+        entry,
+        argument,
+    }));
+    domain.threads.fetch_add(1, Ordering::Relaxed);
+    let mut builder = Builder::new(name).stack_bytes(STACK_PAGES * PAGE_BYTES);
+    if let Some(cpu) = cpu {
+        builder = builder.cpu(cpu);
+    }
+    let spawned = builder.spawn(main, start.addr());
+    if spawned.is_err() {
+        // SAFETY: No thread was made, so nobody else has it.
+        drop(unsafe { Box::from_raw(start) });
+        domain.threads.fetch_sub(1, Ordering::Relaxed);
+        domain.discharge(STACK_PAGES as u64);
+    }
+    spawned.ok().map(ThreadId::number)
+}
+
+extern "C" fn main(argument: usize) {
+    // SAFETY: `spawn` leaked it for this thread.
+    let start = unsafe { Box::from_raw(argument as *mut Start) };
+    run(&start);
+    start.domain.threads.fetch_sub(1, Ordering::Relaxed);
+    start.domain.discharge(STACK_PAGES as u64);
+}
+
+/// Enters the domain and comes back when its code returns, or when it dies. The same steps as `rref::crossing::cross`.
+fn run(start: &Start) -> bool {
+    let thread = current();
+    let previous = thread.top.load(Ordering::Relaxed);
+    let mut record = Continuation {
+        previous,
+        stack_pointer: MaybeUninit::uninit(),
+        callee: start.incarnation,
+    };
+    let record_pointer = &raw mut record;
+    compiler_fence(Ordering::SeqCst);
+    thread.top.store(record_pointer, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    let mut entered = Run { start };
+    let mut died = true;
+    if start.domain.header.is_live(start.incarnation) {
+        let argument = (&raw mut entered).cast();
+        // SAFETY: `record` and `entered` live on this frame, which outlives the call; `run_entry` takes a `Run` and returns its address.
+        died = unsafe { enter(record_pointer, run_entry, argument, argument) };
+    }
+    compiler_fence(Ordering::SeqCst);
+    thread.top.store(previous, Ordering::Relaxed);
+    !died
+}
+
+extern "C" fn run_entry(run: *mut u8, _: *mut u8) -> *mut u8 {
+    // SAFETY: `run` passes its own `Run`.
+    let start = unsafe { &*run.cast::<Run<'_>>() }.start;
+    (start.entry)(start.argument);
+    run
+}
+
+/// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.
+pub fn park(deadline_ns: u64) -> u32 {
+    loop {
+        if death::chain_is_broken(current()) {
+            return wake::CANCELLED;
+        }
+        match machine::park_until(deadline_ns) {
+            Wake::Woken => return wake::WOKEN,
+            Wake::TimedOut => return wake::TIMED_OUT,
+            // A death somewhere: look whether it concerns this thread.
+            Wake::Cancelled => {}
+        }
+    }
+}
+
+/// Threads that wait for a change in the table of domains.
+static WAITERS: InterruptLock<Vec<u64>> = InterruptLock::new(Vec::new());
+
+/// Registers the running thread as a waiter before it looks, so that a change in between is not missed.
+pub struct WaitTicket(u64);
+
+impl WaitTicket {
+    /// Registers the running thread.
+    pub fn new() -> WaitTicket {
+        let id = current().id.load(Ordering::Relaxed);
+        WAITERS.lock().push(id);
+        WaitTicket(id)
+    }
+
+    /// Waits for a change; an `abi::sys::wake` code.
+    pub fn wait(self, deadline_ns: u64) -> u32 {
+        park(deadline_ns)
+    }
+}
+
+impl Drop for WaitTicket {
+    fn drop(&mut self) {
+        let mut waiters = WAITERS.lock();
+        if let Some(index) = waiters.iter().position(|&id| id == self.0) {
+            waiters.swap_remove(index);
+        }
+    }
+}
+
+/// Wakes every thread that waits for a change.
+pub fn wake_waiters() {
+    let waiters = WAITERS.lock();
+    for &id in waiters.iter() {
+        machine::unpark(ThreadId::from_number(id));
+    }
+}
+
+/// The text of a range that a trusted library passed.
+pub fn text(raw: &RawBytes) -> &str {
+    if raw.data.is_null() {
+        return "";
+    }
+    // SAFETY: Trusted libraries pass ranges of live strings and wait for the call to return.
+    core::str::from_utf8(unsafe { core::slice::from_raw_parts(raw.data, raw.length) }).unwrap_or("?")
+}
+
+/// Whether a domain that is `dead` runs on `thread`, or made one of the crossings on its chain.
+///
+/// # Safety
+/// `thread` can't run while this looks: it is the calling thread, or interrupted on this CPU, or not on any CPU.
+pub unsafe fn is_on_chain(thread: &ThreadHeader, dead: impl Fn(OwnerId) -> bool) -> bool {
+    let mut record = thread.top.load(Ordering::Relaxed).cast_const();
+    while !record.is_null() {
+        // SAFETY: Records live on the thread's stack while they are on its chain, and the chain stands still.
+        let current = unsafe { &*record };
+        if dead(current.callee) {
+            return true;
+        }
+        record = current.previous;
+    }
+    false
+}
+
+/// Whether an incarnation other than the kernel is dead.
+pub fn is_dead(owner: OwnerId) -> bool {
+    !is_live(owner)
+}

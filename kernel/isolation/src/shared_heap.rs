@@ -1,0 +1,324 @@
+//! The shared heap: where exchanged objects live.
+//!
+//! Objects are cut from spans of physically contiguous frames, one size class a span, and go back to their class's free list.
+//! Each has a header (`abi::ObjectHeader`) with its owner; the headers of a class are at fixed distances, so after a death the
+//! kernel finds what the dead domain owned by looking at all of them. That makes a crossing one store and a death
+//! proportional to the heap, which is the right way round.
+//!
+//! Spans are kept for reuse. Memory comes from a [`SpanSource`], so that a host can test this.
+
+use abi::object::HEADER_BYTES;
+use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Where spans come from.
+pub trait SpanSource {
+    /// `bytes` of zeroed, page-aligned, physically contiguous memory for good, as address and physical address.
+    fn span(&mut self, bytes: usize) -> Option<(usize, u64)>;
+}
+
+/// Payload sizes. The fourth-last fits a packet, the last ones pages of text, streams and batches of work.
+pub const CLASSES: [usize; 9] = [64, 320, 448, 960, 2240, 4032, 8128, 16448, 32704];
+/// Length of a span.
+const SPAN_BYTES: usize = 128 * 1024;
+
+struct Span {
+    base: usize,
+    stride: usize,
+    count: usize,
+}
+
+/// Bytes in use and held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of live objects with their headers.
+    pub used_bytes: u64,
+    /// Bytes of all spans.
+    pub span_bytes: u64,
+}
+
+/// All shared objects.
+pub struct SharedHeap<S> {
+    source: S,
+    spans: Vec<Span>,
+    free: [u64; CLASSES.len()],
+    usage: Usage,
+}
+
+// SAFETY: The addresses inside are of memory that the heap owns.
+unsafe impl<S: Send> Send for SharedHeap<S> {}
+
+impl<S: SpanSource> SharedHeap<S> {
+    /// An empty heap.
+    pub const fn new(source: S) -> SharedHeap<S> {
+        SharedHeap {
+            source,
+            spans: Vec::new(),
+            free: [0; CLASSES.len()],
+            usage: Usage {
+                used_bytes: 0,
+                span_bytes: 0,
+            },
+        }
+    }
+
+    /// Bytes in use and held.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// A new object of `size` bytes for `owner`; the payload's address. `None` without memory, or for a size above the largest class.
+    pub fn allocate(&mut self, size: usize, kind: ObjectKind, owner: OwnerId) -> Option<usize> {
+        let class = CLASSES.iter().position(|&class| size <= class)?;
+        if self.free[class] == 0 {
+            self.grow(class)?;
+        }
+        let address = self.free[class] as usize;
+        // SAFETY: Addresses in free lists are of headers in spans, which are never given back.
+        let header = unsafe { &*(address as *const ObjectHeader) };
+        self.free[class] = header.next_free.load(Ordering::Relaxed);
+        let payload = address + HEADER_BYTES;
+        if kind == ObjectKind::Batch {
+            // A batch must hold nothing from its first instruction on: a death may come before its owner has set it up.
+            // SAFETY: The payload is free memory of at least a batch's size (asserted below), aligned to 64.
+            let body = unsafe { &*(payload as *const BatchBody) };
+            body.length.store(0, Ordering::Relaxed);
+            body.head.store(0, Ordering::Relaxed);
+        }
+        header.kind.store(kind as u32, Ordering::Relaxed);
+        header.owner.store(owner.0, Ordering::Release);
+        self.usage.used_bytes += (CLASSES[class] + HEADER_BYTES) as u64;
+        Some(payload)
+    }
+
+    fn grow(&mut self, class: usize) -> Option<()> {
+        let stride = CLASSES[class] + HEADER_BYTES;
+        self.spans.try_reserve(1).ok()?;
+        let (base, physical) = self.source.span(SPAN_BYTES)?;
+        let count = SPAN_BYTES / stride;
+        for index in (0..count).rev() {
+            let address = base + index * stride;
+            let header = ObjectHeader {
+                owner: AtomicU64::new(OwnerId::NONE.0),
+                physical: physical + (index * stride + HEADER_BYTES) as u64,
+                size: CLASSES[class] as u64,
+                kind: AtomicU32::new(ObjectKind::Plain as u32),
+                class: class as u32,
+                next_free: AtomicU64::new(self.free[class]),
+            };
+            // SAFETY: The span is this heap's, `SPAN_BYTES` long and page aligned; the stride is a multiple of 64.
+            unsafe { (address as *mut ObjectHeader).write(header) };
+            self.free[class] = address as u64;
+        }
+        self.spans.push(Span { base, stride, count });
+        self.usage.span_bytes += SPAN_BYTES as u64;
+        Some(())
+    }
+
+    /// Frees an object, and what it holds. False if it was free already, which only broken trusted code can see.
+    ///
+    /// # Safety
+    /// `payload` is from [`allocate`](Self::allocate), and nobody uses it any more.
+    pub unsafe fn free(&mut self, payload: usize) -> bool {
+        // SAFETY: Payloads have their header before them.
+        let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
+        if header.owner.swap(OwnerId::NONE.0, Ordering::Relaxed) == OwnerId::NONE.0 {
+            return false;
+        }
+        if header.kind.load(Ordering::Relaxed) == ObjectKind::Batch as u32 {
+            // SAFETY: The kind says that the payload is a batch body, kept valid at every instruction (`rref::batch`).
+            let body = unsafe { &*(payload as *const BatchBody) };
+            let head = body.head.load(Ordering::Relaxed) as usize;
+            for index in 0..(body.length.load(Ordering::Relaxed) as usize).min(BATCH_CAPACITY) {
+                let slot = &body.slots[(head + index) % BATCH_CAPACITY];
+                let inner = slot.load(Ordering::Relaxed) as usize;
+                // SAFETY: Slots below the length hold payloads; one that isn't marked nested is owned by name and freed by that.
+                unsafe {
+                    let nested = (*((inner - HEADER_BYTES) as *const ObjectHeader))
+                        .owner
+                        .load(Ordering::Relaxed);
+                    if nested == OwnerId::NESTED.0 {
+                        self.free(inner);
+                    }
+                }
+            }
+            body.length.store(0, Ordering::Relaxed);
+        }
+        let class = header.class as usize;
+        if let Some(list) = self.free.get_mut(class) {
+            header.next_free.store(*list, Ordering::Relaxed);
+            *list = (payload - HEADER_BYTES) as u64;
+            self.usage.used_bytes -= (CLASSES[class] + HEADER_BYTES) as u64;
+        }
+        true
+    }
+
+    fn headers(&self) -> impl Iterator<Item = &ObjectHeader> {
+        self.spans.iter().flat_map(|span| {
+            // SAFETY: Every stride of a span begins with a header, and spans live as long as the heap.
+            (0..span.count)
+                .map(|index| unsafe { &*((span.base + index * span.stride) as *const ObjectHeader) })
+        })
+    }
+
+    /// Frees all that a dead domain owned; the count of objects that it owned by name.
+    pub fn reclaim(&mut self, dead: OwnerId) -> usize {
+        let owned: Vec<usize> = self
+            .headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == dead.0)
+            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
+            .collect();
+        for &payload in &owned {
+            // SAFETY: Its owner is dead and every thread has left it (the kernel reclaims only then), so nobody uses it.
+            unsafe { self.free(payload) };
+        }
+        owned.len()
+    }
+
+    /// Bytes of objects that `owner` owns, with what is in them not counted twice.
+    pub fn owned_bytes(&self, owner: OwnerId) -> u64 {
+        self.headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == owner.0)
+            .map(|header| header.size + HEADER_BYTES as u64)
+            .sum()
+    }
+}
+
+const _: () = assert!(size_of::<BatchBody>() <= CLASSES[1]);
+const _: () = assert!(size_of::<rref::Packet>() <= CLASSES[4]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::alloc::{Layout, alloc_zeroed};
+
+    struct HostSpans;
+
+    impl SpanSource for HostSpans {
+        fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
+            let layout = Layout::from_size_align(bytes, 4096).ok()?;
+            // SAFETY: The layout is not empty. Leaked: a test's heap has no end.
+            let base = unsafe { alloc_zeroed(layout) } as usize;
+            (base != 0).then_some((base, base as u64))
+        }
+    }
+
+    fn owner(slot: u16) -> OwnerId {
+        OwnerId::new(slot, 1)
+    }
+
+    fn set_owner(payload: usize, owner: OwnerId) {
+        // SAFETY: A payload of this test's heap.
+        unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }
+            .owner
+            .store(owner.0, Ordering::Relaxed);
+    }
+
+    fn push(batch: usize, object: usize) {
+        // SAFETY: A batch payload of this test's heap.
+        let body = unsafe { &*(batch as *const BatchBody) };
+        let length = body.length.load(Ordering::Relaxed);
+        body.slots[length as usize].store(object as u64, Ordering::Relaxed);
+        body.length.store(length + 1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_second_free_is_noticed() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let object = heap.allocate(10, ObjectKind::Plain, owner(1)).expect("memory");
+        // SAFETY: Allocated above.
+        assert!(unsafe { heap.free(object) });
+        // SAFETY: Still memory of the heap.
+        assert!(!unsafe { heap.free(object) });
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
+    #[test]
+    fn a_death_in_the_middle_of_push_or_pop_frees_each_object_once() {
+        // The object is in the batch but still (or again) marked with its owner's name.
+        let mut heap = SharedHeap::new(HostSpans);
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        let object = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
+        push(batch, object);
+        assert_eq!(heap.reclaim(owner(1)), 2);
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
+    #[test]
+    fn what_was_given_away_survives() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let mine = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
+        let given = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
+        set_owner(given, owner(2));
+        assert_eq!(heap.reclaim(owner(1)), 1);
+        assert_eq!(heap.owned_bytes(owner(2)), 128);
+        assert_ne!(mine, given);
+    }
+
+    #[test]
+    fn too_large_is_refused() {
+        let mut heap = SharedHeap::new(HostSpans);
+        assert_eq!(heap.allocate(CLASSES[8] + 1, ObjectKind::Plain, owner(1)), None);
+    }
+
+    proptest! {
+        /// Random allocate, free, move, nest and kill against a model: nothing is lost, nothing freed twice.
+        #[test]
+        fn ownership_follows_the_model(steps in proptest::collection::vec((0u8..6, 0usize..64, 1u16..5), 1..400)) {
+            let mut heap = SharedHeap::new(HostSpans);
+            // (payload, owner slot, objects nested in it if it is a batch)
+            let mut model: Vec<(usize, u16, Option<Vec<usize>>)> = Vec::new();
+            for (step, pick, slot) in steps {
+                let index = if model.is_empty() { 0 } else { pick % model.len() };
+                match step {
+                    0 => model.push((heap.allocate(pick * 40, ObjectKind::Plain, owner(slot)).expect("memory"), slot, None)),
+                    1 => {
+                        let batch = heap.allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(slot)).expect("memory");
+                        model.push((batch, slot, Some(Vec::new())));
+                    }
+                    2 if !model.is_empty() => {
+                        let (payload, ..) = model.swap_remove(index);
+                        // SAFETY: The model says that it lives and is nobody's part.
+                        prop_assert!(unsafe { heap.free(payload) }, "freed twice");
+                    }
+                    3 if !model.is_empty() => {
+                        model[index].1 = slot;
+                        set_owner(model[index].0, owner(slot));
+                    }
+                    4 if model.len() > 1 && model[index].2.is_none() => {
+                        let (object, ..) = model.swap_remove(index);
+                        let place = model.iter().position(|(_, _, nested)| nested.as_ref().is_some_and(|n| n.len() < BATCH_CAPACITY));
+                        match place {
+                            Some(place) => {
+                                push(model[place].0, object);
+                                set_owner(object, OwnerId::NESTED);
+                                if let Some(nested) = &mut model[place].2 { nested.push(object) }
+                            }
+                            // SAFETY: As above.
+                            None => prop_assert!(unsafe { heap.free(object) }, "freed twice"),
+                        }
+                    }
+                    5 => {
+                        let dead = model.iter().filter(|(_, owner, _)| *owner == slot).count();
+                        prop_assert_eq!(heap.reclaim(owner(slot)), dead);
+                        model.retain(|(_, owner, _)| *owner != slot);
+                    }
+                    _ => {}
+                }
+                for slot in 1..5 {
+                    let expected: u64 = model.iter().filter(|(_, owner, _)| *owner == slot).map(|(payload, ..)| {
+                        // SAFETY: The model says that it lives.
+                        unsafe { (*((payload - HEADER_BYTES) as *const ObjectHeader)).size + HEADER_BYTES as u64 }
+                    }).sum();
+                    prop_assert_eq!(heap.owned_bytes(owner(slot)), expected);
+                }
+            }
+            for slot in 1..5 { heap.reclaim(owner(slot)); }
+            prop_assert_eq!(heap.usage().used_bytes, 0);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `Batch<T>`: a bounded queue of shared objects that crosses as one.
+//!
+//! Up to [`BATCH_CAPACITY`] objects hang in a batch, which is a shared object itself. Only the batch has an owner that counts;
+//! the objects in it are marked nested, so a crossing costs one store however full the batch is.
+//!
+//! A death can come between any two instructions here, and the kernel then frees what the dead domain owned: every batch of
+//! its, with each object in it that is marked nested, and every object marked with its name. So a push first makes the object
+//! reachable from the batch and then marks it nested, and a pop first marks it owned and then takes it out: at every
+//! instruction an object is found at least once, and its mark decides that it is freed once.
+
+use crate::exchange::{Exchange, Share};
+use crate::reference::{OutOfMemory, RRef};
+use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current, sys};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+/// Owns up to [`BATCH_CAPACITY`] objects on the shared heap, in order.
+pub struct Batch<T: Share> {
+    body: NonNull<BatchBody>,
+    owns: PhantomData<RRef<T>>,
+}
+
+// SAFETY: Owns its objects as `RRef` does.
+unsafe impl<T: Share> Send for Batch<T> {}
+// SAFETY: Shared access gives shared access to the objects only.
+unsafe impl<T: Share + Sync> Sync for Batch<T> {}
+
+impl<T: Share> Batch<T> {
+    /// An empty batch.
+    pub fn new() -> Result<Batch<T>, OutOfMemory> {
+        let body = (sys().shared_allocate)(size_of::<BatchBody>(), ObjectKind::Batch as u32);
+        let body = NonNull::new(body.cast::<BatchBody>()).ok_or(OutOfMemory)?;
+        let batch = Batch {
+            body,
+            owns: PhantomData,
+        };
+        // The kernel hands out batches with length 0, so that one is valid from its first instruction.
+        batch.raw().head.store(0, Ordering::Relaxed);
+        Ok(batch)
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> &BatchBody {
+        // SAFETY: The payload is a `BatchBody` of atomics from its allocation (zeroed length) to its drop.
+        unsafe { self.body.as_ref() }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> &core::sync::atomic::AtomicU64 {
+        let position = self.raw().head.load(Ordering::Relaxed).wrapping_add(index) as usize % BATCH_CAPACITY;
+        // `position` is below the array's length by the remainder above; the optimiser sees that too.
+        &self.raw().slots[position]
+    }
+
+    #[inline(always)]
+    fn payload(&self, index: u32) -> NonNull<T> {
+        let address = self.slot(index).load(Ordering::Relaxed);
+        // SAFETY: Slots below `length` hold addresses from `RRef::into_payload`, which are not null.
+        unsafe { NonNull::new_unchecked(address as *mut T) }
+    }
+
+    /// Objects in the batch.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.raw().length.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether there is none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether no further object fits.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.len() == BATCH_CAPACITY
+    }
+
+    /// Objects that still fit.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        BATCH_CAPACITY - self.len()
+    }
+
+    /// Adds an object at the end; gives it back when the batch is full.
+    #[inline]
+    pub fn push(&mut self, object: RRef<T>) -> Result<(), RRef<T>> {
+        let length = self.raw().length.load(Ordering::Relaxed);
+        if length as usize >= BATCH_CAPACITY {
+            return Err(object);
+        }
+        let payload = object.into_payload();
+        self.slot(length)
+            .store(payload.as_ptr() as u64, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.raw().length.store(length + 1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        set_owner(payload.cast(), OwnerId::NESTED);
+        Ok(())
+    }
+
+    /// Takes the last object.
+    #[inline]
+    pub fn pop(&mut self) -> Option<RRef<T>> {
+        let length = self.raw().length.load(Ordering::Relaxed).checked_sub(1)?;
+        let payload = self.payload(length);
+        set_owner(payload.cast(), current().owner());
+        compiler_fence(Ordering::SeqCst);
+        self.raw().length.store(length, Ordering::Relaxed);
+        // SAFETY: The slot's object came from a handle that `push` consumed, and the slot is no longer part of the batch.
+        Some(unsafe { RRef::from_payload(payload) })
+    }
+
+    /// Takes the first object.
+    #[inline]
+    pub fn pop_front(&mut self) -> Option<RRef<T>> {
+        let length = self.raw().length.load(Ordering::Relaxed).checked_sub(1)?;
+        let payload = self.payload(0);
+        set_owner(payload.cast(), current().owner());
+        compiler_fence(Ordering::SeqCst);
+        let head = self.raw().head.load(Ordering::Relaxed);
+        // One store changes both, so that no instruction sees a batch without its last object.
+        self.store_head_and_length(head.wrapping_add(1) % BATCH_CAPACITY as u32, length);
+        // SAFETY: As in `pop`.
+        Some(unsafe { RRef::from_payload(payload) })
+    }
+
+    #[inline(always)]
+    fn store_head_and_length(&mut self, head: u32, length: u32) {
+        // SAFETY: `head` and `length` are adjacent and 8-byte aligned (the payload is 64-byte aligned); the batch is borrowed
+        // exclusively, so this mixed-size store races with no other access; the kernel reads only after this thread stopped.
+        unsafe {
+            self.body
+                .cast::<u64>()
+                .write_volatile(u64::from(head) | u64::from(length) << 32)
+        };
+    }
+
+    /// The `index`-th object.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<&T> {
+        // SAFETY: Slots below `length` point to live objects that this batch owns.
+        (index < self.len()).then(|| unsafe { self.payload(index as u32).as_ref() })
+    }
+
+    /// The `index`-th object, to change.
+    #[inline(always)]
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        // SAFETY: As `get`, and the batch is borrowed exclusively.
+        (index < self.len()).then(|| unsafe { self.payload(index as u32).as_mut() })
+    }
+
+    /// The objects in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
+        // SAFETY: As `get`.
+        (0..self.len() as u32).map(|index| unsafe { self.payload(index).as_ref() })
+    }
+
+    /// The objects in order, to change.
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> {
+        let this = &*self;
+        // SAFETY: As `get_mut`; each slot is visited once, so no two references are to one object.
+        (0..this.len() as u32).map(move |index| unsafe { this.payload(index).as_mut() })
+    }
+
+    /// Moves objects from the front of `other` to the end, as many as fit.
+    pub fn append(&mut self, other: &mut Batch<T>) {
+        while !self.is_full() {
+            let Some(object) = other.pop_front() else { return };
+            // There is room by the loop's condition; were there not, the object would be dropped here, not lost.
+            drop(self.push(object));
+        }
+    }
+}
+
+#[inline(always)]
+fn set_owner(payload: NonNull<u8>, owner: OwnerId) {
+    // SAFETY: Each object in a batch has its header before its payload.
+    unsafe { payload.cast::<ObjectHeader>().sub(1).as_ref() }
+        .owner
+        .store(owner.0, Ordering::Relaxed);
+}
+
+// SAFETY: Holds shared objects only, which follow the batch's owner.
+unsafe impl<T: Share> Exchange for Batch<T> {
+    #[inline(always)]
+    fn transfer(&self, to: OwnerId) {
+        set_owner(self.body.cast(), to);
+    }
+}
+
+impl<T: Share> Drop for Batch<T> {
+    fn drop(&mut self) {
+        // The kernel frees what is nested in it.
+        (sys().shared_free)(self.body.as_ptr().cast());
+    }
+}

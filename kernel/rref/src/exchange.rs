@@ -1,0 +1,128 @@
+//! What may cross from one domain to another (docs/soundness.md, invariant 2).
+//!
+//! Two traits, both only for trusted code and derives to implement:
+//! - [`Exchange`]: a value may be an argument or result of a crossing. Plain values, shared-heap handles, and structs and
+//!   enums of them.
+//! - [`Share`]: a value may live on the shared heap. Plain values only, so that an object can be reclaimed by its size.
+//!
+//! Neither is implemented for references, raw or function pointers, `Box`, `Vec`, `String`, `Arc`, `Cell` or atomics: each
+//! could carry a pointer into a domain's image or heap, or a way to change what another domain owns.
+
+use abi::OwnerId;
+
+/// A type that may cross between domains by value.
+///
+/// # Safety
+/// No pointer into a private heap or image can be hidden in a value, now or by interior mutability, and `transfer` moves
+/// the ownership of every shared object that the value holds.
+pub unsafe trait Exchange: Send {
+    /// Makes `to` the owner of the shared objects that this value holds; objects inside them go along.
+    #[inline(always)]
+    fn transfer(&self, to: OwnerId) {
+        let _ = to;
+    }
+}
+
+/// A type that may live on the shared heap: exchangeable, without handles in it and without drop code.
+///
+/// # Safety
+/// As [`Exchange`]; further, the type holds no shared-heap handle and needs no drop.
+pub unsafe trait Share: Exchange {}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        // SAFETY: A plain value without pointers.
+        unsafe impl Exchange for $type {}
+        // SAFETY: As above; no handle, no drop.
+        unsafe impl Share for $type {}
+    )*};
+}
+
+plain!(
+    u8,
+    u16,
+    u32,
+    u64,
+    u128,
+    usize,
+    i8,
+    i16,
+    i32,
+    i64,
+    i128,
+    isize,
+    f32,
+    f64,
+    bool,
+    char,
+    ()
+);
+plain!(
+    core::net::IpAddr,
+    core::net::Ipv4Addr,
+    core::net::Ipv6Addr,
+    core::net::SocketAddr
+);
+
+// SAFETY: An incarnation's number, no pointer.
+unsafe impl Exchange for OwnerId {}
+// SAFETY: As above.
+unsafe impl Share for OwnerId {}
+
+// SAFETY: Holds what its elements hold.
+unsafe impl<T: Exchange, const N: usize> Exchange for [T; N] {
+    #[inline(always)]
+    fn transfer(&self, to: OwnerId) {
+        for element in self {
+            element.transfer(to);
+        }
+    }
+}
+// SAFETY: Holds what its elements hold.
+unsafe impl<T: Share, const N: usize> Share for [T; N] {}
+
+// SAFETY: Holds what its value holds.
+unsafe impl<T: Exchange> Exchange for Option<T> {
+    #[inline(always)]
+    fn transfer(&self, to: OwnerId) {
+        if let Some(value) = self {
+            value.transfer(to);
+        }
+    }
+}
+// SAFETY: Holds what its value holds.
+unsafe impl<T: Share> Share for Option<T> {}
+
+// SAFETY: Holds what its variants hold.
+unsafe impl<T: Exchange, E: Exchange> Exchange for Result<T, E> {
+    #[inline(always)]
+    fn transfer(&self, to: OwnerId) {
+        match self {
+            Ok(value) => value.transfer(to),
+            Err(error) => error.transfer(to),
+        }
+    }
+}
+
+macro_rules! tuple {
+    ($($name:ident),+) => {
+        // SAFETY: Holds what its fields hold.
+        unsafe impl<$($name: Exchange),+> Exchange for ($($name,)+) {
+            #[inline(always)]
+            fn transfer(&self, to: OwnerId) {
+                #[allow(non_snake_case, reason = "one name for the type parameter and the field")]
+                let ($($name,)+) = self;
+                $($name.transfer(to);)+
+            }
+        }
+        // SAFETY: Holds what its fields hold.
+        unsafe impl<$($name: Share),+> Share for ($($name,)+) {}
+    };
+}
+
+tuple!(A);
+tuple!(A, B);
+tuple!(A, B, C);
+tuple!(A, B, C, D);
+tuple!(A, B, C, D, E);
+tuple!(A, B, C, D, E, F);
