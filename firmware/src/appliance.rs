@@ -20,7 +20,10 @@ const fn digit(character: u8) -> u8 {
 
 const fn bytes(text: &str) -> [u8; 32] {
     let text = text.as_bytes();
-    assert!(text.len() == 64, "the build passed a key or hash that is not 32 bytes long");
+    assert!(
+        text.len() == 64,
+        "the build passed a key or hash that is not 32 bytes long"
+    );
     let mut result = [0; 32];
     let mut index = 0;
     while index < 32 {
@@ -30,8 +33,11 @@ const fn bytes(text: &str) -> [u8; 32] {
     result
 }
 
-const EXPECTED: Expected<'static> =
-    Expected { public_key: bytes(PUBLIC_KEY), interface_hash: bytes(INTERFACE_HASH), compiler: COMPILER };
+const EXPECTED: Expected<'static> = Expected {
+    public_key: bytes(PUBLIC_KEY),
+    interface_hash: bytes(INTERFACE_HASH),
+    compiler: COMPILER,
+};
 
 /// Runs on the kernel's first thread once the machine is up.
 pub fn main() {
@@ -43,7 +49,9 @@ pub fn main() {
     fault::set_domain_name(|thread, out| out.write_str(isolation::domain_name(thread.owner())));
     isolation::register_factories(interface::FACTORIES);
     if let Some((domain, import)) = isolation::check_imports() {
-        log::error!("cannot boot: domain {domain} imports {import} from a provider or interface that doesn't exist");
+        log::error!(
+            "cannot boot: domain {domain} imports {import} from a provider or interface that doesn't exist"
+        );
         power::exit(power::ExitStatus::Failure);
     }
     isolation::export_kernel_object::<dyn DomainControl>(&Control);
@@ -60,7 +68,10 @@ fn supervise() {
         power::exit(power::ExitStatus::Failure);
     };
     match isolation::start(supervisor) {
-        Ok(_) => log::info!("supervisor up {} ms after the first instruction", clock::now_ns() / 1_000_000),
+        Ok(_) => log::info!(
+            "supervisor up {} ms after the first instruction",
+            clock::now_ns() / 1_000_000
+        ),
         Err(error) => {
             log::error!("cannot boot: {}: {error}", supervisor.manifest.name);
             power::exit(power::ExitStatus::Failure);
@@ -68,7 +79,9 @@ fn supervise() {
     }
     let mut seen = 0;
     loop {
-        let Some(death) = isolation::wait_death(seen, u64::MAX) else { continue };
+        let Some(death) = isolation::wait_death(seen, u64::MAX) else {
+            continue;
+        };
         seen = death.number;
         if death.domain == 0 {
             log::error!("the supervisor died: rebooting");

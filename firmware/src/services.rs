@@ -3,8 +3,8 @@
 //! Only translation between the kernel's own types and exchangeable ones; the work is done in `kernel` and `isolation`.
 
 use interface::kernel::{
-    ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, LogLine, LogReader,
-    MemoryStatus, Power, SerialConsole, ServiceError,
+    ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, LogLine,
+    LogReader, MemoryStatus, Power, SerialConsole, ServiceError,
 };
 use isolation::{Cause, Death, Domain, StartError, State};
 use kernel::machine::thread::Wake;
@@ -19,7 +19,7 @@ fn state(state: State) -> DomainState {
         State::Stopped => DomainState::Stopped,
         State::Starting => DomainState::Starting,
         State::Running => DomainState::Running,
-        State::Dying => DomainState::Dying,
+        State::Dying | State::Reaping => DomainState::Dying,
         State::Dead => DomainState::Dead,
     }
 }
@@ -136,7 +136,11 @@ impl SerialConsole for Console {
     }
 
     fn show_log(&self, on: bool) -> Result<(), ServiceError> {
-        log::set_console_level(if on { ::log::LevelFilter::Info } else { ::log::LevelFilter::Off });
+        log::set_console_level(if on {
+            ::log::LevelFilter::Info
+        } else {
+            ::log::LevelFilter::Off
+        });
         Ok(())
     }
 }

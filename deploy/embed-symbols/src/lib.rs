@@ -1,7 +1,7 @@
 //! The table of function names of an ELF file, in the format of `kernel::symbols`.
 //!
-//! The firmware's build leaves an empty section for it, since a linker can't write a table of what it links. [`embed`]
-//! fills that section afterwards; [`table`] makes the table of any image, domains' included.
+//! The firmware's build leaves an empty section for it, since a linker can't write a table of what it links.
+//! [`embed`] fills that section afterwards; [`table`] makes the table of any image, domains' included.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};

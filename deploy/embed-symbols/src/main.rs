@@ -4,8 +4,8 @@
 use clap::Parser;
 use std::path::PathBuf;
 
-/// Writes the table of function names into the firmware's ELF file, so that the report of a kernel fault has a readable
-/// backtrace.
+/// Writes the table of function names into the firmware's ELF file, so that the report of a kernel fault has
+/// a readable backtrace.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

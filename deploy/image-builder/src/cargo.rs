@@ -92,10 +92,17 @@ pub(crate) fn build_kernel(root: &Path, key: &Key, identity: &InterfaceIdentity)
             .env("APPLIANCE_COMPILER", &identity.compiler)
             .env("APPLIANCE_FLAGS", &identity.flags);
     })?;
-    Ok(target_directory(root)
+    // On a copy, since Cargo's own output is linked to what it keeps for the next build.
+    let linked = target_directory(root)
         .join(TARGET)
         .join(PROFILE)
-        .join("appliance"))
+        .join("appliance");
+    let kernel = target_directory(root).join("kernel.elf");
+    let partial = target_directory(root).join(format!("kernel.partial-{}", std::process::id()));
+    fs::copy(&linked, &partial).with_context(|| format!("{} can't be copied", linked.display()))?;
+    embed_symbols::embed(&partial)?;
+    fs::rename(&partial, &kernel).with_context(|| format!("{} can't be written", kernel.display()))?;
+    Ok(kernel)
 }
 
 fn metadata(directory: &Path) -> Result<Metadata> {

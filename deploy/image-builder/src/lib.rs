@@ -138,6 +138,18 @@ pub fn build(options: &Options) -> Result<Built> {
     })
 }
 
+/// Builds the kernel alone, for what needs no domains, such as its self-test.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_kernel(options: &Options) -> Result<PathBuf> {
+    let step = Step::start("Building the kernel");
+    let identity = InterfaceIdentity::of(&options.root)?;
+    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity)?;
+    step.done("");
+    Ok(kernel)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} can't be read", path.display()))
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod connections;
 mod fetch;
 mod forward;
 mod http;
@@ -51,6 +52,27 @@ enum Command {
         #[arg(long, default_value_t = 30_000)]
         timeout_ms: u64,
     },
+    /// Makes many HTTP connections and prints who answered, as one JSON object.
+    Connections {
+        /// Where they go.
+        #[arg(long)]
+        to: SocketAddr,
+        /// What is asked for.
+        #[arg(long, default_value = "/")]
+        path: String,
+        /// How many connections.
+        #[arg(long)]
+        count: u16,
+        /// Source port of the first, the others' follow; 0 lets the system choose.
+        #[arg(long, default_value_t = 0)]
+        source_port: u16,
+        /// Open together at most; with --hold, being opened together at most.
+        #[arg(long, default_value_t = 200)]
+        at_once: usize,
+        /// Keep all open, and ask again on each for every line on standard input.
+        #[arg(long)]
+        hold: bool,
+    },
     /// Sends UDP datagrams at a rate, for a time, over many source ports; prints one JSON object.
     UdpLoad {
         /// Where they go.
@@ -83,6 +105,28 @@ fn main() -> Result<()> {
         Command::Forward { to } => runtime.block_on(forward::forward(to)),
         Command::WaitHttp { address, timeout_ms } => {
             runtime.block_on(fetch::wait(address, Duration::from_millis(timeout_ms)))
+        }
+        Command::Connections {
+            to,
+            path,
+            count,
+            source_port,
+            at_once,
+            hold,
+        } => {
+            let plan = connections::Plan {
+                to,
+                path,
+                count,
+                at_once,
+                source_port,
+            };
+            if hold {
+                return runtime.block_on(connections::hold(&plan));
+            }
+            let outcome = runtime.block_on(connections::one_each(&plan));
+            println!("{}", serde_json::to_string(&outcome)?);
+            Ok(())
         }
         Command::UdpLoad {
             to,

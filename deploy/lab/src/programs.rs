@@ -65,6 +65,15 @@ pub fn instruction_counter(root: &Path) -> Result<PathBuf> {
     Ok(root.join("target/release/libinstruction_counter.so"))
 }
 
+/// Builds another of the project's host programs, and returns its path.
+///
+/// # Errors
+/// When it can't be built.
+pub fn build_program(root: &Path, package: &str) -> Result<PathBuf> {
+    build(root, &[package])?;
+    Ok(root.join("target/release").join(package))
+}
+
 /// Builds host programs for speed: they carry the traffic that is measured.
 fn build(root: &Path, packages: &[&str]) -> Result<()> {
     let step = Step::start(format!("Building {}", packages.join(", ")));

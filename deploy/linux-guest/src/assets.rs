@@ -22,7 +22,9 @@ pub struct Assets {
 impl Assets {
     /// The kernel image.
     pub fn kernel(&self) -> PathBuf {
-        self.root.join("boot").join(format!("vmlinuz-{}", self.kernel_version))
+        self.root
+            .join("boot")
+            .join(format!("vmlinuz-{}", self.kernel_version))
     }
 
     /// The busybox program, which runs on this machine, too.
@@ -40,7 +42,8 @@ impl Assets {
 pub fn default_cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(base) => PathBuf::from(base),
-        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
     };
     Ok(base.join("redleaf-appliance"))
 }
@@ -59,13 +62,28 @@ pub fn provide(cache: &Path, say: &dyn Fn(&str)) -> Result<Assets> {
     fs::create_dir_all(fresh.join("root"))?;
     let kernel = kernel_package()?;
     say(&format!("fetching {kernel} and {BUSYBOX_PACKAGE} (70 MB)"));
-    run(Command::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", &kernel, BUSYBOX_PACKAGE])
+    run(Command::new("apt-get")
+        .args([
+            "-q",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download",
+            &kernel,
+            BUSYBOX_PACKAGE,
+        ])
         .current_dir(&fresh))?;
     say("unpacking them");
     let mut sums = String::new();
     for package in packages(&fresh)? {
-        run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(fresh.join("root")))?;
-        let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        run(Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(&package)
+            .arg(fresh.join("root")))?;
+        let name = package
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         sums.push_str(&format!("{}  {name}\n", file_sum(&package)?));
     }
     fs::write(fresh.join(CHECKSUMS), sums)?;
@@ -86,7 +104,10 @@ fn check(folder: &Path, root: &Path) -> Result<Assets> {
     let mut versions = fs::read_dir(root.join("lib/modules"))?;
     let entry = versions.next().context("no modules in the kernel's package")??;
     let kernel_version = entry.file_name().to_string_lossy().into_owned();
-    let assets = Assets { root: root.to_owned(), kernel_version };
+    let assets = Assets {
+        root: root.to_owned(),
+        kernel_version,
+    };
     for part in [assets.kernel(), assets.busybox()] {
         if !part.is_file() {
             bail!("{} is missing", part.display());
@@ -102,7 +123,10 @@ fn kernel_package() -> Result<String> {
         .output()
         .context("apt-cache can't be run; this check needs Debian or Ubuntu")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let found = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-"));
+    let found = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with("linux-image-"));
     match found {
         Some(name) => Ok(name.to_owned()),
         None => bail!("apt doesn't know {KERNEL_META_PACKAGE}; run `apt-get update` first"),
@@ -129,10 +153,16 @@ fn file_sum(path: &Path) -> Result<String> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("can't run {:?}", command.get_program()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("can't run {:?}", command.get_program()))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    bail!("{:?} failed: {}", command.get_program(), text.lines().last().unwrap_or("no message"));
+    bail!(
+        "{:?} failed: {}",
+        command.get_program(),
+        text.lines().last().unwrap_or("no message")
+    );
 }

@@ -38,6 +38,10 @@ impl Model {
     /// Starts the program with its sockets in `folder`, plugged into tap interface `tap`.
     pub fn start(program: &Path, folder: &Path, tap: &str, log: File) -> Result<Self> {
         let (socket, control) = (folder.join("nic.sock"), folder.join("control.sock"));
+        for stale in [&socket, &control] {
+            // Their appearance says that the model listens.
+            let _ = std::fs::remove_file(stale);
+        }
         let child = Command::new(program)
             .arg("--socket")
             .arg(&socket)
@@ -49,7 +53,11 @@ impl Model {
             .stderr(log)
             .spawn()
             .with_context(|| format!("can't start the model, {}", program.display()))?;
-        let mut model = Self { process: Owned(child), socket, control };
+        let mut model = Self {
+            process: Owned(child),
+            socket,
+            control,
+        };
         let deadline = Instant::now() + MODEL_TIMEOUT;
         while !(model.socket.exists() && model.control.exists()) {
             if let Some(status) = model.process.0.try_wait()? {
@@ -109,8 +117,24 @@ impl Guest {
             "socket": { "type": "unix", "path": config.nic_socket },
         });
         let mut child = Command::new(config.qemu)
-            .args(["-machine", "q35,memory-backend=mem", "-accel", "tcg,thread=multi", "-cpu", "max"])
-            .args(["-m", "512M", "-smp", &config.cpus.to_string(), "-nodefaults", "-display", "none", "-no-reboot"])
+            .args([
+                "-machine",
+                "q35,memory-backend=mem",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max",
+            ])
+            .args([
+                "-m",
+                "512M",
+                "-smp",
+                &config.cpus.to_string(),
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .args(["-object", "memory-backend-memfd,id=mem,size=512M,share=on"])
             .args(["-device", "pcie-root-port,id=rp0,chassis=1,slot=1"])
             .args(["-device", &nic.to_string(), "-serial", "stdio", "-kernel"])
@@ -129,14 +153,25 @@ impl Guest {
         std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(length @ 1..) = from.read(&mut chunk) {
-                if sender.send(chunk.get(..length).unwrap_or_default().to_vec()).is_err() {
+                if sender
+                    .send(chunk.get(..length).unwrap_or_default().to_vec())
+                    .is_err()
+                {
                     return;
                 }
             }
         });
         log.write_all(b"")?;
-        let mut guest = Self { _process: Owned(child), input, output, seen: Vec::new(), log };
-        guest.wait_for("<<ready>>", BOOT_TIMEOUT).context("the guest doesn't start; see qemu.log and console.log")?;
+        let mut guest = Self {
+            _process: Owned(child),
+            input,
+            output,
+            seen: Vec::new(),
+            log,
+        };
+        guest
+            .wait_for("<<ready>>", BOOT_TIMEOUT)
+            .context("the guest doesn't start; see qemu.log and console.log")?;
         Ok(guest)
     }
 
@@ -148,14 +183,18 @@ impl Guest {
 
     /// Types a command without waiting for its end, which [`Guest::finish`] does.
     pub fn send(&mut self, command: &str) -> Result<()> {
-        self.input.write_all(format!("{command}\n").as_bytes()).context("the guest takes no input")?;
+        self.input
+            .write_all(format!("{command}\n").as_bytes())
+            .context("the guest takes no input")?;
         self.input.flush()?;
         Ok(())
     }
 
     /// Waits for the end of the command that was sent last.
     pub fn finish(&mut self, command: &str, timeout: Duration) -> Result<String> {
-        let output = self.wait_for("<<status ", timeout).with_context(|| format!("no end of `{command}`"))?;
+        let output = self
+            .wait_for("<<status ", timeout)
+            .with_context(|| format!("no end of `{command}`"))?;
         let status = self.wait_for(">>", timeout)?;
         if status != "0" {
             bail!("`{command}` in the guest failed ({status}): {}", output.trim());
@@ -167,12 +206,19 @@ impl Guest {
     fn wait_for(&mut self, mark: &str, timeout: Duration) -> Result<String> {
         let deadline = Instant::now() + timeout;
         loop {
-            if let Some(at) = self.seen.windows(mark.len()).position(|window| window == mark.as_bytes()) {
+            if let Some(at) = self
+                .seen
+                .windows(mark.len())
+                .position(|window| window == mark.as_bytes())
+            {
                 let text = String::from_utf8_lossy(self.seen.get(..at).unwrap_or_default()).into_owned();
                 self.seen.drain(..at + mark.len());
                 return Ok(text);
             }
-            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .output
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(chunk) => {
                     self.log.write_all(&chunk)?;
                     self.seen.extend(chunk);

@@ -58,13 +58,22 @@ pub fn build(assets: &Assets) -> Result<Initramfs> {
                 archive.add(&format!("modules/{name}"), 0o100_644, &fs::read(path)?);
             }
         }
-        load_order.push((module.to_owned(), order.iter().map(|path| file_name(path)).collect()));
+        load_order.push((
+            module.to_owned(),
+            order.iter().map(|path| file_name(path)).collect(),
+        ));
     }
-    Ok(Initramfs { archive: archive.finish(), load_order })
+    Ok(Initramfs {
+        archive: archive.finish(),
+        load_order,
+    })
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Every module file below a folder.
@@ -89,9 +98,12 @@ fn resolve(name: &str, available: &[PathBuf], order: &mut Vec<PathBuf>, depth: u
     const DEEPEST: usize = 16;
     let wanted = name.replace('-', "_");
     let path = available.iter().find(|path| {
-        path.file_stem().is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == wanted)
+        path.file_stem()
+            .is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == wanted)
     });
-    let Some(path) = path else { bail!("the kernel's package has no module {name} as a .ko file") };
+    let Some(path) = path else {
+        bail!("the kernel's package has no module {name} as a .ko file")
+    };
     if order.contains(path) {
         return Ok(());
     }
@@ -109,10 +121,20 @@ fn resolve(name: &str, available: &[PathBuf], order: &mut Vec<PathBuf>, depth: u
 /// The `depends=` entry of a module's information section.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
-    let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
-    let value = module.get(start + KEY.len()..).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
+    let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
+    let value = module
+        .get(start + KEY.len()..)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(value);
-    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A cpio archive in the "newc" format.
@@ -167,7 +189,10 @@ mod tests {
 
     #[test]
     fn dependencies_are_read_from_the_information_section() {
-        assert_eq!(dependencies(b"x\0depends=dca,mdio\0name=ixgbe\0"), ["dca", "mdio"]);
+        assert_eq!(
+            dependencies(b"x\0depends=dca,mdio\0name=ixgbe\0"),
+            ["dca", "mdio"]
+        );
         assert!(dependencies(b"x\0depends=\0name=dca\0").is_empty());
         assert!(dependencies(b"nothing").is_empty());
     }

@@ -9,6 +9,7 @@ mod checks;
 mod guest;
 mod initramfs;
 mod network;
+mod vlan;
 
 use anyhow::{Context, Result};
 use checks::{Amounts, Report};
@@ -51,7 +52,10 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let work = cli.work.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("linux-guest-{}", std::process::id())));
+    let work = cli
+        .work
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("linux-guest-{}", std::process::id())));
     let outcome = run(&cli, &work);
     let good = matches!(&outcome, Ok(report) if report.problems().is_empty());
     match &outcome {
@@ -68,7 +72,11 @@ fn main() -> ExitCode {
     } else {
         eprintln!("linux-guest: logs are in {}", work.display());
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn run(cli: &Cli, work: &std::path::Path) -> Result<Report> {
@@ -86,7 +94,12 @@ fn run(cli: &Cli, work: &std::path::Path) -> Result<Report> {
     fs::write(&initramfs_file, &initramfs.archive)?;
 
     network::enter_namespace()?;
-    let model = Model::start(&model_program, work, network::TAP, File::create(work.join("model.log"))?)?;
+    let model = Model::start(
+        &model_program,
+        work,
+        network::TAP,
+        File::create(work.join("model.log"))?,
+    )?;
     network::configure(&parts.busybox())?;
     say(&format!("booting Linux {}", parts.kernel_version));
     let boot = Instant::now();
@@ -100,34 +113,96 @@ fn run(cli: &Cli, work: &std::path::Path) -> Result<Report> {
     let console = File::create(work.join("console.log"))?;
     let mut guest = Guest::boot(&config, console, File::create(work.join("qemu.log"))?)?;
     let boot_seconds = boot.elapsed().as_secs_f64();
-    let amounts = Amounts { pings: cli.pings, transfer: cli.megabytes * 1_000_000 };
-    let mut report = checks::run(&mut guest, &model, &initramfs.load_order, amounts, &say)?;
+    let amounts = Amounts {
+        pings: cli.pings,
+        transfer: cli.megabytes * 1_000_000,
+    };
+    let outcome = checks::run(&mut guest, &model, &initramfs.load_order, amounts, work, &say);
+    checks::leave_evidence(&mut guest, &model, work);
+    let mut report = outcome?;
     report.boot_seconds = boot_seconds;
     Ok(report)
 }
 
 fn print(report: &Report) {
-    println!("device       {} ({}), link {} Mb/s, {} queue pairs", report.device, report.mac, report.speed, report.queues);
-    println!("times        boot {:.1} s, driver's probe {:.1} s", report.boot_seconds, report.probe_seconds);
-    for (name, ping) in [("ping", &report.ping), ("ping jumbo", &report.ping_jumbo), ("ping VLAN", &report.ping_vlan)] {
-        match ping {
-            Some(ping) => println!("{name:<12} {} of {} answered, median {} us", ping.received, ping.sent, ping.median_us),
-            None => println!("{name:<12} left out: this machine's kernel has no VLAN support"),
+    println!(
+        "device       {} ({}), link {} Mb/s, {} queue pairs",
+        report.device, report.mac, report.speed, report.queues
+    );
+    println!(
+        "times        boot {:.1} s, driver's probe {:.1} s",
+        report.boot_seconds, report.probe_seconds
+    );
+    for (name, ping) in [
+        ("ping", &report.ping),
+        ("ping jumbo", &report.ping_jumbo),
+        ("ping VLAN", &report.ping_vlan),
+    ] {
+        if let Some(ping) = ping {
+            println!(
+                "{name:<12} {} of {} answered, median {} us",
+                ping.received, ping.sent, ping.median_us
+            );
         }
     }
     for (name, transfer) in [("to guest", &report.to_guest), ("from guest", &report.from_guest)] {
         if let Some(transfer) = transfer {
-            let verdict = if transfer.intact { "SHA-256 equal" } else { "SHA-256 DIFFERS" };
-            println!("{name:<12} {} bytes, {verdict}, {:.1} MB/s", transfer.bytes, transfer.megabytes_per_second);
+            let verdict = if transfer.intact {
+                "SHA-256 equal"
+            } else {
+                "SHA-256 DIFFERS"
+            };
+            println!(
+                "{name:<12} {} bytes, {verdict}, {:.1} MB/s",
+                transfer.bytes, transfer.megabytes_per_second
+            );
         }
     }
-    let violations = report.violations.as_array().map(Vec::as_slice).unwrap_or_default();
-    println!("violations   {}", if violations.is_empty() { "none".to_owned() } else { String::new() });
+    for transfer in &report.with_faults {
+        let verdict = if transfer.intact {
+            "SHA-256 equal"
+        } else {
+            "SHA-256 DIFFERS"
+        };
+        println!(
+            "with faults  {} bytes, {verdict}, {:.1} MB/s",
+            transfer.bytes, transfer.megabytes_per_second
+        );
+    }
+    for fault in report.faults.as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |key: &str| fault[key].as_str().unwrap_or("?").to_owned();
+        println!(
+            "             {} {} x {}",
+            text("direction"),
+            fault["count"],
+            text("kind")
+        );
+    }
+    println!(
+        "link event   down and up noticed in {:.1} s",
+        report.link_event_seconds
+    );
+    let violations = report
+        .violations
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    println!(
+        "violations   {}",
+        if violations.is_empty() {
+            "none".to_owned()
+        } else {
+            String::new()
+        }
+    );
     for violation in violations {
         println!("             {violation}");
     }
     let problems = report.problems();
-    println!("result       {}", if problems.is_empty() { "good" } else { "BAD" });
+    println!(
+        "result       {}",
+        if problems.is_empty() { "good" } else { "BAD" }
+    );
     for problem in problems {
         println!("             {problem}");
     }

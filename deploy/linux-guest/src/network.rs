@@ -16,14 +16,14 @@ pub const TAP: &str = "lg0";
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 82, 98, 1);
 /// The guest's address.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 82, 98, 2);
-/// The guest's address in the VLAN.
-pub const GUEST_VLAN: Ipv4Addr = Ipv4Addr::new(10, 82, 97, 2);
-/// The VLAN that is tried.
-pub const VLAN: u16 = 42;
 /// A ping without an answer after this time is lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// So many times nothing may come for that long before the whole thing is given up.
+const MOST_SILENCES: u32 = 5;
+/// Bytes of pings under way at once: more would overflow the guest's socket for answers.
+const PING_WINDOW: usize = 32 * 1024;
 /// Pings under way at once.
-const PING_WINDOW: u16 = 8;
+const MOST_PINGS: usize = 8;
 
 /// Leaves the machine's network for an empty one that ends with this process and its children.
 ///
@@ -43,31 +43,26 @@ pub fn enter_namespace() -> Result<()> {
 
 /// Gives the tap interface, which the model has made, its addresses.
 pub fn configure(busybox: &Path) -> Result<()> {
-    let host_vlan = "10.82.97.1/24";
-    let vlan_name = format!("{TAP}.{VLAN}");
-    let vlan = VLAN.to_string();
     let address = format!("{HOST}/24");
     ip(busybox, &["link", "set", "lo", "up"])?;
     ip(busybox, &["link", "set", TAP, "mtu", "9000"])?;
     ip(busybox, &["link", "set", TAP, "up"])?;
     ip(busybox, &["addr", "add", &address, "dev", TAP])?;
-    // The machine's kernel may have no VLAN support; then that part is left out.
-    if ip(busybox, &["link", "add", "link", TAP, "name", &vlan_name, "type", "vlan", "id", &vlan]).is_ok() {
-        ip(busybox, &["addr", "add", host_vlan, "dev", &vlan_name])?;
-        ip(busybox, &["link", "set", &vlan_name, "up"])?;
-    }
     Ok(())
 }
 
-/// Whether the VLAN interface could be made.
-pub fn has_vlan() -> bool {
-    Path::new("/proc/net/vlan").join(format!("{TAP}.{VLAN}")).exists()
-}
-
 fn ip(busybox: &Path, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(busybox).arg("ip").args(arguments).output().context("can't run busybox ip")?;
+    let output = Command::new(busybox)
+        .arg("ip")
+        .args(arguments)
+        .output()
+        .context("can't run busybox ip")?;
     if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ip {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -95,10 +90,13 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
     let (mut damaged, mut oldest, mut sent) = (0, 0u32, 0u32);
     let mut buffer = vec![0; 65_536];
     let mut last_answer = Instant::now();
+    let mut silences = 0;
+    let window = (PING_WINDOW / (size + 1)).clamp(1, MOST_PINGS) as u32;
     while oldest < count {
-        while sent < count && sent - oldest < u32::from(PING_WINDOW) {
+        while sent < count && sent - oldest < window {
             let request = echo_request(own_id, sent, size);
-            rustix::net::sendto(&socket, &request, SendFlags::empty(), &target).context("ping can't be sent")?;
+            rustix::net::sendto(&socket, &request, SendFlags::empty(), &target)
+                .context("ping can't be sent")?;
             sent_at.push(Some(Instant::now()));
             sent += 1;
         }
@@ -115,6 +113,13 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
                 }
             }
             Err(rustix::io::Errno::AGAIN) if last_answer.elapsed() > PING_TIMEOUT => {
+                if silences == MOST_SILENCES {
+                    bail!(
+                        "{to} has stopped answering pings after {} of {count}",
+                        trips.len()
+                    );
+                }
+                silences += 1;
                 // Everything that is under way is lost.
                 sent_at.iter_mut().for_each(|slot| *slot = None);
                 last_answer = Instant::now();
@@ -129,7 +134,12 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
     }
     let received = trips.len() as u32 - damaged;
     trips.sort_unstable();
-    Ok(PingResult { sent, received, damaged, median_us: trips.get(trips.len() / 2).copied().unwrap_or(0) })
+    Ok(PingResult {
+        sent,
+        received,
+        damaged,
+        median_us: trips.get(trips.len() / 2).copied().unwrap_or(0),
+    })
 }
 
 /// Payload of request `number`: its whole number first, then a pattern made of it.
@@ -140,12 +150,16 @@ fn payload(number: u32, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
+/// An ICMP echo request.
+pub fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
     let mut packet = vec![8, 0, 0, 0];
     packet.extend(id.to_be_bytes());
     packet.extend((number as u16).to_be_bytes());
     packet.extend(payload(number, size));
-    let sum = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum::<u32>();
+    let sum = packet
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+        .sum::<u32>();
     let folded = (sum & 0xFFFF) + (sum >> 16);
     let checksum = !(((folded & 0xFFFF) + (folded >> 16)) as u16);
     if let Some(field) = packet.get_mut(2..4) {
@@ -155,7 +169,7 @@ fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
 }
 
 /// The number of the request that a packet answers, and whether its payload came back whole.
-fn echo_reply(packet: &[u8], id: u16, size: usize) -> Option<(u32, bool)> {
+pub fn echo_reply(packet: &[u8], id: u16, size: usize) -> Option<(u32, bool)> {
     let header = usize::from(packet.first()? & 0xF) * 4;
     let message = packet.get(header..)?;
     if message.get(..2)? != [0, 0] || message.get(4..6)? != id.to_be_bytes() {
@@ -175,7 +189,10 @@ pub fn test_data(length: usize, seed: u64) -> Vec<u8> {
 
 /// SHA-256 in hexadecimal digits.
 pub fn sum(data: &[u8]) -> String {
-    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(data)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Sends data to a listener in the guest, which may need a moment to listen.
@@ -207,6 +224,8 @@ pub fn receive_from(listener: &TcpListener, timeout: Duration) -> Result<Vec<u8>
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(timeout))?;
     let mut data = Vec::new();
-    stream.read_to_end(&mut data).context("receiving from the guest")?;
+    stream
+        .read_to_end(&mut data)
+        .context("receiving from the guest")?;
     Ok(data)
 }

@@ -46,7 +46,10 @@ mod tests {
     fn known_values() {
         assert_eq!(frame_check(b"123456789"), 0xCBF4_3926u32.to_le_bytes());
         // RFC 1071, section 3.
-        assert_eq!(fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+        assert_eq!(
+            fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
+            0xddf2
+        );
     }
 
     proptest! {

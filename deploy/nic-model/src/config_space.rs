@@ -33,17 +33,32 @@ pub struct ConfigSpace {
 impl ConfigSpace {
     /// Configuration space of an X520 adapter whose serial number is made of its MAC address.
     pub fn new(mac: [u8; 6]) -> Self {
-        let mut space = Self { bytes: vec![0; LENGTH], writable: vec![0; LENGTH] };
+        let mut space = Self {
+            bytes: vec![0; LENGTH],
+            writable: vec![0; LENGTH],
+        };
         space.header();
         space.power_and_interrupts();
         space.express();
         // Extended: advanced error reporting, then the serial number.
         space.put(0x100, &0x1401_0001u32.to_le_bytes(), &[0; 4]);
         space.put(0x108, &[0; 4], &0x001F_F030u32.to_le_bytes());
-        space.put(0x10C, &0x0006_2030u32.to_le_bytes(), &0x001F_F030u32.to_le_bytes());
-        space.put(0x114, &0x0000_2000u32.to_le_bytes(), &0x0000_31C1u32.to_le_bytes());
+        space.put(
+            0x10C,
+            &0x0006_2030u32.to_le_bytes(),
+            &0x001F_F030u32.to_le_bytes(),
+        );
+        space.put(
+            0x114,
+            &0x0000_2000u32.to_le_bytes(),
+            &0x0000_31C1u32.to_le_bytes(),
+        );
         space.put(0x140, &0x0001_0003u32.to_le_bytes(), &[0; 4]);
-        space.put(0x144, &[mac[5], mac[4], mac[3], 0xFF, 0xFF, mac[2], mac[1], mac[0]], &[0; 8]);
+        space.put(
+            0x144,
+            &[mac[5], mac[4], mac[3], 0xFF, 0xFF, mac[2], mac[1], mac[0]],
+            &[0; 8],
+        );
         space
     }
 
@@ -64,10 +79,20 @@ impl ConfigSpace {
     }
 
     fn power_and_interrupts(&mut self) {
-        self.put(POWER, &[0x01, MSI as u8, 0x23, 0x48, 0x08, 0x20], &[0, 0, 0, 0, 0x03, 0x01]);
+        self.put(
+            POWER,
+            &[0x01, MSI as u8, 0x23, 0x48, 0x08, 0x20],
+            &[0, 0, 0, 0, 0x03, 0x01],
+        );
         // MSI: one message, 64-bit, maskable.
         self.put(MSI, &[0x05, MSIX as u8, 0x80, 0x01], &[0, 0, 0x01, 0]);
-        self.put(MSI + 4, &[0; 16], &[0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1, 0, 0, 0]);
+        self.put(
+            MSI + 4,
+            &[0; 16],
+            &[
+                0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1, 0, 0, 0,
+            ],
+        );
         // MSI-X: 64 vectors, table and pending bits in BAR 4.
         self.put(MSIX, &[0x11, EXPRESS as u8, 0x3F, 0x00], &[0, 0, 0, 0xC0]);
         self.put(MSIX + 4, &[0x04, 0, 0, 0, 0x04, 0x20, 0, 0], &[0; 8]);
@@ -198,7 +223,13 @@ mod tests {
         space.write(MSIX + 2, &[0, 0x80]);
         assert_eq!(space.signalling(), Signalling::MsiX);
         let change = space.write(DEVICE_CONTROL, &[0, 0x80]);
-        assert_eq!(change, ConfigChange { bus_master: Some(false), reset: true });
+        assert_eq!(
+            change,
+            ConfigChange {
+                bus_master: Some(false),
+                reset: true
+            }
+        );
         assert_eq!(space.signalling(), Signalling::Pin);
     }
 }

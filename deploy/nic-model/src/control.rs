@@ -110,13 +110,20 @@ pub fn answer(device: &mut Device, line: &str) -> String {
 
 fn perform(device: &mut Device, request: Request) -> Result<Value, String> {
     match request {
-        Request::Fault { kind, direction, rate, seed } => {
+        Request::Fault {
+            kind,
+            direction,
+            rate,
+            seed,
+        } => {
             check_rate(rate)?;
             if direction != Directions::Tx {
                 device.faults().set(kind, Direction::Rx, rate, seed);
             }
             if direction != Directions::Rx {
-                device.faults().set(kind, Direction::Tx, rate, seed.map(|seed| seed ^ u64::MAX));
+                device
+                    .faults()
+                    .set(kind, Direction::Tx, rate, seed.map(|seed| seed ^ u64::MAX));
             }
         }
         Request::Link { up } => device.set_link(up),
@@ -153,7 +160,11 @@ fn perform(device: &mut Device, request: Request) -> Result<Value, String> {
 }
 
 fn check_rate(rate: f64) -> Result<(), String> {
-    if (0.0..=1.0).contains(&rate) { Ok(()) } else { Err(format!("a rate is between 0 and 1, not {rate}")) }
+    if (0.0..=1.0).contains(&rate) {
+        Ok(())
+    } else {
+        Err(format!("a rate is between 0 and 1, not {rate}"))
+    }
 }
 
 /// Everything that is counted, in one object.
@@ -198,7 +209,10 @@ pub struct ControlConnection {
 impl ControlConnection {
     /// Takes over a connected socket.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, received: Vec::new() }
+        Self {
+            socket,
+            received: Vec::new(),
+        }
     }
 
     /// The socket, to sleep on.
@@ -212,7 +226,9 @@ impl ControlConnection {
         loop {
             match rustix::net::recv(&self.socket, &mut chunk, rustix::net::RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return false,
-                Ok((length, _)) => self.received.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+                Ok((length, _)) => self
+                    .received
+                    .extend_from_slice(chunk.get(..length).unwrap_or_default()),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(_) => return false,
@@ -254,12 +270,21 @@ mod tests {
     #[test]
     fn requests_are_lines_of_json() {
         let mut device = Device::new(DeviceConfig::default(), Box::new(MemoryWire::new()));
-        let answer = ask(&mut device, r#"{"cmd":"fault","kind":"drop","direction":"both","rate":0.01,"seed":7}"#);
+        let answer = ask(
+            &mut device,
+            r#"{"cmd":"fault","kind":"drop","direction":"both","rate":0.01,"seed":7}"#,
+        );
         assert_eq!(answer, json!({ "ok": true }));
         let faults = ask(&mut device, r#"{"cmd":"faults"}"#);
         assert_eq!(faults["faults"]["frames"].as_array().map(Vec::len), Some(2));
-        assert_eq!(ask(&mut device, r#"{"cmd":"link","up":false}"#)["ok"], json!(true));
-        assert_eq!(ask(&mut device, r#"{"cmd":"counters"}"#)["link"]["up"], json!(false));
+        assert_eq!(
+            ask(&mut device, r#"{"cmd":"link","up":false}"#)["ok"],
+            json!(true)
+        );
+        assert_eq!(
+            ask(&mut device, r#"{"cmd":"counters"}"#)["link"]["up"],
+            json!(false)
+        );
         let registers = ask(&mut device, r#"{"cmd":"registers","prefix":"STATUS"}"#);
         assert_eq!(registers["registers"][0]["name"], json!("STATUS"));
     }
@@ -267,7 +292,12 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_a_reason() {
         let mut device = Device::new(DeviceConfig::default(), Box::new(MemoryWire::new()));
-        for line in ["", "{}", r#"{"cmd":"dance"}"#, r#"{"cmd":"lose-interrupts","rate":3}"#] {
+        for line in [
+            "",
+            "{}",
+            r#"{"cmd":"dance"}"#,
+            r#"{"cmd":"lose-interrupts","rate":3}"#,
+        ] {
             let answer = ask(&mut device, line);
             assert_eq!(answer["ok"], json!(false), "{line}");
             assert!(answer["error"].as_str().is_some_and(|error| !error.is_empty()));

@@ -68,7 +68,13 @@ fn count(queues: &mut Vec<QueueCounters>, queue: u16, length: usize) {
     let index = match queues.binary_search_by_key(&queue, |counters| counters.queue) {
         Ok(index) => index,
         Err(index) => {
-            queues.insert(index, QueueCounters { queue, ..QueueCounters::default() });
+            queues.insert(
+                index,
+                QueueCounters {
+                    queue,
+                    ..QueueCounters::default()
+                },
+            );
             index
         }
     };

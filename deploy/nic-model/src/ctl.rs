@@ -111,30 +111,53 @@ enum Command {
 impl Command {
     fn request(&self) -> Request {
         match self {
-            Self::Fault { kind, rate, direction, seed } => {
+            Self::Fault {
+                kind,
+                rate,
+                direction,
+                seed,
+            } => {
                 let kind = match kind {
                     Kind::Drop => FrameFault::Drop,
                     Kind::Duplicate => FrameFault::Duplicate,
                     Kind::Reorder => FrameFault::Reorder,
                     Kind::Corrupt => FrameFault::Corrupt,
                 };
-                Request::Fault { kind, direction: *direction, rate: *rate, seed: *seed }
+                Request::Fault {
+                    kind,
+                    direction: *direction,
+                    rate: *rate,
+                    seed: *seed,
+                }
             }
-            Self::Link { state } => Request::Link { up: *state == LinkState::Up },
+            Self::Link { state } => Request::Link {
+                up: *state == LinkState::Up,
+            },
             Self::StopDma => Request::StopDma,
             Self::StartDma => Request::StartDma,
             Self::LoseInterrupts { rate } => Request::LoseInterrupts { rate: *rate },
-            Self::HangOnReset { state } => Request::HangOnReset { on: *state == Switch::On },
+            Self::HangOnReset { state } => Request::HangOnReset {
+                on: *state == Switch::On,
+            },
             Self::Clear => Request::Clear,
             Self::Faults => Request::Faults,
             Self::Counters => Request::Counters,
             Self::Violations { clear } => Request::Violations { clear: *clear },
-            Self::Registers { prefix } => Request::Registers { prefix: prefix.to_uppercase() },
-            Self::Pcap { state: Switch::On, file } => {
-                let absolute = file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+            Self::Registers { prefix } => Request::Registers {
+                prefix: prefix.to_uppercase(),
+            },
+            Self::Pcap {
+                state: Switch::On,
+                file,
+            } => {
+                let absolute = file
+                    .as_ref()
+                    .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
                 Request::Pcap { file: absolute }
             }
-            Self::Pcap { state: Switch::Off, .. } => Request::Pcap { file: None },
+            Self::Pcap {
+                state: Switch::Off, ..
+            } => Request::Pcap { file: None },
         }
     }
 
@@ -158,12 +181,21 @@ impl Ctl {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut line = serde_json::to_string(&self.command.request())?;
         line.push('\n');
-        (&stream).write_all(line.as_bytes()).context("the model took no request")?;
+        (&stream)
+            .write_all(line.as_bytes())
+            .context("the model took no request")?;
         let mut answer = String::new();
-        BufReader::new(&stream).read_line(&mut answer).context("the model gave no answer")?;
+        BufReader::new(&stream)
+            .read_line(&mut answer)
+            .context("the model gave no answer")?;
         let value: Value = serde_json::from_str(&answer).context("the model's answer is no JSON")?;
         if value["ok"] != Value::Bool(true) {
-            bail!("{}", value["error"].as_str().unwrap_or("the model refused without a reason"));
+            bail!(
+                "{}",
+                value["error"]
+                    .as_str()
+                    .unwrap_or("the model refused without a reason")
+            );
         }
         if self.json {
             println!("{value}");
@@ -180,16 +212,27 @@ fn print_violations(list: &Value) {
         println!("none");
     }
     for entry in list {
-        let queue = entry["queue"].as_u64().map_or(String::new(), |queue| format!(" queue {queue}"));
+        let queue = entry["queue"]
+            .as_u64()
+            .map_or(String::new(), |queue| format!(" queue {queue}"));
         let value = entry["value"].as_u64().unwrap_or(0);
-        println!("{:>6} x {}{queue}, last value {value:#x}", entry["count"], entry["kind"].as_str().unwrap_or("?"));
+        println!(
+            "{:>6} x {}{queue}, last value {value:#x}",
+            entry["count"],
+            entry["kind"].as_str().unwrap_or("?")
+        );
     }
 }
 
 fn print_registers(list: &Value) {
     for entry in list.as_array().map(Vec::as_slice).unwrap_or_default() {
         let number = |key: &str| entry[key].as_u64().unwrap_or(0);
-        println!("{:#07x}  {:08x}  {}", number("offset"), number("value"), entry["name"].as_str().unwrap_or("?"));
+        println!(
+            "{:#07x}  {:08x}  {}",
+            number("offset"),
+            number("value"),
+            entry["name"].as_str().unwrap_or("?")
+        );
     }
 }
 
@@ -220,7 +263,12 @@ fn one_line(value: &Value) -> String {
     match value.as_object() {
         Some(object) => object
             .iter()
-            .map(|(key, value)| format!("{key} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            .map(|(key, value)| {
+                format!(
+                    "{key} {}",
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                )
+            })
             .collect::<Vec<_>>()
             .join(", "),
         None => value.to_string(),

@@ -33,7 +33,11 @@ pub struct DeviceConfig {
 
 impl Default for DeviceConfig {
     fn default() -> Self {
-        Self { mac: [0x02, 0x82, 0x99, 0, 0, 1], seed: 1, link_training: Duration::from_millis(20) }
+        Self {
+            mac: [0x02, 0x82, 0x99, 0, 0, 1],
+            seed: 1,
+            link_training: Duration::from_millis(20),
+        }
     }
 }
 
@@ -161,9 +165,11 @@ impl Device {
             match register.offset {
                 r::EICR => register.value = self.interrupts.causes(),
                 r::EIMS => register.value = self.interrupts.mask(),
+                r::EIMS_EX => register.value = self.interrupts.mask_extended(0),
                 _ => {}
             }
         }
+        list.retain(|register| !prefix.is_empty() || register.value != 0);
         list
     }
 
@@ -202,7 +208,14 @@ impl Device {
 
     /// When something becomes due next, in the time of [`Device::advance_to`].
     pub fn next_due_ns(&self) -> Option<u64> {
-        [self.interrupt_due_ns, self.link.next_due_ns(), self.faults.next_due_ns()].into_iter().flatten().min()
+        [
+            self.interrupt_due_ns,
+            self.link.next_due_ns(),
+            self.faults.next_due_ns(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Brings link, waiting frames and interrupts up to date after something changed.
@@ -220,7 +233,10 @@ impl Device {
         let signalling = self.config_space.signalling();
         let faults = &mut self.faults;
         self.interrupt_due_ns =
-            self.interrupts.deliver(&self.registers, signalling, self.now_ns, &mut self.lines, || faults.lose_interrupt());
+            self.interrupts
+                .deliver(&self.registers, signalling, self.now_ns, &mut self.lines, || {
+                    faults.lose_interrupt()
+                });
     }
 
     /// The host has served the pin: signals it again when a cause is still active.
@@ -322,8 +338,9 @@ impl Device {
     /// Reads a 32-bit register.
     pub fn mmio_read32(&mut self, offset: u32) -> u32 {
         self.counters.mmio_reads += 1;
-        if offset % 4 != 0 {
-            self.violations.report(ViolationKind::AccessWidth, None, u64::from(offset));
+        if !offset.is_multiple_of(4) {
+            self.violations
+                .report(ViolationKind::AccessWidth, None, u64::from(offset));
         }
         let offset = r::canonical(offset & !3);
         match offset {
@@ -365,8 +382,9 @@ impl Device {
     /// Writes a 32-bit register.
     pub fn mmio_write32(&mut self, offset: u32, value: u32) {
         self.counters.mmio_writes += 1;
-        if offset % 4 != 0 {
-            self.violations.report(ViolationKind::AccessWidth, None, u64::from(offset));
+        if !offset.is_multiple_of(4) {
+            self.violations
+                .report(ViolationKind::AccessWidth, None, u64::from(offset));
         }
         let offset = r::canonical(offset & !3);
         if self.write_interrupts(offset, value) {
@@ -390,7 +408,9 @@ impl Device {
             r::EICS => self.interrupts.set_causes(value),
             r::EIMS => self.interrupts.enable(value),
             r::EIMC => self.interrupts.disable(value),
-            r::EICS_EX | 0x00A94 => self.interrupts.set_causes_extended((offset - r::EICS_EX) / 4, value),
+            r::EICS_EX | 0x00A94 => self
+                .interrupts
+                .set_causes_extended((offset - r::EICS_EX) / 4, value),
             r::EIMS_EX | 0x00AA4 => self.interrupts.enable_extended((offset - r::EIMS_EX) / 4, value),
             r::EIMC_EX | 0x00AB4 => self.interrupts.disable_extended((offset - r::EIMC_EX) / 4, value),
             _ => return false,
@@ -405,17 +425,36 @@ impl Device {
                 let result = self.sfp.write(value);
                 self.registers.set(r::I2CCTL, result);
             }
+            r::ESDP => {
+                let present = if value & r::ESDP_MODULE_PIN_IS_OUTPUT == 0 {
+                    r::ESDP_MODULE_PRESENT
+                } else {
+                    0
+                };
+                self.registers
+                    .set(r::ESDP, value & !r::ESDP_MODULE_PRESENT | present);
+            }
             r::EERD => self.registers.set(r::EERD, self.eeprom.read_request(value)),
             r::EEC => {
-                let grant = if value & r::EEC_REQUEST != 0 { r::EEC_GRANT } else { 0 };
+                let grant = if value & r::EEC_REQUEST != 0 {
+                    r::EEC_GRANT
+                } else {
+                    0
+                };
                 let writable = r::EEC_REQUEST | 0x3F;
-                self.registers.update(r::EEC, writable | r::EEC_GRANT, value & writable | grant);
+                self.registers
+                    .update(r::EEC, writable | r::EEC_GRANT, value & writable | grant);
             }
             r::AUTOC => {
                 self.registers.set(r::AUTOC, value & !r::AUTOC_RESTART);
                 if value & r::AUTOC_RESTART != 0 {
                     self.link.restart(self.now_ns);
                 }
+            }
+            r::MSCA => {
+                // No PHY answers on this bus: the command ends, and reads give ones.
+                self.registers.set(r::MSCA, value & !r::MSCA_COMMAND);
+                self.registers.set(r::MSRWD, 0xFFFF_0000);
             }
             r::FDIRCTRL => self.registers.set(r::FDIRCTRL, value | r::FDIRCTRL_INIT_DONE),
             // Filter commands complete at once: no filter is kept, every lookup misses.
@@ -426,7 +465,8 @@ impl Device {
                     == self.registers.has(r::HLREG0, r::HLREG0_RX_CRC_STRIP);
                 if value & r::RXCTRL_RXEN != 0 && !crc {
                     let rdrxctl = u64::from(self.registers.get(r::RDRXCTL));
-                    self.violations.report(ViolationKind::CrcStripMismatch, None, rdrxctl);
+                    self.violations
+                        .report(ViolationKind::CrcStripMismatch, None, rdrxctl);
                 }
             }
             r::DMATXCTL | r::SECTXCTRL | r::HLREG0 => {
@@ -438,7 +478,8 @@ impl Device {
                     self.interrupts.throttle_written(vector, value);
                 }
                 if self.registers.write(offset, value) == Written::Undefined {
-                    self.violations.report(ViolationKind::UndefinedRegister, None, u64::from(offset));
+                    self.violations
+                        .report(ViolationKind::UndefinedRegister, None, u64::from(offset));
                 }
             }
         }
@@ -447,7 +488,11 @@ impl Device {
     fn write_control(&mut self, value: u32) {
         let reset = value & (r::CTRL_RST | r::CTRL_LRST);
         self.registers.set(r::CTRL, value);
-        let master = if value & r::CTRL_MASTER_DISABLE != 0 { 0 } else { r::STATUS_MASTER_ENABLED };
+        let master = if value & r::CTRL_MASTER_DISABLE != 0 {
+            0
+        } else {
+            r::STATUS_MASTER_ENABLED
+        };
         self.registers.update(r::STATUS, r::STATUS_MASTER_ENABLED, master);
         if reset != 0 && !self.faults.hang_on_reset {
             self.software_reset(reset & r::CTRL_LRST != 0);

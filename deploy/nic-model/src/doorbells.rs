@@ -25,17 +25,27 @@ impl Device {
                 self.registers.write(offset, value);
                 let enable = value & r::DCTL_ENABLE != 0;
                 if enable && !enabled {
-                    let good = self.ring_is_good(queue, r::receive(queue, r::RDBAL)) & self.buffers_are_good(queue);
-                    let state = if good { QueueState::Enabling } else { QueueState::Disabled };
+                    let good =
+                        self.ring_is_good(queue, r::receive(queue, r::RDBAL)) & self.buffers_are_good(queue);
+                    let state = if good {
+                        QueueState::Enabling
+                    } else {
+                        QueueState::Disabled
+                    };
                     self.receive.set_state(queue, state);
                     if !good {
                         self.registers.update(offset, r::DCTL_ENABLE, 0);
                     }
                 } else if !enable {
                     self.receive.set_state(queue, QueueState::Disabled);
+                    // What waits for this queue is dropped, so that it doesn't block the others.
+                    self.drain_receive_buffer();
                 }
             }
-            r::RDH if enabled => self.violations.report(ViolationKind::HeadWhileEnabled, Some(queue), u64::from(value)),
+            r::RDH if enabled => {
+                self.violations
+                    .report(ViolationKind::HeadWhileEnabled, Some(queue), u64::from(value))
+            }
             r::RDBAL | r::RDBAH | r::RDLEN => self.write_ring(queue, offset, register, value, enabled),
             _ => {
                 self.registers.write(offset, value);
@@ -64,7 +74,11 @@ impl Device {
                         let kind = ViolationKind::TransmitQueueBeforeEngine;
                         self.violations.report(kind, Some(queue), u64::from(value));
                     }
-                    let state = if good { QueueState::Enabling } else { QueueState::Disabled };
+                    let state = if good {
+                        QueueState::Enabling
+                    } else {
+                        QueueState::Disabled
+                    };
                     self.transmit.set_state(queue, state);
                     if !good {
                         self.registers.update(offset, r::DCTL_ENABLE, 0);
@@ -73,7 +87,10 @@ impl Device {
                     self.transmit.set_state(queue, QueueState::Disabled);
                 }
             }
-            r::TDH if enabled => self.violations.report(ViolationKind::HeadWhileEnabled, Some(queue), u64::from(value)),
+            r::TDH if enabled => {
+                self.violations
+                    .report(ViolationKind::HeadWhileEnabled, Some(queue), u64::from(value))
+            }
             r::TDWBAL => {
                 if value & 1 != 0 && value & 0xC != 0 {
                     let kind = ViolationKind::HeadWriteBackAlignment;
@@ -81,7 +98,9 @@ impl Device {
                 }
                 self.registers.write(offset, value);
             }
-            r::TDBAL | r::TDBAH | r::TDLEN => self.write_ring(queue, offset, register - 0x6000, value, enabled),
+            r::TDBAL | r::TDBAH | r::TDLEN => {
+                self.write_ring(queue, offset, register - 0x6000, value, enabled)
+            }
             _ => {
                 self.registers.write(offset, value);
             }
@@ -94,10 +113,10 @@ impl Device {
         if enabled && self.registers.get(offset) != value {
             report(ViolationKind::RingChangedWhileEnabled);
         }
-        if register == r::RDBAL && value % RING_ALIGNMENT != 0 {
+        if register == r::RDBAL && !value.is_multiple_of(RING_ALIGNMENT) {
             report(ViolationKind::RingAlignment);
         }
-        if register == r::RDLEN && value % RING_ALIGNMENT != 0 {
+        if register == r::RDLEN && !value.is_multiple_of(RING_ALIGNMENT) {
             report(ViolationKind::RingLength);
         }
         self.registers.write(offset, value);
@@ -108,10 +127,11 @@ impl Device {
         let address = self.ring_base(base);
         let length = self.registers.get(base + 8);
         if address == 0 || length == 0 {
-            self.violations.report(ViolationKind::EnabledWithoutRing, Some(queue), address);
+            self.violations
+                .report(ViolationKind::EnabledWithoutRing, Some(queue), address);
             return false;
         }
-        length % RING_ALIGNMENT == 0
+        length.is_multiple_of(RING_ALIGNMENT)
     }
 
     /// Whether a receive queue's buffers and descriptor type make sense; header split works as one buffer.
@@ -141,8 +161,8 @@ impl Device {
             return false;
         }
         if state != QueueState::Enabled {
-            // Writing what the head says already moves nothing: drivers do so to start from a known state.
-            if tail != head {
+            // An empty ring moves nothing: drivers write zeros to start from a known state.
+            if tail != head && tail != 0 {
                 report(ViolationKind::TailWhileDisabled);
                 return false;
             }

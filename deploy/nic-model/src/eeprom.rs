@@ -49,17 +49,24 @@ impl Eeprom {
         put(0x61, u16::from_le_bytes([mac[0], mac[1]]));
         put(0x62, u16::from_le_bytes([mac[2], mac[3]]));
         put(0x63, u16::from_le_bytes([mac[4], mac[5]]));
-        // Start-up list by module type: pairs of type and pointer, ended by 0xFFFF. Each leads to values for CORECTL.
-        let mut at = 0x80;
+        // Start-up list: its length, then pairs of module type and pointer, ended by 0xFFFF. A pointer leads to the length
+        // of a block of values for CORECTL, ended by 0xFFFF as well.
+        put(0x80, 15);
         for module in 0..=6u16 {
+            let at = 0x81 + 2 * usize::from(module);
             put(at, module);
             put(at + 1, 0x00A0);
-            at += 2;
         }
-        put(at, 0xFFFF);
-        put(0xA0, 0x0001);
-        put(0xA1, 0x0002);
-        put(0xA2, 0xFFFF);
+        put(0x8F, 0xFFFF);
+        // Firmware: no link establishment module, pass-through configuration with a released version.
+        put(0x0F, 0x00C0);
+        put(0xC2, 0xFFFF);
+        put(0xC4, 0x00D0);
+        put(0xD7, 0x0006);
+        put(0xA0, 2);
+        put(0xA1, 0x0001);
+        put(0xA2, 0x0002);
+        put(0xA3, 0xFFFF);
         let mut image = Self { words };
         image.seal();
         image
@@ -90,7 +97,9 @@ impl Eeprom {
 
     /// Sets the checksum word: words 0 to 0x3F and all sections that pointers 3 to 0xE lead to add up to 0xBABA.
     fn seal(&mut self) {
-        let mut sum = self.words[..CHECKSUM_WORD].iter().fold(0u16, |sum, word| sum.wrapping_add(*word));
+        let mut sum = self.words[..CHECKSUM_WORD]
+            .iter()
+            .fold(0u16, |sum, word| sum.wrapping_add(*word));
         for pointer in 0x03..0x0F {
             let section = usize::from(self.words[pointer]);
             if section == 0xFFFF || section == 0 {
@@ -100,7 +109,9 @@ impl Eeprom {
             if length == 0xFFFF || length == 0 || section + length >= WORDS {
                 continue;
             }
-            sum = self.words[section + 1..=section + length].iter().fold(sum, |sum, word| sum.wrapping_add(*word));
+            sum = self.words[section + 1..=section + length]
+                .iter()
+                .fold(sum, |sum, word| sum.wrapping_add(*word));
         }
         self.words[CHECKSUM_WORD] = CHECKSUM_TOTAL.wrapping_sub(sum);
     }

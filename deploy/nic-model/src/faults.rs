@@ -105,11 +105,21 @@ impl Faults {
 
     /// Switches a fault of frames on, or off with a rate of zero; replaces one of the same kind and direction.
     pub fn set(&mut self, kind: FrameFault, direction: Direction, rate: f64, seed: Option<u64>) {
-        self.frames.retain(|entry| (entry.fault.kind, entry.fault.direction) != (kind, direction));
+        self.frames
+            .retain(|entry| (entry.fault.kind, entry.fault.direction) != (kind, direction));
         if rate > 0.0 {
             let seed = seed.unwrap_or_else(|| self.rng.u64(..));
-            let fault = ActiveFault { kind, direction, rate: rate.min(1.0), seed, count: 0 };
-            self.frames.push(Entry { fault, rng: Rng::with_seed(seed) });
+            let fault = ActiveFault {
+                kind,
+                direction,
+                rate: rate.min(1.0),
+                seed,
+                count: 0,
+            };
+            self.frames.push(Entry {
+                fault,
+                rng: Rng::with_seed(seed),
+            });
         }
     }
 
@@ -154,7 +164,11 @@ impl Faults {
         let mut frame = frame.to_vec();
         let mut copies = 1;
         let mut hold = false;
-        for entry in self.frames.iter_mut().filter(|entry| entry.fault.direction == direction) {
+        for entry in self
+            .frames
+            .iter_mut()
+            .filter(|entry| entry.fault.direction == direction)
+        {
             if entry.rng.f64() >= entry.fault.rate {
                 continue;
             }
@@ -174,7 +188,10 @@ impl Faults {
         }
         let held = &mut self.held[slot(direction)];
         if hold && copies > 0 && held.is_none() {
-            *held = Some(Held { frame, since_ns: now_ns });
+            *held = Some(Held {
+                frame,
+                since_ns: now_ns,
+            });
             return Vec::new();
         }
         let mut out = vec![frame; copies];
@@ -185,13 +202,23 @@ impl Faults {
     /// A frame that was held back for too long, or that nothing holds back any more.
     pub fn overdue(&mut self, direction: Direction, now_ns: u64) -> Option<Vec<u8>> {
         let held = &mut self.held[slot(direction)];
-        let due = held.as_ref().is_some_and(|held| now_ns >= held.since_ns + REORDER_LIMIT_NS);
-        if due { held.take().map(|held| held.frame) } else { None }
+        let due = held
+            .as_ref()
+            .is_some_and(|held| now_ns >= held.since_ns + REORDER_LIMIT_NS);
+        if due {
+            held.take().map(|held| held.frame)
+        } else {
+            None
+        }
     }
 
     /// When a held-back frame goes out at the latest.
     pub fn next_due_ns(&self) -> Option<u64> {
-        self.held.iter().flatten().map(|held| held.since_ns + REORDER_LIMIT_NS).min()
+        self.held
+            .iter()
+            .flatten()
+            .map(|held| held.since_ns + REORDER_LIMIT_NS)
+            .min()
     }
 }
 
@@ -253,7 +280,10 @@ mod tests {
         assert_eq!(out.len() as u64, 1000 + duplicated);
         let (out, reordered) = run(FrameFault::Reorder, 0.1, 1000);
         assert_eq!(out.len(), 1000);
-        let swaps = out.windows(2).filter(|pair| pair[0][34..36] > pair[1][34..36]).count() as u64;
+        let swaps = out
+            .windows(2)
+            .filter(|pair| pair[0][34..36] > pair[1][34..36])
+            .count() as u64;
         assert!(reordered > 0 && swaps > 0 && swaps <= reordered);
     }
 

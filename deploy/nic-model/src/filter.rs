@@ -36,7 +36,8 @@ pub fn longest_frame(registers: &RegisterFile, tagged: bool) -> usize {
 pub fn accept_address(registers: &RegisterFile, destination: [u8; 6]) -> Option<Accepted> {
     let fctrl = registers.get(r::FCTRL);
     if destination == [0xFF; 6] {
-        return (fctrl & (r::FCTRL_BROADCAST_ACCEPT | r::FCTRL_MULTICAST_PROMISCUOUS) != 0).then_some(Accepted::Exactly);
+        return (fctrl & (r::FCTRL_BROADCAST_ACCEPT | r::FCTRL_MULTICAST_PROMISCUOUS) != 0)
+            .then_some(Accepted::Exactly);
     }
     if is_exact(registers, destination) {
         return Some(Accepted::Exactly);
@@ -125,7 +126,10 @@ mod tests {
     #[test]
     fn vlans_by_table() {
         let mut registers = RegisterFile::new();
-        let tagged = Headers { vlan: Some(0x2064), ..Headers::default() };
+        let tagged = Headers {
+            vlan: Some(0x2064),
+            ..Headers::default()
+        };
         assert!(accept_vlan(&registers, &tagged));
         registers.set(r::VLNCTRL, r::VLNCTRL_FILTER_ENABLE | 0x8100);
         assert!(!accept_vlan(&registers, &tagged));

@@ -70,8 +70,13 @@ fn be16(frame: &[u8], at: usize) -> Option<u16> {
 
 /// Parses a frame; `vlan_type` is the EtherType that marks a VLAN header.
 pub fn parse(frame: &[u8], vlan_type: u16) -> Headers {
-    let mut headers = Headers { end: frame.len(), ..Headers::default() };
-    let Some(mut kind) = be16(frame, 12) else { return headers };
+    let mut headers = Headers {
+        end: frame.len(),
+        ..Headers::default()
+    };
+    let Some(mut kind) = be16(frame, 12) else {
+        return headers;
+    };
     headers.network_at = ETHERNET_LENGTH;
     if kind == vlan_type
         && let (Some(tag), Some(inner)) = (be16(frame, 14), be16(frame, 16))
@@ -98,11 +103,17 @@ fn parse_v4(frame: &[u8], mut headers: Headers) -> Option<Headers> {
     if first >> 4 != 4 || header_length < 20 || total < header_length || at + header_length > frame.len() {
         return None;
     }
-    headers.network = Some(Network::V4 { options: header_length > 20 });
+    headers.network = Some(Network::V4 {
+        options: header_length > 20,
+    });
     headers.transport_at = at + header_length;
     headers.end = (at + total).min(frame.len());
     let whole = at + total <= frame.len() && fragment & 0x3FFF == 0;
-    headers.transport = if whole { transport(protocol, headers.transport_at, headers.end) } else { None };
+    headers.transport = if whole {
+        transport(protocol, headers.transport_at, headers.end)
+    } else {
+        None
+    };
     Some(headers)
 }
 
@@ -121,9 +132,10 @@ fn parse_v6(frame: &[u8], mut headers: Headers) -> Option<Headers> {
     headers.end = (at + 40 + payload).min(frame.len());
     let mut extensions = false;
     while matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
-        let (Some(following), Some(units)) =
-            (frame.get(headers.transport_at), frame.get(headers.transport_at + 1))
-        else {
+        let (Some(following), Some(units)) = (
+            frame.get(headers.transport_at),
+            frame.get(headers.transport_at + 1),
+        ) else {
             break;
         };
         extensions = true;
@@ -131,9 +143,15 @@ fn parse_v6(frame: &[u8], mut headers: Headers) -> Option<Headers> {
         headers.transport_at += (usize::from(*units) + 1) * 8;
     }
     const FRAGMENT: u8 = 44;
-    headers.network = Some(Network::V6 { extensions: extensions || next == FRAGMENT });
+    headers.network = Some(Network::V6 {
+        extensions: extensions || next == FRAGMENT,
+    });
     let whole = at + 40 + payload <= frame.len();
-    headers.transport = if whole { transport(next, headers.transport_at, headers.end) } else { None };
+    headers.transport = if whole {
+        transport(next, headers.transport_at, headers.end)
+    } else {
+        None
+    };
     Some(headers)
 }
 
@@ -156,7 +174,10 @@ impl Headers {
             Network::V4 { .. } => (at + 12, 4),
             Network::V6 { .. } => (at + 8, 16),
         };
-        Some((frame.get(start..start + length)?, frame.get(start + length..start + 2 * length)?))
+        Some((
+            frame.get(start..start + length)?,
+            frame.get(start + length..start + 2 * length)?,
+        ))
     }
 
     /// The pseudo-header's sum for a transport of this length.
@@ -205,11 +226,19 @@ pub(crate) mod samples {
     pub(crate) fn udp(source_port: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = [DESTINATION.as_slice(), &SOURCE, &[0x08, 0x00]].concat();
         let total = 28 + payload.len() as u16;
-        let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut ip = vec![
+            0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         ip[2..4].copy_from_slice(&total.to_be_bytes());
         let sum = !checksum::fold(checksum::add(0, &ip));
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        let mut segment = [source_port.to_be_bytes(), 53u16.to_be_bytes(), (total - 20).to_be_bytes(), [0, 0]].concat();
+        let mut segment = [
+            source_port.to_be_bytes(),
+            53u16.to_be_bytes(),
+            (total - 20).to_be_bytes(),
+            [0, 0],
+        ]
+        .concat();
         segment.extend_from_slice(payload);
         let pseudo = checksum::add(u32::from(total - 20) + 17, &ip[12..20]);
         let sum = !checksum::fold(checksum::add(pseudo, &segment));
@@ -230,8 +259,17 @@ mod tests {
         let frame = samples::udp(1000, b"hello");
         let headers = parse(&frame, 0x8100);
         assert_eq!(headers.network, Some(Network::V4 { options: false }));
-        assert_eq!((headers.transport, headers.transport_at), (Some(Transport::Udp), 34));
-        assert_eq!(headers.verify(&frame), ChecksumResult { network: Some(true), transport: Some(true) });
+        assert_eq!(
+            (headers.transport, headers.transport_at),
+            (Some(Transport::Udp), 34)
+        );
+        assert_eq!(
+            headers.verify(&frame),
+            ChecksumResult {
+                network: Some(true),
+                transport: Some(true)
+            }
+        );
     }
 
     #[test]

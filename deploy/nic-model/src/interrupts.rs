@@ -77,7 +77,10 @@ impl InterruptLines {
     /// Lines without destinations.
     pub fn new() -> Self {
         let vectors = (0..r::VECTORS).map(|_| Line::default()).collect();
-        Self { vectors, ..Self::default() }
+        Self {
+            vectors,
+            ..Self::default()
+        }
     }
 
     /// Gives vector `vector` of a kind a destination, or takes it away. Vectors that don't exist are ignored.
@@ -103,8 +106,18 @@ impl InterruptLines {
                 line.eventfd = None;
                 line.pending = false;
             }),
-            Signalling::Msi => self.message = Line { sent: self.message.sent, ..Line::default() },
-            Signalling::Pin => self.pin = Line { sent: self.pin.sent, ..Line::default() },
+            Signalling::Msi => {
+                self.message = Line {
+                    sent: self.message.sent,
+                    ..Line::default()
+                }
+            }
+            Signalling::Pin => {
+                self.pin = Line {
+                    sent: self.pin.sent,
+                    ..Line::default()
+                }
+            }
         }
     }
 
@@ -138,7 +151,11 @@ impl InterruptLines {
 
     /// Messages sent so far by each vector, then by MSI and by the pin.
     pub fn sent(&self) -> (Vec<u64>, u64, u64) {
-        (self.vectors.iter().map(|line| line.sent).collect(), self.message.sent, self.pin.sent)
+        (
+            self.vectors.iter().map(|line| line.sent).collect(),
+            self.message.sent,
+            self.pin.sent,
+        )
     }
 
     fn send(&mut self, signalling: Signalling, vector: u16) {
@@ -175,7 +192,10 @@ pub struct Interrupts {
 impl Interrupts {
     /// No cause, everything masked.
     pub fn new() -> Self {
-        Self { next_allowed_ns: vec![0; usize::from(r::VECTORS)], ..Self::default() }
+        Self {
+            next_allowed_ns: vec![0; usize::from(r::VECTORS)],
+            ..Self::default()
+        }
     }
 
     /// Back to the state after a reset.
@@ -235,7 +255,7 @@ impl Interrupts {
 
     /// EIMS as software reads it.
     pub fn mask(&self) -> u32 {
-        self.vector_mask as u32 & QUEUE_CAUSES | self.other_mask
+        self.vector_mask as u32 & QUEUE_CAUSES | self.other_mask & 0x7FFF_FFFF
     }
 
     /// Half `half` of EIMS_EX.
@@ -297,7 +317,11 @@ impl Interrupts {
         while risen != 0 {
             let vector = risen.trailing_zeros() as u16;
             risen &= risen - 1;
-            let allowed = self.next_allowed_ns.get(usize::from(vector)).copied().unwrap_or(0);
+            let allowed = self
+                .next_allowed_ns
+                .get(usize::from(vector))
+                .copied()
+                .unwrap_or(0);
             if now_ns < allowed {
                 next_due = Some(next_due.map_or(allowed, |due| due.min(allowed)));
                 continue;
@@ -325,7 +349,11 @@ impl Interrupts {
         let others = self.others & self.other_mask;
         if signalling == Signalling::MsiX && registers.has(r::GPIE, r::GPIE_MULTIPLE_MSIX) {
             let allocation = (registers.get(r::IVAR_MISC) >> 8) as u8;
-            let other = if others != 0 && allocation & r::IVAR_VALID != 0 { 1 << (allocation & 0x3F) } else { 0 };
+            let other = if others != 0 && allocation & r::IVAR_VALID != 0 {
+                1 << (allocation & 0x3F)
+            } else {
+                0
+            };
             vectors | other
         } else {
             u64::from(vectors & u64::from(QUEUE_CAUSES) != 0 || others != 0)
@@ -348,7 +376,8 @@ impl Interrupts {
             self.vectors &= !bit;
         }
         if registers.has(r::GPIE, r::GPIE_AUTO_MASK_ENABLE) {
-            let extended = u64::from(registers.get(r::EIAM_EX)) | u64::from(registers.get(r::EIAM_EX + 4)) << 32;
+            let extended =
+                u64::from(registers.get(r::EIAM_EX)) | u64::from(registers.get(r::EIAM_EX + 4)) << 32;
             let automatic = extended | u64::from(registers.get(r::EIAM) & QUEUE_CAUSES);
             self.vector_mask &= !(automatic & bit);
         }
@@ -370,12 +399,19 @@ mod tests {
             let mut registers = RegisterFile::new();
             registers.set(r::GPIE, r::GPIE_MULTIPLE_MSIX | r::GPIE_AUTO_MASK_ENABLE);
             registers.set(r::IVAR_MISC, 0x8200);
-            Self { registers, interrupts: Interrupts::new(), lines: InterruptLines::new() }
+            Self {
+                registers,
+                interrupts: Interrupts::new(),
+                lines: InterruptLines::new(),
+            }
         }
 
         fn run(&mut self, now_ns: u64) -> (Vec<u16>, Option<u64>) {
             let due =
-                self.interrupts.deliver(&self.registers, Signalling::MsiX, now_ns, &mut self.lines, || false);
+                self.interrupts
+                    .deliver(&self.registers, Signalling::MsiX, now_ns, &mut self.lines, || {
+                        false
+                    });
             (self.lines.take_signalled(), due)
         }
     }
@@ -425,7 +461,10 @@ mod tests {
         bench.interrupts.enable(r::CAUSE_LINK_STATUS_CHANGE);
         bench.interrupts.raise_other(r::CAUSE_LINK_STATUS_CHANGE);
         assert_eq!(bench.run(0).0, [2]);
-        assert_eq!(bench.interrupts.causes() & !(1 << 31), r::CAUSE_LINK_STATUS_CHANGE);
+        assert_eq!(
+            bench.interrupts.causes() & !(1 << 31),
+            r::CAUSE_LINK_STATUS_CHANGE
+        );
         bench.interrupts.clear_causes(r::CAUSE_LINK_STATUS_CHANGE);
         assert_eq!(bench.run(0).0, [0u16; 0]);
         bench.interrupts.raise_other(r::CAUSE_LINK_STATUS_CHANGE);
@@ -439,7 +478,9 @@ mod tests {
         bench.interrupts.raise_queue(0x80);
         bench.run(0);
         let fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd");
-        bench.lines.attach(Signalling::MsiX, 0, Some(fd.try_clone().expect("clone")));
+        bench
+            .lines
+            .attach(Signalling::MsiX, 0, Some(fd.try_clone().expect("clone")));
         let mut count = [0; 8];
         rustix::io::read(&fd, &mut count).expect("signalled");
         assert_eq!(u64::from_ne_bytes(count), 1);

@@ -31,8 +31,8 @@ mod rss;
 pub mod server;
 mod sfp;
 mod transmit;
-mod violations;
 pub mod vfio_user;
+mod violations;
 mod wire;
 
 pub use capture::Capture;

@@ -16,7 +16,13 @@ pub struct Link {
 impl Link {
     /// A link that is up, and takes `training_ns` to come up again after it was restarted.
     pub fn new(training_ns: u64) -> Self {
-        Self { cable: true, up: true, trained_at_ns: 0, training_ns, changes: 0 }
+        Self {
+            cable: true,
+            up: true,
+            trained_at_ns: 0,
+            training_ns,
+            changes: 0,
+        }
     }
 
     /// Whether frames pass.

@@ -12,7 +12,11 @@ use std::time::Duration;
 
 /// A software model of the Intel 82599 for QEMU's vfio-user-pci device.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<CliCommand>,
@@ -77,10 +81,12 @@ impl Serve {
     fn run(self) -> Result<()> {
         start_log(&self.log)?;
         let tap = match (&self.tap, self.tap_fd) {
-            (Some(name), _) => TapWire::open(name).with_context(|| format!("can't attach to tap interface {name}"))?,
-            (None, Some(number)) => {
-                TapWire::new(tap::adopt(number).with_context(|| format!("descriptor {number} is no open tap"))?)
+            (Some(name), _) => {
+                TapWire::open(name).with_context(|| format!("can't attach to tap interface {name}"))?
             }
+            (None, Some(number)) => TapWire::new(
+                tap::adopt(number).with_context(|| format!("descriptor {number} is no open tap"))?,
+            ),
             (None, None) => bail!("the port needs a wire: --tap NAME or --tap-fd NUMBER"),
         };
         let config = DeviceConfig {
@@ -103,7 +109,11 @@ impl Serve {
                 once: self.once,
             },
         )?;
-        log::info!("82599 {} waits on {}", nic_model::control::mac_text(self.mac), self.socket.display());
+        log::info!(
+            "82599 {} waits on {}",
+            nic_model::control::mac_text(self.mac),
+            self.socket.display()
+        );
         let signalled = stop_on_signal()?;
         let mut device = server.run(signalled)?;
         device.captured();
@@ -134,7 +144,11 @@ impl log::Log for StandardError {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("nic-model {}: {}", record.level().as_str().to_lowercase(), record.args());
+        eprintln!(
+            "nic-model {}: {}",
+            record.level().as_str().to_lowercase(),
+            record.args()
+        );
     }
 
     fn flush(&self) {}
@@ -151,6 +165,12 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
         .split(':')
         .map(|part| u8::from_str_radix(part, 16).map_err(|_| format!("{part:?} is no hexadecimal byte")))
         .collect::<Result<_, _>>()?;
-    let mac: [u8; 6] = bytes.try_into().map_err(|_| "a MAC address has six bytes".to_owned())?;
-    if mac[0] & 1 != 0 { Err("a port's own address can't be a multicast one".to_owned()) } else { Ok(mac) }
+    let mac: [u8; 6] = bytes
+        .try_into()
+        .map_err(|_| "a MAC address has six bytes".to_owned())?;
+    if mac[0] & 1 != 0 {
+        Err("a port's own address can't be a multicast one".to_owned())
+    } else {
+        Ok(mac)
+    }
 }

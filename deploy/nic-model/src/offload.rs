@@ -52,11 +52,16 @@ pub struct BadContext;
 
 /// Computes the IPv4 header's checksum.
 pub fn insert_network_checksum(frame: &mut [u8], context: &Context) -> Result<(), BadContext> {
-    let header = frame.get_mut(context.mac_length..context.transport_at()).ok_or(BadContext)?;
+    let header = frame
+        .get_mut(context.mac_length..context.transport_at())
+        .ok_or(BadContext)?;
     let field = header.get_mut(10..12).ok_or(BadContext)?;
     field.fill(0);
     let sum = !checksum::fold(checksum::add(0, header));
-    header.get_mut(10..12).ok_or(BadContext)?.copy_from_slice(&sum.to_be_bytes());
+    header
+        .get_mut(10..12)
+        .ok_or(BadContext)?
+        .copy_from_slice(&sum.to_be_bytes());
     Ok(())
 }
 
@@ -68,14 +73,20 @@ pub fn insert_transport_checksum(frame: &mut [u8], context: &Context, length: u3
         sum = 0xFFFF;
     }
     let at = context.checksum_at();
-    frame.get_mut(at..at + 2).ok_or(BadContext)?.copy_from_slice(&sum.to_be_bytes());
+    frame
+        .get_mut(at..at + 2)
+        .ok_or(BadContext)?
+        .copy_from_slice(&sum.to_be_bytes());
     Ok(())
 }
 
 /// The ones'-complement sum from `start` on, complemented and put at `at`: the legacy descriptor's offload (7.2.3.2.1).
 pub fn insert_legacy_checksum(frame: &mut [u8], start: usize, at: usize) -> Result<(), BadContext> {
     let sum = !checksum::fold(checksum::add(0, frame.get(start..).ok_or(BadContext)?));
-    frame.get_mut(at..at + 2).ok_or(BadContext)?.copy_from_slice(&sum.to_be_bytes());
+    frame
+        .get_mut(at..at + 2)
+        .ok_or(BadContext)?
+        .copy_from_slice(&sum.to_be_bytes());
     Ok(())
 }
 
@@ -153,7 +164,10 @@ fn finish_segment(out: &mut [u8], context: &Context, index: usize, mask: u16) ->
     if context.is_v4 {
         put(network + 2, (context.network_length + transport_total) as u16)?;
     } else {
-        put(network + 4, (context.network_length - 40 + transport_total) as u16)?;
+        put(
+            network + 4,
+            (context.network_length - 40 + transport_total) as u16,
+        )?;
     }
     if !context.is_tcp {
         put(transport + 4, transport_total as u16)?;
@@ -164,17 +178,23 @@ fn finish_segment(out: &mut [u8], context: &Context, index: usize, mask: u16) ->
     };
     if context.is_v4 {
         let id = field(out, network + 4)?.wrapping_add(index as u16);
-        out.get_mut(network + 4..network + 6).ok_or(BadContext)?.copy_from_slice(&id.to_be_bytes());
+        out.get_mut(network + 4..network + 6)
+            .ok_or(BadContext)?
+            .copy_from_slice(&id.to_be_bytes());
         insert_network_checksum(out, context)?;
     }
     if context.is_tcp {
         let at = transport + 4;
         let sequence = u32::from(field(out, at)?) << 16 | u32::from(field(out, at + 2)?);
         let sequence = sequence.wrapping_add((index * context.segment_length) as u32);
-        out.get_mut(at..at + 4).ok_or(BadContext)?.copy_from_slice(&sequence.to_be_bytes());
+        out.get_mut(at..at + 4)
+            .ok_or(BadContext)?
+            .copy_from_slice(&sequence.to_be_bytes());
         let offset_and_flags = field(out, transport + 12)?;
         let masked = offset_and_flags & (0xF000 | mask);
-        out.get_mut(transport + 12..transport + 14).ok_or(BadContext)?.copy_from_slice(&masked.to_be_bytes());
+        out.get_mut(transport + 12..transport + 14)
+            .ok_or(BadContext)?
+            .copy_from_slice(&masked.to_be_bytes());
     }
     insert_transport_checksum(out, context, transport_total as u32)
 }
@@ -184,7 +204,11 @@ mod tests {
     use super::*;
     use crate::headers::{self, samples};
 
-    const FLAGS: FlagMasks = FlagMasks { first: 0xFF6, middle: 0xFF6, last: 0xF7F };
+    const FLAGS: FlagMasks = FlagMasks {
+        first: 0xFF6,
+        middle: 0xFF6,
+        last: 0xF7F,
+    };
 
     /// A TCP frame as a driver hands it over for segmentation: pseudo-header sum without length, no checksums.
     fn tcp_for_segmentation(payload: &[u8]) -> (Vec<u8>, Context) {
@@ -224,7 +248,11 @@ mod tests {
         for (i, segment) in segments.iter().enumerate() {
             let parsed = headers::parse(segment, 0x8100);
             let checks = parsed.verify(segment);
-            assert_eq!((checks.network, checks.transport), (Some(true), Some(true)), "segment {i}");
+            assert_eq!(
+                (checks.network, checks.transport),
+                (Some(true), Some(true)),
+                "segment {i}"
+            );
             let sequence = u32::from_be_bytes([segment[38], segment[39], segment[40], segment[41]]);
             assert_eq!(sequence, 0xFFFF_FF00u32.wrapping_add(100 * i as u32));
             assert_eq!(segment[47], if i == 2 { 0x19 } else { 0x10 });
@@ -242,7 +270,12 @@ mod tests {
         let pseudo = checksum::fold(checksum::add(17 + length, &frame[26..34]));
         frame[40..42].copy_from_slice(&pseudo.to_be_bytes());
         frame[24..26].fill(0);
-        let context = Context { mac_length: 14, network_length: 20, is_v4: true, ..Context::default() };
+        let context = Context {
+            mac_length: 14,
+            network_length: 20,
+            is_v4: true,
+            ..Context::default()
+        };
         insert_network_checksum(&mut frame, &context).expect("in range");
         insert_transport_checksum(&mut frame, &context, 0).expect("in range");
         assert_eq!(frame, good);
@@ -250,10 +283,17 @@ mod tests {
 
     #[test]
     fn offsets_outside_the_frame_are_refused() {
-        let context = Context { mac_length: 120, network_length: 400, ..Context::default() };
+        let context = Context {
+            mac_length: 120,
+            network_length: 400,
+            ..Context::default()
+        };
         let mut frame = vec![0; 60];
         assert_eq!(insert_network_checksum(&mut frame, &context), Err(BadContext));
-        assert_eq!(insert_transport_checksum(&mut frame, &context, 0), Err(BadContext));
+        assert_eq!(
+            insert_transport_checksum(&mut frame, &context, 0),
+            Err(BadContext)
+        );
         assert_eq!(insert_legacy_checksum(&mut frame, 70, 10), Err(BadContext));
         assert_eq!(segment(&frame, &context, FLAGS, |_| {}), Err(BadContext));
     }

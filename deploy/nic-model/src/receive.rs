@@ -188,9 +188,18 @@ impl Device {
         let mut rss = rss::classify(&self.registers, &headers, frame);
         if !self.registers.has(r::RXCSUM, r::RXCSUM_PACKET_CHECKSUM_DISABLE) {
             // The descriptor's field carries a fragment checksum instead, which this model leaves at zero.
-            rss = RssResult { hash: 0, kind: 0, ..rss };
+            rss = RssResult {
+                hash: 0,
+                kind: 0,
+                ..rss
+            };
         }
-        Some(Facts { accepted, headers, checks: headers.verify(frame), rss })
+        Some(Facts {
+            accepted,
+            headers,
+            checks: headers.verify(frame),
+            rss,
+        })
     }
 
     /// Puts a frame into memory, or into the packet buffer when it has to wait.
@@ -206,7 +215,10 @@ impl Device {
             return;
         }
         self.receive.buffered_bytes += frame.len();
-        self.receive.buffer.push_back(Buffered { frame: frame.to_vec(), facts });
+        self.receive.buffer.push_back(Buffered {
+            frame: frame.to_vec(),
+            facts,
+        });
     }
 
     /// Moves what waits in the packet buffer on, as far as descriptors go.
@@ -268,7 +280,11 @@ impl Device {
         let needed = data.len().div_ceil(buffer_length) as u32;
         if needed > available {
             let drop = srrctl & r::SRRCTL_DROP_EN != 0 || needed >= slots;
-            return if drop { self.drop_frame(queue) } else { Placement::Waiting };
+            return if drop {
+                self.drop_frame(queue)
+            } else {
+                Placement::Waiting
+            };
         }
         let base = self.ring_base(r::receive(queue, r::RDBAL));
         let mut slot = head;
@@ -276,14 +292,16 @@ impl Device {
             let at = base + u64::from(slot) * DESCRIPTOR_LENGTH;
             let mut address = [0; 8];
             if self.memory.read(at, &mut address).is_err() {
-                self.violations.report(ViolationKind::UnmappedDma, Some(queue), at);
+                self.violations
+                    .report(ViolationKind::UnmappedDma, Some(queue), at);
                 self.receive.set_state(queue, QueueState::Stuck);
                 return self.drop_frame(queue);
             }
             let address = u64::from_le_bytes(address);
             // A posted write that nobody takes is lost, and the device doesn't notice.
             if self.memory.write(address, chunk).is_err() {
-                self.violations.report(ViolationKind::UnmappedDma, Some(queue), address);
+                self.violations
+                    .report(ViolationKind::UnmappedDma, Some(queue), address);
             }
             let last = i + 1 == needed as usize;
             let (low, high) = if srrctl >> 25 & 7 == 0 {
@@ -291,9 +309,13 @@ impl Device {
             } else {
                 advanced_write_back(chunk.len(), last, facts)
             };
-            let low_first = self.memory.store_u64(at, low).and_then(|()| self.memory.store_u64(at + 8, high));
+            let low_first = self
+                .memory
+                .store_u64(at, low)
+                .and_then(|()| self.memory.store_u64(at + 8, high));
             if low_first.is_err() {
-                self.violations.report(ViolationKind::UnmappedDma, Some(queue), at);
+                self.violations
+                    .report(ViolationKind::UnmappedDma, Some(queue), at);
             }
             slot = if slot + 1 == slots { 0 } else { slot + 1 };
         }
@@ -305,7 +327,8 @@ impl Device {
     fn count_received(&mut self, queue: u16, length: usize) {
         let statistic = self.registers.get(r::RQSMR + u32::from(queue & !3)) >> (8 * (queue & 3)) & 0xF;
         self.registers.count(r::QPRC + r::QUEUE_STRIDE * statistic, 1);
-        self.registers.count_wide(r::QBRC + r::QUEUE_STRIDE * statistic, length as u64);
+        self.registers
+            .count_wide(r::QBRC + r::QUEUE_STRIDE * statistic, length as u64);
         self.registers.count(r::RXDGPC, 1);
         self.registers.count_wide(r::RXDGBCL, length as u64);
         self.counters.count_rx(queue, length);
@@ -380,7 +403,11 @@ fn advanced_write_back(length: usize, last: bool, facts: &Facts) -> (u64, u64) {
 /// Both words of a legacy descriptor's write-back (datasheet 7.1.5): the buffer address is left as zero.
 fn legacy_write_back(length: usize, last: bool, facts: &Facts) -> (u64, u64) {
     let full = status(facts);
-    let (status, errors) = if last { (full & 0xFF, full >> 24 & 0xC0) } else { (STATUS_DONE, 0) };
+    let (status, errors) = if last {
+        (full & 0xFF, full >> 24 & 0xC0)
+    } else {
+        (STATUS_DONE, 0)
+    };
     let tag = u64::from(facts.headers.vlan.unwrap_or(0)) << 48;
     (0, length as u64 | status << 32 | errors << 40 | tag)
 }

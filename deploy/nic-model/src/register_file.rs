@@ -102,10 +102,15 @@ impl RegisterFile {
 
     /// A software write.
     pub fn write(&mut self, offset: u32, value: u32) -> Written {
-        let Some(block) = self.block(offset) else { return Written::Undefined };
+        let Some(block) = self.block(offset) else {
+            return Written::Undefined;
+        };
         match block.access {
             Access::ReadWrite => {
-                self.set(offset, self.get(offset) & !block.writable | value & block.writable);
+                self.set(
+                    offset,
+                    self.get(offset) & !block.writable | value & block.writable,
+                );
                 Written::Stored
             }
             Access::WriteOnly => Written::Stored,
@@ -127,7 +132,7 @@ impl RegisterFile {
         self.set(low + 4, (value >> 32) as u32);
     }
 
-    /// Every register whose name starts with `prefix` and, unless a prefix is given, whose value isn't zero.
+    /// Every register whose name starts with `prefix`, by offset.
     pub fn named(&self, prefix: &str) -> Vec<NamedRegister> {
         let mut list: Vec<_> = BLOCKS
             .iter()
@@ -135,12 +140,19 @@ impl RegisterFile {
             .flat_map(|block| {
                 (0..block.count).map(move |i| {
                     let offset = block.base + i * block.stride;
-                    let name = if block.count == 1 { block.name.to_owned() } else { format!("{}[{i}]", block.name) };
+                    let name = if block.count == 1 {
+                        block.name.to_owned()
+                    } else {
+                        format!("{}[{i}]", block.name)
+                    };
                     (name, offset)
                 })
             })
-            .map(|(name, offset)| NamedRegister { name, offset, value: self.get(offset) })
-            .filter(|register| !prefix.is_empty() || register.value != 0)
+            .map(|(name, offset)| NamedRegister {
+                name,
+                offset,
+                value: self.get(offset),
+            })
             .collect();
         list.sort_by_key(|register| register.offset);
         list
@@ -172,7 +184,11 @@ mod tests {
     #[test]
     fn every_block_lies_in_the_window() {
         for block in BLOCKS {
-            assert!(block.base + (block.count - 1) * block.stride < WINDOW_LENGTH, "{}", block.name);
+            assert!(
+                block.base + (block.count - 1) * block.stride < WINDOW_LENGTH,
+                "{}",
+                block.name
+            );
             assert_eq!(block.base % 4, 0, "{}", block.name);
             let aliased = block.count == 1 && r::canonical(block.base) != block.base;
             assert!(!aliased, "{} is listed at its alias", block.name);
@@ -192,7 +208,10 @@ mod tests {
 
         file.count_wide(r::GORCL, 0xF_FFFF_FFF0);
         file.count_wide(r::GORCL, 0x20);
-        assert_eq!((file.read(r::GORCL), file.read(r::GORCL + 4)), (Some(u32::MAX), Some(0xF)));
+        assert_eq!(
+            (file.read(r::GORCL), file.read(r::GORCL + 4)),
+            (Some(u32::MAX), Some(0xF))
+        );
     }
 
     #[test]

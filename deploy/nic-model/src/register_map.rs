@@ -38,7 +38,16 @@ pub struct Block {
 }
 
 const fn block(name: &'static str, base: u32, stride: u32, count: u32, access: Access, reset: u32) -> Block {
-    Block { name, base, stride, count, access, reset, writable: u32::MAX, survives: false }
+    Block {
+        name,
+        base,
+        stride,
+        count,
+        access,
+        reset,
+        writable: u32::MAX,
+        survives: false,
+    }
 }
 
 const fn rw(name: &'static str, base: u32, reset: u32) -> Block {
@@ -52,11 +61,17 @@ const fn rws(name: &'static str, base: u32, count: u32) -> Block {
 /// Plain registers of each receive queue: two groups of 64.
 const fn receive(name: &'static str, group: u32, register: u32, reset: u32, writable: u32) -> Block {
     let base = if group == 0 { 0x1000 } else { 0xD000 };
-    Block { writable, ..block(name, base + register, 0x40, 64, Access::ReadWrite, reset) }
+    Block {
+        writable,
+        ..block(name, base + register, 0x40, 64, Access::ReadWrite, reset)
+    }
 }
 
 const fn transmit(name: &'static str, register: u32, writable: u32) -> Block {
-    Block { writable, ..block(name, 0x6000 + register, 0x40, 128, Access::ReadWrite, 0) }
+    Block {
+        writable,
+        ..block(name, 0x6000 + register, 0x40, 128, Access::ReadWrite, 0)
+    }
 }
 
 const fn ro(name: &'static str, base: u32, reset: u32) -> Block {
@@ -73,11 +88,17 @@ const fn counters(name: &'static str, base: u32, stride: u32, count: u32) -> Blo
 
 /// The upper part of a 36-bit counter.
 const fn counter_high(name: &'static str, base: u32) -> Block {
-    Block { writable: 0xF, ..counter(name, base) }
+    Block {
+        writable: 0xF,
+        ..counter(name, base)
+    }
 }
 
 const fn memory(name: &'static str, base: u32, stride: u32, count: u32) -> Block {
-    Block { survives: true, ..block(name, base, stride, count, Access::ReadWrite, 0) }
+    Block {
+        survives: true,
+        ..block(name, base, stride, count, Access::ReadWrite, 0)
+    }
 }
 
 /// Every register of the model.
@@ -86,7 +107,8 @@ pub const BLOCKS: &[Block] = &[
     rw("CTRL", 0x00000, 0),
     ro("STATUS", 0x00008, 0x0008_0000),
     rw("CTRL_EXT", 0x00018, 0),
-    rw("ESDP", 0x00020, 0),
+    // Pin 2 is an input that says that a module is in the cage, as on the X520.
+    rw("ESDP", 0x00020, 0x4),
     rw("I2CCTL", 0x00028, 0x0000_000F),
     rw("FRTIMER", 0x00048, 0),
     rw("TCPTIMER", 0x0004C, 0),
@@ -99,7 +121,10 @@ pub const BLOCKS: &[Block] = &[
     // Interrupts (8.2.3.5).
     rw("EICR", 0x00800, 0),
     block("EICS", 0x00808, 4, 1, Access::WriteOnly, 0),
-    Block { writable: 0x4000_FFFF, ..rw("EIAC", 0x00810, 0) },
+    Block {
+        writable: 0x4000_FFFF,
+        ..rw("EIAC", 0x00810, 0)
+    },
     rws("EITR", 0x00820, 24),
     rws("EITR", 0x12300, 104),
     rw("EIMS", 0x00880, 0),
@@ -134,7 +159,10 @@ pub const BLOCKS: &[Block] = &[
     receive("RSCCTL", 1, 0x2C, 0, u32::MAX),
     counters("QPRC", 0x01030, 0x40, 16),
     counters("QBRC_L", 0x01034, 0x40, 16),
-    Block { writable: 0xF, ..counters("QBRC_H", 0x01038, 0x40, 16) },
+    Block {
+        writable: 0xF,
+        ..counters("QBRC_H", 0x01038, 0x40, 16)
+    },
     counters("QPRDC", 0x01430, 0x40, 16),
     rws("RTRPT4C", 0x02140, 8),
     block("RTRPT4S", 0x02160, 4, 8, Access::ReadOnly, 0),
@@ -145,7 +173,10 @@ pub const BLOCKS: &[Block] = &[
     rw("FCOERPDC", 0x0241C, 0),
     rws("FCDMARW", 0x02420, 4),
     rw("RTRPCS", 0x02430, 0),
-    Block { writable: !0x8, ..rw("RDRXCTL", 0x02F00, 0x0000_8008) },
+    Block {
+        writable: !0x8,
+        ..rw("RDRXCTL", 0x02F00, 0x0000_8008)
+    },
     rw("QDE", 0x02F04, 0),
     rws("RDPROBE", 0x02F08, 16),
     rw("RXDSTATCTRL", 0x02F40, 0),
@@ -225,13 +256,16 @@ pub const BLOCKS: &[Block] = &[
     counter_high("RXNFGBCH", 0x041B8),
     // MAC and link (8.2.3.22).
     rws("PCS1G", 0x04200, 10),
-    rw("HLREG0", 0x04240, 0x0001_0803),
+    rw("HLREG0", 0x04240, 0x0001_0C03),
     ro("HLREG1", 0x04244, 0),
     rw("PAP", 0x04248, 0xFFFF_0000),
     rw("MSCA", 0x0425C, 0),
     rw("MSRWD", 0x04260, 0),
     rw("MLADD", 0x04264, 0),
-    Block { writable: 0xFFFF_0000, ..rw("MAXFRS", 0x04268, 0x05EE_0000) },
+    Block {
+        writable: 0xFFFF_0000,
+        ..rw("MAXFRS", 0x04268, 0x05EE_0000)
+    },
     rw("TREG", 0x0426C, 0),
     ro("PCSS1", 0x04288, 0),
     ro("PCSS2", 0x0428C, 0),
@@ -293,7 +327,10 @@ pub const BLOCKS: &[Block] = &[
     rws("TQSM", 0x08600, 32),
     counters("QPTC", 0x08680, 4, 16),
     counters("QBTC_L", 0x08700, 8, 16),
-    Block { writable: 0xF, ..counters("QBTC_H", 0x08704, 8, 16) },
+    Block {
+        writable: 0xF,
+        ..counters("QBTC_H", 0x08704, 8, 16)
+    },
     counter("SSVPC", 0x08780),
     counters("FCOETX", 0x08784, 4, 2),
     rws("PFVMECM", 0x08790, 4),
@@ -439,5 +476,6 @@ pub const BLOCKS: &[Block] = &[
     rws("PCIEECCCTL0", 0x11100, 2),
     rws("PFMBMEM", 0x13000, 1024),
     rw("CORECTL", 0x14F00, 0),
+    rws("HICR", 0x15F00, 6),
     rw("SMADARCTL", 0x14F10, 0),
 ];

@@ -16,6 +16,9 @@ pub const CTRL_RST: u32 = 1 << 26;
 pub const STATUS: u32 = 0x00008;
 pub const STATUS_LINK_UP: u32 = 1 << 7;
 pub const STATUS_MASTER_ENABLED: u32 = 1 << 19;
+pub const ESDP: u32 = 0x00020;
+pub const ESDP_MODULE_PRESENT: u32 = 1 << 2;
+pub const ESDP_MODULE_PIN_IS_OUTPUT: u32 = 1 << 10;
 pub const I2CCTL: u32 = 0x00028;
 pub const FRTIMER: u32 = 0x00048;
 
@@ -90,6 +93,9 @@ pub const HLREG0_RX_CRC_STRIP: u32 = 1 << 1;
 pub const HLREG0_JUMBO_ENABLE: u32 = 1 << 2;
 pub const HLREG0_TX_PAD_ENABLE: u32 = 1 << 10;
 pub const HLREG0_LOOPBACK: u32 = 1 << 15;
+pub const MSCA: u32 = 0x0425C;
+pub const MSCA_COMMAND: u32 = 1 << 30;
+pub const MSRWD: u32 = 0x04260;
 pub const MAXFRS: u32 = 0x04268;
 pub const AUTOC: u32 = 0x042A0;
 pub const AUTOC_RESTART: u32 = 1 << 12;
@@ -156,7 +162,11 @@ pub const TXDGBCL: u32 = 0x087A4;
 /// Offset of register `register` (such as [`RDT`]) of receive queue `queue`.
 pub const fn receive(queue: u16, register: u32) -> u32 {
     let queue = queue as u32;
-    if queue < 64 { 0x1000 + queue * QUEUE_STRIDE + register } else { 0xD000 + (queue - 64) * QUEUE_STRIDE + register }
+    if queue < 64 {
+        0x1000 + queue * QUEUE_STRIDE + register
+    } else {
+        0xD000 + (queue - 64) * QUEUE_STRIDE + register
+    }
 }
 
 /// Offset of register `register` (such as [`TDT`]) of transmit queue `queue`.
@@ -166,7 +176,11 @@ pub const fn transmit(queue: u16, register: u32) -> u32 {
 
 /// Offset of the throttling register of vector `vector`.
 pub const fn eitr(vector: u16) -> u32 {
-    if vector < 24 { EITR_LOW + 4 * vector as u32 } else { EITR_HIGH + 4 * (vector as u32 - 24) }
+    if vector < 24 {
+        EITR_LOW + 4 * vector as u32
+    } else {
+        EITR_HIGH + 4 * (vector as u32 - 24)
+    }
 }
 
 /// Queue and register (such as [`RDT`]) of an offset among the receive queues' registers, counters aside.
@@ -177,15 +191,20 @@ pub const fn receive_queue(offset: u32) -> Option<(u16, u32)> {
         _ => return None,
     };
     let register = (offset - base) % QUEUE_STRIDE;
-    if register <= RSCCTL { Some((first + ((offset - base) / QUEUE_STRIDE) as u16, register)) } else { None }
+    if register <= RSCCTL {
+        Some((first + ((offset - base) / QUEUE_STRIDE) as u16, register))
+    } else {
+        None
+    }
 }
 
 /// Queue and register (such as [`TDT`]) of an offset among the transmit queues' registers.
 pub const fn transmit_queue(offset: u32) -> Option<(u16, u32)> {
     match offset {
-        0x06000..0x08000 => {
-            Some((((offset - 0x06000) / QUEUE_STRIDE) as u16, 0x06000 + (offset - 0x06000) % QUEUE_STRIDE))
-        }
+        0x06000..0x08000 => Some((
+            ((offset - 0x06000) / QUEUE_STRIDE) as u16,
+            0x06000 + (offset - 0x06000) % QUEUE_STRIDE,
+        )),
         _ => None,
     }
 }

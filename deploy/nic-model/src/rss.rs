@@ -50,7 +50,9 @@ pub fn classify(registers: &RegisterFile, headers: &Headers, frame: &[u8]) -> Rs
     let (Some(network), Some((source, destination))) = (headers.network, headers.addresses(frame)) else {
         return RssResult::default();
     };
-    let ports = frame.get(headers.transport_at..headers.transport_at + 4).unwrap_or(&[]);
+    let ports = frame
+        .get(headers.transport_at..headers.transport_at + 4)
+        .unwrap_or(&[]);
     let enabled = |field: u32| mrqc & field != 0;
     let (kind, with_ports) = match (network, headers.transport) {
         (Network::V4 { .. }, Some(Transport::Tcp)) if enabled(FIELD_TCP_IPV4) => (1, true),
@@ -65,7 +67,11 @@ pub fn classify(registers: &RegisterFile, headers: &Headers, frame: &[u8]) -> Rs
     let hash = toeplitz(&key, &[source, destination, if with_ports { ports } else { &[] }]);
     let entry = hash & 0x7F;
     let queue = registers.get(r::RETA + (entry & !3)) >> (8 * (entry & 3)) & 0xF;
-    RssResult { hash, kind, queue: queue as u16 }
+    RssResult {
+        hash,
+        kind,
+        queue: queue as u16,
+    }
 }
 
 fn key(registers: &RegisterFile) -> [u8; 40] {
@@ -85,9 +91,9 @@ mod tests {
     #[test]
     fn verification_suite() {
         let key = [
-            0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca,
-            0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b,
-            0xbe, 0xac, 0x01, 0xfa,
+            0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
+            0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
+            0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
         ];
         let (source, destination) = ([66, 9, 149, 187], [161, 142, 100, 80]);
         assert_eq!(toeplitz(&key, &[&source, &destination]), 0x323e_8fc2);
@@ -110,6 +116,9 @@ mod tests {
         assert_eq!(result.kind, 7);
         assert_eq!(u32::from(result.queue), result.hash & 3);
         registers.set(r::MRQC, 0);
-        assert_eq!(classify(&registers, &parse(&frame, 0x8100), &frame), RssResult::default());
+        assert_eq!(
+            classify(&registers, &parse(&frame, 0x8100), &frame),
+            RssResult::default()
+        );
     }
 }

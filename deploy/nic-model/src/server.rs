@@ -49,7 +49,10 @@ impl Listener {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&socket, 8)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+        })
     }
 
     fn accept(&self) -> Option<OwnedFd> {
@@ -78,14 +81,24 @@ pub struct Server {
 impl Server {
     /// Binds the sockets. Existing socket files are replaced.
     pub fn new(device: Device, config: ServerConfig) -> io::Result<Self> {
-        let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let named = |path: &Path, error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
         let clients = Listener::bind(&config.socket).map_err(|error| named(&config.socket, error))?;
         let control = match &config.control {
             Some(path) => Some(Listener::bind(path).map_err(|error| named(path, error))?),
             None => None,
         };
         let started = Instant::now();
-        Ok(Self { device, config, started, clients, control, session: None, users: Vec::new() })
+        Ok(Self {
+            device,
+            config,
+            started,
+            clients,
+            control,
+            session: None,
+            users: Vec::new(),
+        })
     }
 
     /// Serves until the process is told to end by `stop`, or the only client is gone; gives the device back.
@@ -94,7 +107,8 @@ impl Server {
         let mut last_control = last_event;
         loop {
             let now = Instant::now();
-            self.device.advance_to(u64::try_from((now - self.started).as_nanos()).unwrap_or(u64::MAX));
+            self.device
+                .advance_to(u64::try_from((now - self.started).as_nanos()).unwrap_or(u64::MAX));
             let had_client = self.session.is_some();
             let mut busy = self.serve_client();
             if had_client && self.session.is_none() && self.config.once {
@@ -154,9 +168,15 @@ impl Server {
     /// Waits until a socket, the wire or the device's clock has something.
     fn sleep(&mut self) -> io::Result<()> {
         let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let until = self.device.next_due_ns().map(|due| Duration::from_nanos(due.saturating_sub(now_ns)));
+        let until = self
+            .device
+            .next_due_ns()
+            .map(|due| Duration::from_nanos(due.saturating_sub(now_ns)));
         let time = until.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
         let client = match &self.session {
             Some(session) => session.connection().readiness(),
             None => self.clients.socket.as_fd(),
@@ -170,5 +190,54 @@ impl Server {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceConfig;
+    use crate::wire::MemoryWire;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static STOP: AtomicBool = AtomicBool::new(false);
+
+    /// One user and one client are served side by side, also after the process has gone to sleep; nothing stays behind.
+    #[test]
+    fn serves_both_sockets_until_it_is_stopped() {
+        let folder = std::env::temp_dir().join(format!("nic-model-test-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("folder");
+        let config = ServerConfig {
+            socket: folder.join("nic"),
+            control: Some(folder.join("control")),
+            busy_poll: Duration::ZERO,
+            once: false,
+        };
+        let device = Device::new(DeviceConfig::default(), Box::new(MemoryWire::new()));
+        let server = Server::new(device, config).expect("sockets");
+        let serving = std::thread::spawn(move || server.run(|| STOP.load(Ordering::Relaxed)).map(|_| ()));
+
+        let user = UnixStream::connect(folder.join("control")).expect("control");
+        let mut client = UnixStream::connect(folder.join("nic")).expect("client");
+        for _ in 0..3 {
+            // VFIO_USER_DEVICE_GET_INFO.
+            let mut request = vec![1, 0, 4, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            request.resize(32, 0);
+            client.write_all(&request).expect("request");
+            let mut reply = [0; 32];
+            client.read_exact(&mut reply).expect("reply");
+            assert_eq!(reply[8], 1);
+            (&user).write_all(b"{\"cmd\":\"counters\"}\n").expect("question");
+            let mut line = String::new();
+            BufReader::new(&user).read_line(&mut line).expect("answer");
+            assert!(line.contains("\"ok\":true"), "{line}");
+        }
+        STOP.store(true, Ordering::Relaxed);
+        drop(user);
+        serving.join().expect("no panic").expect("no error");
+        assert!(!folder.join("nic").exists() && !folder.join("control").exists());
+        std::fs::remove_dir(&folder).expect("empty");
     }
 }

@@ -79,7 +79,15 @@ impl SfpModule {
         if self.clock && clock && self.data != data {
             // Data changes while the clock is high: start or stop.
             self.drive = true;
-            self.phase = if data { Phase::Idle } else { Phase::Receiving { byte: 0, bits: 0, index: 0 } };
+            self.phase = if data {
+                Phase::Idle
+            } else {
+                Phase::Receiving {
+                    byte: 0,
+                    bits: 0,
+                    index: 0,
+                }
+            };
         } else if !self.clock && clock {
             self.rising(data);
         } else if self.clock && !clock {
@@ -101,7 +109,11 @@ impl SfpModule {
     fn rising(&mut self, data: bool) {
         match self.phase {
             Phase::Receiving { byte, bits, index } => {
-                self.phase = Phase::Receiving { byte: byte << 1 | u8::from(data), bits: bits + 1, index };
+                self.phase = Phase::Receiving {
+                    byte: byte << 1 | u8::from(data),
+                    bits: bits + 1,
+                    index,
+                };
             }
             Phase::AwaitingAcknowledge { .. } => self.phase = Phase::AwaitingAcknowledge { accepted: !data },
             Phase::Idle | Phase::Acknowledging { .. } | Phase::Sending { .. } => {}
@@ -113,9 +125,16 @@ impl SfpModule {
         match self.phase {
             Phase::Receiving { byte, bits: 8, index } => self.take(byte, index),
             Phase::Acknowledging { reading: true, .. } => self.send_next(),
-            Phase::Acknowledging { index, reading: false } => {
+            Phase::Acknowledging {
+                index,
+                reading: false,
+            } => {
                 self.drive = true;
-                self.phase = Phase::Receiving { byte: 0, bits: 0, index: (index + 1).min(2) };
+                self.phase = Phase::Receiving {
+                    byte: 0,
+                    bits: 0,
+                    index: (index + 1).min(2),
+                };
             }
             Phase::Sending { bits: 8, .. } => {
                 self.drive = true;
@@ -123,7 +142,10 @@ impl SfpModule {
             }
             Phase::Sending { byte, bits } => {
                 self.drive = byte & 0x80 != 0;
-                self.phase = Phase::Sending { byte: byte << 1, bits: bits + 1 };
+                self.phase = Phase::Sending {
+                    byte: byte << 1,
+                    bits: bits + 1,
+                };
             }
             Phase::AwaitingAcknowledge { accepted: true } => self.send_next(),
             Phase::AwaitingAcknowledge { accepted: false } => self.phase = Phase::Idle,
@@ -149,11 +171,18 @@ impl SfpModule {
 
     /// Starts to give the byte at the current address, which then moves on.
     fn send_next(&mut self) {
-        let page = if self.page == 0xA0 { &self.identification } else { &self.diagnostics };
+        let page = if self.page == 0xA0 {
+            &self.identification
+        } else {
+            &self.diagnostics
+        };
         let byte = page[usize::from(self.word)];
         self.word = self.word.wrapping_add(1);
         self.drive = byte & 0x80 != 0;
-        self.phase = Phase::Sending { byte: byte << 1, bits: 1 };
+        self.phase = Phase::Sending {
+            byte: byte << 1,
+            bits: 1,
+        };
     }
 }
 
@@ -170,7 +199,11 @@ mod tests {
 
     impl Master {
         fn new() -> Self {
-            Self { module: SfpModule::short_range(), out: CLOCK_OUT | DATA_OUT, seen: 0 }
+            Self {
+                module: SfpModule::short_range(),
+                out: CLOCK_OUT | DATA_OUT,
+                seen: 0,
+            }
         }
 
         fn wire(&mut self, wire: u32, high: bool) {

@@ -65,11 +65,17 @@ enum Stop {
 
 impl TransmitPath {
     pub(crate) fn new() -> Self {
-        Self { queues: vec![TransmitQueue::default(); usize::from(r::QUEUES)], frame: Vec::new() }
+        Self {
+            queues: vec![TransmitQueue::default(); usize::from(r::QUEUES)],
+            frame: Vec::new(),
+        }
     }
 
     pub(crate) fn state(&self, queue: u16) -> QueueState {
-        self.queues.get(usize::from(queue)).map(|q| q.state).unwrap_or_default()
+        self.queues
+            .get(usize::from(queue))
+            .map(|q| q.state)
+            .unwrap_or_default()
     }
 
     pub(crate) fn set_state(&mut self, queue: u16, state: QueueState) {
@@ -150,7 +156,8 @@ impl Device {
         loop {
             if at == tail {
                 if request.is_some() {
-                    self.violations.report(ViolationKind::UnfinishedFrame, Some(queue), u64::from(tail));
+                    self.violations
+                        .report(ViolationKind::UnfinishedFrame, Some(queue), u64::from(tail));
                 }
                 return Err(Stop::Idle);
             }
@@ -162,18 +169,27 @@ impl Device {
             if extended && high >> 20 & 0xF == TYPE_CONTEXT {
                 self.take_context(queue, words);
                 if request.is_some() {
-                    refused.get_or_insert(Refused { kind: ViolationKind::TransmitDescriptorType, value: high });
+                    refused.get_or_insert(Refused {
+                        kind: ViolationKind::TransmitDescriptorType,
+                        value: high,
+                    });
                 } else {
                     *head = at;
                 }
                 continue;
             }
             if extended && (high >> 20 & 0xF != TYPE_DATA || high >> 16 & 3 != 0) {
-                refused.get_or_insert(Refused { kind: ViolationKind::TransmitDescriptorType, value: high });
+                refused.get_or_insert(Refused {
+                    kind: ViolationKind::TransmitDescriptorType,
+                    value: high,
+                });
             }
             let first = *request.get_or_insert(Request { words, extended });
             if first.extended != extended {
-                refused.get_or_insert(Refused { kind: ViolationKind::TransmitDescriptorType, value: high });
+                refused.get_or_insert(Refused {
+                    kind: ViolationKind::TransmitDescriptorType,
+                    value: high,
+                });
             }
             if let Err(problem) = self.gather(words, frame) {
                 refused.get_or_insert(problem);
@@ -206,7 +222,8 @@ impl Device {
     fn read_descriptor(&mut self, queue: u16, address: u64) -> Result<(u64, u64), Stop> {
         let mut bytes = [0; 16];
         if self.memory.read(address, &mut bytes).is_err() {
-            self.violations.report(ViolationKind::UnmappedDma, Some(queue), address);
+            self.violations
+                .report(ViolationKind::UnmappedDma, Some(queue), address);
             return Err(Stop::Stuck);
         }
         let (words, _) = bytes.as_chunks::<8>();
@@ -215,10 +232,16 @@ impl Device {
 
     fn take_context(&mut self, queue: u16, (low, high): (u64, u64)) {
         let index = (high >> 36 & 7) as usize;
-        if let Some(slot) = self.transmit.queues.get_mut(usize::from(queue)).and_then(|q| q.contexts.get_mut(index)) {
+        if let Some(slot) = self
+            .transmit
+            .queues
+            .get_mut(usize::from(queue))
+            .and_then(|q| q.contexts.get_mut(index))
+        {
             *slot = Some(Context::decode(low, high));
         } else {
-            self.violations.report(ViolationKind::OffloadContext, Some(queue), high);
+            self.violations
+                .report(ViolationKind::OffloadContext, Some(queue), high);
         }
     }
 
@@ -226,27 +249,42 @@ impl Device {
     fn gather(&self, (address, high): (u64, u64), frame: &mut Vec<u8>) -> Result<(), Refused> {
         let length = (high & 0xFFFF) as usize;
         if length == 0 {
-            return Err(Refused { kind: ViolationKind::EmptyBuffer, value: high });
+            return Err(Refused {
+                kind: ViolationKind::EmptyBuffer,
+                value: high,
+            });
         }
         let start = frame.len();
         if start + length > LONGEST_LARGE_SEND {
-            return Err(Refused { kind: ViolationKind::FrameLength, value: (start + length) as u64 });
+            return Err(Refused {
+                kind: ViolationKind::FrameLength,
+                value: (start + length) as u64,
+            });
         }
         frame.resize(start + length, 0);
         let into = frame.get_mut(start..).unwrap_or_default();
-        self.memory.read(address, into).map_err(|_| Refused { kind: ViolationKind::UnmappedDma, value: address })
+        self.memory.read(address, into).map_err(|_| Refused {
+            kind: ViolationKind::UnmappedDma,
+            value: address,
+        })
     }
 
     /// Applies the offloads that were asked for and sends.
     fn finish_frame(&mut self, queue: u16, request: Request, frame: &mut Vec<u8>) -> Result<(), Refused> {
         let high = request.words.1;
-        let bad = |BadContext| Refused { kind: ViolationKind::OffloadContext, value: high };
+        let bad = |BadContext| Refused {
+            kind: ViolationKind::OffloadContext,
+            value: high,
+        };
         let appends = self.registers.has(r::HLREG0, r::HLREG0_TX_CRC_ENABLE);
         if high & COMMAND_FRAME_CHECK == 0 && !appends {
             // Software brings its own check sequence; the wire carries frames without.
             frame.truncate(frame.len().saturating_sub(FRAME_CHECK_LENGTH));
         } else if high & COMMAND_FRAME_CHECK == 0 {
-            return Err(Refused { kind: ViolationKind::MissingFrameChecksum, value: high });
+            return Err(Refused {
+                kind: ViolationKind::MissingFrameChecksum,
+                value: high,
+            });
         }
         if !request.extended {
             let (start, at) = ((high >> 40 & 0xFF) as usize, (high >> 16 & 0xFF) as usize);
@@ -257,11 +295,18 @@ impl Device {
             return self.send(queue, frame, tag);
         }
         if high >> 32 & 0xF != 0 {
-            return Err(Refused { kind: ViolationKind::ReservedDescriptorBits, value: high });
+            return Err(Refused {
+                kind: ViolationKind::ReservedDescriptorBits,
+                value: high,
+            });
         }
         let options = high & (OPTION_NETWORK | OPTION_TRANSPORT | COMMAND_VLAN | COMMAND_SEGMENT);
         let index = (high >> 36 & 7) as usize;
-        let context = self.transmit.queues.get(usize::from(queue)).and_then(|q| q.contexts.get(index).copied().flatten());
+        let context = self
+            .transmit
+            .queues
+            .get(usize::from(queue))
+            .and_then(|q| q.contexts.get(index).copied().flatten());
         let context = match (options, context) {
             (0, _) => Context::default(),
             (_, Some(context)) => context,
@@ -272,12 +317,18 @@ impl Device {
         if high & COMMAND_SEGMENT != 0 {
             let header_length = context.mac_length + context.network_length + context.transport_length;
             if payload_length + header_length != frame.len() {
-                return Err(Refused { kind: ViolationKind::PayloadLength, value: payload_length as u64 });
+                return Err(Refused {
+                    kind: ViolationKind::PayloadLength,
+                    value: payload_length as u64,
+                });
             }
             return self.send_segments(queue, frame, &context, tag).map_err(bad);
         }
         if payload_length != frame.len() {
-            return Err(Refused { kind: ViolationKind::PayloadLength, value: payload_length as u64 });
+            return Err(Refused {
+                kind: ViolationKind::PayloadLength,
+                value: payload_length as u64,
+            });
         }
         if high & OPTION_NETWORK != 0 {
             offload::insert_network_checksum(frame, &context).map_err(bad)?;
@@ -302,21 +353,29 @@ impl Device {
             last: (self.registers.get(r::DTXTCPFLGH) & 0xFFF) as u16,
         };
         let mut fits = true;
-        offload::segment(frame, context, flags, |segment| fits &= self.send(queue, segment, tag).is_ok())?;
+        offload::segment(frame, context, flags, |segment| {
+            fits &= self.send(queue, segment, tag).is_ok()
+        })?;
         if fits { Ok(()) } else { Err(BadContext) }
     }
 
     /// A finished frame leaves the MAC.
     fn send(&mut self, queue: u16, frame: &mut Vec<u8>, tag: Option<u16>) -> Result<(), Refused> {
         if !FRAME_LENGTHS.contains(&frame.len()) {
-            return Err(Refused { kind: ViolationKind::FrameLength, value: frame.len() as u64 });
+            return Err(Refused {
+                kind: ViolationKind::FrameLength,
+                value: frame.len() as u64,
+            });
         }
         if let Some(tag) = tag {
             offload::insert_vlan(frame, (self.registers.get(r::DMATXCTL) >> 16) as u16, tag);
         }
         if frame.len() < SHORTEST_FRAME {
             if !self.registers.has(r::HLREG0, r::HLREG0_TX_PAD_ENABLE) {
-                return Err(Refused { kind: ViolationKind::FrameLength, value: frame.len() as u64 });
+                return Err(Refused {
+                    kind: ViolationKind::FrameLength,
+                    value: frame.len() as u64,
+                });
             }
             frame.resize(SHORTEST_FRAME, 0);
         }
@@ -354,7 +413,8 @@ impl Device {
         }
         let statistic = self.registers.get(r::TQSM + u32::from(queue & !3)) >> (8 * (queue & 3)) & 0xF;
         self.registers.count(r::QPTC + 4 * statistic, 1);
-        self.registers.count_wide(r::QBTC + 8 * statistic, frame.len() as u64);
+        self.registers
+            .count_wide(r::QBTC + 8 * statistic, frame.len() as u64);
         self.counters.count_tx(queue, frame.len());
     }
 
@@ -365,9 +425,13 @@ impl Device {
         }
         let extended = high & COMMAND_EXTENDED != 0;
         let (low, high) = if extended { (0, DONE) } else { (low, high | DONE) };
-        let written = self.memory.store_u64(address, low).and_then(|()| self.memory.store_u64(address + 8, high));
+        let written = self
+            .memory
+            .store_u64(address, low)
+            .and_then(|()| self.memory.store_u64(address + 8, high));
         if written.is_err() {
-            self.violations.report(ViolationKind::UnmappedDma, Some(queue), address);
+            self.violations
+                .report(ViolationKind::UnmappedDma, Some(queue), address);
         }
     }
 
@@ -380,7 +444,8 @@ impl Device {
         let high = self.registers.get(r::transmit(queue, r::TDWBAH));
         let address = u64::from(high) << 32 | u64::from(low & !3);
         if self.memory.write(address, &head.to_le_bytes()).is_err() {
-            self.violations.report(ViolationKind::UnmappedDma, Some(queue), address);
+            self.violations
+                .report(ViolationKind::UnmappedDma, Some(queue), address);
         }
     }
 }

@@ -100,7 +100,12 @@ impl Violations {
                 known.count += 1;
             }
             None => {
-                let violation = Violation { kind, queue, value, count: 1 };
+                let violation = Violation {
+                    kind,
+                    queue,
+                    value,
+                    count: 1,
+                };
                 log::warn!("driver violation: {violation}");
                 self.list.push(violation);
             }

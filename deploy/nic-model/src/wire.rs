@@ -57,7 +57,9 @@ impl Wire for TapWire {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        rustix::io::read(&self.tap, buffer).ok().filter(|length| *length > 0)
+        rustix::io::read(&self.tap, buffer)
+            .ok()
+            .filter(|length| *length > 0)
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

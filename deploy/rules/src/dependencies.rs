@@ -1,8 +1,7 @@
 //! The allow-list: every registry crate that gets onto the appliance, with the reason why it is trusted.
 //!
 //! What is linked is asked of `cargo tree` for exactly the packages that run there, because features that host tools turn
-//! on don't count. Procedural macros run in the compiler; those that a package names itself must be listed (they write code
-//! that is linked), what they are made of need not.
+//! on don't count. Procedural macros run in the compiler and need not be listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -81,7 +80,7 @@ pub fn linked(project: &Project) -> Result<BTreeSet<String>> {
     let subjects: Vec<&str> = project
         .packages
         .iter()
-        .filter(|package| !matches!(package.layer, Some(Layer::Host) | None))
+        .filter(|package| !matches!(package.layer, Some(Layer::Host) | None) && !package.procedural_macro)
         .map(|package| package.name.as_str())
         .filter(|name| !HOST_ONLY.contains(name))
         .collect();

@@ -8,7 +8,7 @@ use crate::project::{Layer, Package, Project};
 use crate::violation::Violation;
 
 /// Libraries of kernel/ that domains link.
-const TRUSTED_LIBRARIES: [&str; 5] = ["abi", "dma", "domain-rt", "idl", "rref"];
+const TRUSTED_LIBRARIES: [&str; 6] = ["abi", "dma", "domain-rt", "idl", "prefetch", "rref"];
 /// What the contracts are made of.
 const INTERFACE_LIBRARIES: [&str; 2] = ["idl", "rref"];
 /// What stands in for the machine in tests on the host.
@@ -91,6 +91,7 @@ mod tests {
             directory: directory.into(),
             layer: Some(layer),
             target_roots: Vec::new(),
+            procedural_macro: false,
             links: names(links),
             tests_with: names(tests_with),
         }

@@ -31,6 +31,8 @@ pub struct Package {
     pub layer: Option<Layer>,
     /// Root files of its targets (libraries, programs, tests, build scripts), relative to the root.
     pub target_roots: Vec<PathBuf>,
+    /// Whether it is a procedural macro, which runs in the compiler.
+    pub procedural_macro: bool,
     /// Packages that its targets link.
     pub links: Vec<String>,
     /// Packages that only its tests use.
@@ -85,6 +87,7 @@ impl Project {
                         .iter()
                         .map(|target| relative(target.src_path.as_std_path()))
                         .collect(),
+                    procedural_macro: package.targets.iter().any(|target| target.is_proc_macro()),
                     links: of_kind(false),
                     tests_with: of_kind(true),
                     directory,

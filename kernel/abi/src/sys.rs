@@ -120,6 +120,8 @@ pub struct SysTable {
     pub now_ns: extern "C" fn() -> u64,
     /// Seconds since 1970 (UTC) by the machine's clock.
     pub unix_time_s: extern "C" fn() -> u64,
+    /// 64 bits that an attacker can't predict, as far as the CPU has a generator for them.
+    pub entropy: extern "C" fn() -> u64,
 
     /// Starts a thread in the current domain on `cpu` (`u32::MAX`: any); 0 when memory or quota is used up.
     pub thread_spawn:

@@ -5,22 +5,19 @@
 
 use crate::domain::OwnerId;
 use core::arch::asm;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What trusted code in every image reads and writes of the running thread.
 ///
 /// Words are atomics with relaxed order: they are written by their own thread, and by the kernel only while that thread
-/// doesn't run.
+/// doesn't run; `pending` is written by the kernel at any time.
 #[repr(C, align(64))]
 pub struct ThreadHeader {
-    /// The incarnation whose code runs now.
-    pub owner: AtomicU64,
-    /// The innermost continuation; the list ends with null.
+    /// The innermost continuation; the list ends with null. What it calls is the domain whose code runs now.
     pub top: AtomicPtr<Continuation>,
-    /// Above 0 while the thread runs trusted code, which must not be unwound in the middle.
-    pub trusted_depth: AtomicU32,
-    /// The kernel's request to call [`crate::SysTable::check_death`] at the end of trusted code: some domain on this
-    /// thread's chain is dead.
+    /// The kernel's request to call [`crate::SysTable::check_death`] at the end of trusted code, not 0: some domain died since this thread
+    /// looked at its chain.
     pub pending: AtomicU32,
     /// The CPU the thread runs on (threads don't move).
     pub cpu: AtomicU32,
@@ -32,40 +29,32 @@ impl ThreadHeader {
     /// A header for the thread `id`, which runs the kernel's own code until it enters a domain.
     pub const fn new(id: u64, cpu: u32) -> ThreadHeader {
         ThreadHeader {
-            owner: AtomicU64::new(OwnerId::KERNEL.0),
             top: AtomicPtr::new(core::ptr::null_mut()),
-            trusted_depth: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             cpu: AtomicU32::new(cpu),
             id: AtomicU64::new(id),
         }
     }
 
-    /// The incarnation whose code runs now.
+    /// The incarnation whose code runs now. For the running thread, or one that stands still.
     #[inline(always)]
     pub fn owner(&self) -> OwnerId {
-        OwnerId(self.owner.load(Ordering::Relaxed))
+        // SAFETY: The chain stands still: it is this code's own thread's, or the kernel keeps that thread from running.
+        unsafe { owner_of(self.top.load(Ordering::Relaxed)) }
     }
+}
 
-    /// Begins trusted code: until the matching [`leave_trusted`](Self::leave_trusted) a death doesn't unwind this thread.
-    #[inline(always)]
-    pub fn enter_trusted(&self) {
-        // Only this thread writes the word while it runs, so load and store need not be one instruction.
-        self.trusted_depth
-            .store(self.trusted_depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
+/// Whom the innermost continuation `top` calls: the kernel where there is none.
+///
+/// # Safety
+/// `top` is null, or a continuation that is on a thread's chain as long as this looks.
+#[inline(always)]
+pub unsafe fn owner_of(top: *const Continuation) -> OwnerId {
+    if top.is_null() {
+        return OwnerId::KERNEL;
     }
-
-    /// Ends trusted code; true if the caller must now call [`crate::SysTable::check_death`].
-    #[inline(always)]
-    #[must_use]
-    pub fn leave_trusted(&self) -> bool {
-        compiler_fence(Ordering::SeqCst);
-        let depth = self.trusted_depth.load(Ordering::Relaxed) - 1;
-        self.trusted_depth.store(depth, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        depth == 0 && self.pending.load(Ordering::Relaxed) != 0
-    }
+    // SAFETY: Not null, so a live continuation by the caller's promise.
+    unsafe { (*top).callee }
 }
 
 /// Where a thread resumes when the callee of a crossing dies. Lives on the thread's stack during the crossing.
@@ -73,13 +62,9 @@ impl ThreadHeader {
 pub struct Continuation {
     /// The next outer one, or null.
     pub previous: *mut Continuation,
-    /// Stack pointer to resume with; written by `rref::crossing::enter`, as the next word.
-    pub stack_pointer: u64,
-    /// Where to resume.
-    pub resume_address: u64,
-    /// The domain that called.
-    pub caller: OwnerId,
-    /// The domain that is called.
+    /// Stack pointer to resume with, at a return address; written by `rref::crossing::enter`.
+    pub stack_pointer: MaybeUninit<u64>,
+    /// The domain that is called. Who calls is whom `previous` calls.
     pub callee: OwnerId,
 }
 

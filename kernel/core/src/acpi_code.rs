@@ -1,6 +1,7 @@
 //! The one value that the kernel needs out of ACPI's byte code (AML): the sleep types of `\_S5`, power off.
 //!
-//! `Name (_S5, Package () {a, b, …})` has a fixed encoding (ACPI 6.5, chapter 20.2), so it is found by its bytes.
+//! `Name (_S5, Package () {a, b, …})` has a fixed encoding (ACPI 6.5, chapter 20.2), so it is found by its
+//! bytes.
 
 const NAME_OP: u8 = 0x08;
 const PACKAGE_OP: u8 = 0x12;
@@ -8,13 +9,15 @@ const ZERO_OP: u8 = 0x00;
 const ONE_OP: u8 = 0x01;
 const BYTE_PREFIX: u8 = 0x0a;
 
-/// The values for the sleep-type fields of PM1a and PM1b that power the machine off, if the code defines them.
+/// The values for the sleep-type fields of PM1a and PM1b that power the machine off, if the code defines
+/// them.
 pub fn sleep_types_of_s5(code: &[u8]) -> Option<(u16, u16)> {
     let at = code.windows(4).position(|name| name == b"_S5_")?;
     let named = |back: usize| at.checked_sub(back).and_then(|index| code.get(index)).copied();
     let is_name = named(1) == Some(NAME_OP) || (named(1) == Some(b'\\') && named(2) == Some(NAME_OP));
     let rest = code.get(at + 4..)?.strip_prefix(&[PACKAGE_OP])?;
-    // The package's length takes one byte and as many more as the first one's top two bits say; then the element count.
+    // The package's length takes one byte and as many more as the first one's top two bits say; then the
+    // element count.
     let extra = usize::from(rest.first()? >> 6);
     let mut elements = rest.get(1 + extra + 1..)?;
     let mut next = || -> Option<u16> {

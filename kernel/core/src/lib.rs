@@ -1,7 +1,7 @@
 //! The microkernel.
 //!
-//! [`machine`] holds everything that touches hardware; the other modules are logic that a host can run and test. The
-//! machine's part exists only in a freestanding image (feature `machine` and `panic = "abort"`).
+//! [`machine`] holds everything that touches hardware; the other modules are logic that a host can run and
+//! test. The machine's part exists only in a freestanding image (feature `machine` and `panic = "abort"`).
 
 #![no_std]
 

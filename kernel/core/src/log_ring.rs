@@ -1,7 +1,7 @@
 //! The log's memory: a bounded ring of records that keeps the newest and numbers them without gaps.
 //!
-//! Pure storage. Who writes (the `log` crate's facade, domains through the kernel's interface) and who prints is
-//! decided elsewhere.
+//! Pure storage. Who writes (the `log` crate's facade, domains through the kernel's interface) and who prints
+//! is decided elsewhere.
 
 use alloc::string::String;
 use log::Level;

@@ -1,5 +1,5 @@
-//! PCI configuration space of one function, read through whatever reaches it (PCI Local Bus 3.0, chapter 6; PCI Express
-//! Base 5.0, chapter 7).
+//! PCI configuration space of one function, read through whatever reaches it (PCI Local Bus 3.0, chapter 6;
+//! PCI Express Base 5.0, chapter 7).
 //!
 //! Everything that a device says is bounded here: capability lists may be loops, BARs may be nonsense.
 
@@ -112,7 +112,8 @@ pub fn update_command(registers: &impl Registers, set: u32, clear: u32) {
     registers.write(COMMAND, (now | set) & !clear);
 }
 
-/// The memory BARs of an ordinary function; I/O BARs and missing ones are `None`, and so is the slot of an upper half.
+/// The memory BARs of an ordinary function; I/O BARs and missing ones are `None`, and so is the slot of an
+/// upper half.
 ///
 /// Sizing writes the registers, so decoding is switched off meanwhile.
 pub fn memory_bars(registers: &impl Registers) -> [Option<MemoryBar>; BAR_COUNT] {

@@ -1,8 +1,9 @@
 //! The table of function names that a kernel fault's backtrace is printed with.
 //!
-//! A host tool writes it after linking (`encode` in deploy/symbols), the kernel reads it; the format is this file's. All
-//! numbers are little-endian: 8 bytes magic, a 32-bit count; for each symbol, sorted by address, a 64-bit address, a
-//! 32-bit size, a 32-bit offset of its name from the start of the table; names are UTF-8 after a 16-bit length.
+//! A host tool writes it after linking (`encode` in deploy/symbols), the kernel reads it; the format is this
+//! file's. All numbers are little-endian: 8 bytes magic, a 32-bit count; for each symbol, sorted by address,
+//! a 64-bit address, a 32-bit size, a 32-bit offset of its name from the start of the table; names are UTF-8
+//! after a 16-bit length.
 
 /// The first bytes of a table.
 pub const MAGIC: [u8; 8] = *b"RLSYMS01";

@@ -14,3 +14,8 @@ pub fn unix_time_s() -> u64 {
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
+
+/// 64 bits for seeds: unpredictable where the CPU has a random number generator.
+pub fn entropy() -> u64 {
+    (sys().entropy)()
+}

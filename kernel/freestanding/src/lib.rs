@@ -1,10 +1,12 @@
-//! The functions that compiled code calls without naming them: `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp`, `strlen`;
-//! and the two symbols of the unwinder that core and alloc refer to but never reach with `panic = "abort"`.
+//! The functions that compiled code calls without naming them: `memcpy`, `memmove`, `memset`, `memcmp`,
+//! `bcmp`, `strlen`; and the two symbols of the unwinder that core and alloc refer to but never reach with
+//! `panic = "abort"`.
 //!
-//! Linked into the kernel and every domain image. Written in assembly with 16-byte SSE moves, since a compiler may turn
-//! a loop that copies into a call of the very function that contains it. Every size up to 64 bytes is read whole
-//! before it is written, so `memcpy` and `memmove` share that code. Only a freestanding image (`panic = "abort"`) gets
-//! them; a host program keeps its C library's. Link it with `extern crate freestanding as _;`.
+//! Linked into the kernel and every domain image. Written in assembly with 16-byte SSE moves, since a
+//! compiler may turn a loop that copies into a call of the very function that contains it. Every size up to
+//! 64 bytes is read whole before it is written, so `memcpy` and `memmove` share that code. Only a
+//! freestanding image (`panic = "abort"`) gets them; a host program keeps its C library's. Link it with
+//! `extern crate freestanding as _;`.
 
 #![no_std]
 

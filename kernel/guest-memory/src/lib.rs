@@ -103,7 +103,15 @@ impl GuestMemory {
     ) -> Result<(), MapError> {
         let slot = self.free_slot(address, size)?;
         let mapping = Mapping::of_file(file, offset, size, access)?;
-        self.windows.insert(slot, Window { address, size, access, mapping });
+        self.windows.insert(
+            slot,
+            Window {
+                address,
+                size,
+                access,
+                mapping,
+            },
+        );
         Ok(())
     }
 
@@ -111,13 +119,25 @@ impl GuestMemory {
     pub fn map_anonymous(&mut self, address: u64, size: u64) -> Result<(), MapError> {
         let slot = self.free_slot(address, size)?;
         let mapping = Mapping::anonymous(size)?;
-        self.windows.insert(slot, Window { address, size, access: Access::READ_WRITE, mapping });
+        self.windows.insert(
+            slot,
+            Window {
+                address,
+                size,
+                access: Access::READ_WRITE,
+                mapping,
+            },
+        );
         Ok(())
     }
 
     /// Removes the window that has exactly this address and size.
     pub fn unmap(&mut self, address: u64, size: u64) -> Result<(), MapError> {
-        match self.windows.iter().position(|w| w.address == address && w.size == size) {
+        match self
+            .windows
+            .iter()
+            .position(|w| w.address == address && w.size == size)
+        {
             Some(index) => {
                 self.windows.remove(index);
                 Ok(())
@@ -170,7 +190,9 @@ impl GuestMemory {
         while done < length {
             match self.find(address, done, length) {
                 Ok((window, offset)) if window.access.write => {
-                    done += usize::try_from(window.size - offset).unwrap_or(usize::MAX).min(length - done);
+                    done += usize::try_from(window.size - offset)
+                        .unwrap_or(usize::MAX)
+                        .min(length - done);
                 }
                 _ => return false,
             }
@@ -196,16 +218,25 @@ impl GuestMemory {
         let unmapped = AccessError::Unmapped { address, length };
         let at = address.checked_add(done as u64).ok_or(unmapped)?;
         let index = self.windows.partition_point(|w| w.address <= at);
-        let window = index.checked_sub(1).and_then(|i| self.windows.get(i)).ok_or(unmapped)?;
+        let window = index
+            .checked_sub(1)
+            .and_then(|i| self.windows.get(i))
+            .ok_or(unmapped)?;
         let offset = at - window.address;
-        if offset < window.size { Ok((window, offset)) } else { Err(unmapped) }
+        if offset < window.size {
+            Ok((window, offset))
+        } else {
+            Err(unmapped)
+        }
     }
 
     /// Where a new window belongs in the sorted list, when it is well-formed and free.
     fn free_slot(&self, address: u64, size: u64) -> Result<usize, MapError> {
         let page = mapping::PAGE_SIZE;
-        let end = address.checked_add(size).ok_or(MapError::BadRange { address, size })?;
-        if size == 0 || address % page != 0 || size % page != 0 {
+        let end = address
+            .checked_add(size)
+            .ok_or(MapError::BadRange { address, size })?;
+        if size == 0 || !address.is_multiple_of(page) || !size.is_multiple_of(page) {
             return Err(MapError::BadRange { address, size });
         }
         let slot = self.windows.partition_point(|w| w.address < address);
@@ -256,9 +287,18 @@ mod tests {
         assert_eq!(memory.write(0x1fff, &[0; 2]), unmapped(0x1fff, 2));
         assert_eq!(memory.read(u64::MAX, &mut [0; 2]), unmapped(u64::MAX, 2));
         assert_eq!(memory.store_u64(0x3000, 1), unmapped(0x3000, 8));
-        assert!(matches!(memory.map_anonymous(0x1000, 0x1000), Err(MapError::Overlap { .. })));
-        assert!(matches!(memory.map_anonymous(0, 0x2000), Err(MapError::Overlap { .. })));
-        assert!(matches!(memory.map_anonymous(0x5000, 12), Err(MapError::BadRange { .. })));
+        assert!(matches!(
+            memory.map_anonymous(0x1000, 0x1000),
+            Err(MapError::Overlap { .. })
+        ));
+        assert!(matches!(
+            memory.map_anonymous(0, 0x2000),
+            Err(MapError::Overlap { .. })
+        ));
+        assert!(matches!(
+            memory.map_anonymous(0x5000, 12),
+            Err(MapError::BadRange { .. })
+        ));
         memory.unmap(0x1000, 0x1000).expect("unmap");
         assert!(memory.read(0x1000, &mut [0]).is_err());
     }
@@ -267,19 +307,38 @@ mod tests {
     fn file_is_shared_and_its_length_is_checked() {
         let fd = memfd(0x3000);
         let mut memory = GuestMemory::new();
-        memory.map_file(0, 0x2000, fd.as_fd(), 0x1000, Access::READ_WRITE).expect("map");
+        memory
+            .map_file(0, 0x2000, fd.as_fd(), 0x1000, Access::READ_WRITE)
+            .expect("map");
         memory.store_u64(8, 0x0102_0304_0506_0708).expect("store");
         let mut back = [0; 8];
         rustix::io::pread(&fd, &mut back, 0x1008).expect("pread");
         assert_eq!(u64::from_le_bytes(back), 0x0102_0304_0506_0708);
         assert_eq!(
             memory.map_file(0x10000, 0x4000, fd.as_fd(), 0, Access::READ_WRITE),
-            Err(MapError::BeyondFile { needed: 0x4000, length: 0x3000 })
+            Err(MapError::BeyondFile {
+                needed: 0x4000,
+                length: 0x3000
+            })
         );
-        memory.map_file(0x20000, 0x1000, fd.as_fd(), 0, Access { read: true, write: false }).expect("map");
+        memory
+            .map_file(
+                0x20000,
+                0x1000,
+                fd.as_fd(),
+                0,
+                Access {
+                    read: true,
+                    write: false,
+                },
+            )
+            .expect("map");
         assert_eq!(
             memory.write(0x20000, &[1]),
-            Err(AccessError::Forbidden { address: 0x20000, length: 1 })
+            Err(AccessError::Forbidden {
+                address: 0x20000,
+                length: 1
+            })
         );
     }
 

@@ -20,7 +20,10 @@ pub struct Access {
 
 impl Access {
     /// Both directions, as for a guest's RAM.
-    pub const READ_WRITE: Access = Access { read: true, write: true };
+    pub const READ_WRITE: Access = Access {
+        read: true,
+        write: true,
+    };
 }
 
 /// Memory that stays mapped, readable and (unless the file was given read-only) writable while this value lives.
@@ -36,18 +39,40 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps a part of `file`, shared with whoever else has it.
-    pub(crate) fn of_file(file: BorrowedFd<'_>, offset: u64, size: u64, access: Access) -> Result<Self, MapError> {
-        let needed = offset.checked_add(size).ok_or(MapError::BadRange { address: offset, size })?;
+    pub(crate) fn of_file(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        access: Access,
+    ) -> Result<Self, MapError> {
+        let needed = offset.checked_add(size).ok_or(MapError::BadRange {
+            address: offset,
+            size,
+        })?;
         let stat = rustix::fs::fstat(file).map_err(MapError::System)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         if needed > length {
             return Err(MapError::BeyondFile { needed, length });
         }
-        let bytes = usize::try_from(size).map_err(|_| MapError::BadRange { address: offset, size })?;
-        let protection = if access.write { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let bytes = usize::try_from(size).map_err(|_| MapError::BadRange {
+            address: offset,
+            size,
+        })?;
+        let protection = if access.write {
+            ProtFlags::READ | ProtFlags::WRITE
+        } else {
+            ProtFlags::READ
+        };
         // SAFETY: a null hint lets the system choose a free range, so no existing mapping is replaced.
         let base = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, offset)
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                protection,
+                MapFlags::SHARED,
+                file,
+                offset,
+            )
         };
         Self::new(base.map_err(MapError::System)?, bytes)
     }
@@ -76,7 +101,9 @@ impl Mapping {
 
     /// Copies from `offset` on into `into`, as much as the mapping holds; returns the number of bytes.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> usize {
-        let Some((start, count)) = self.clamp(offset, into.len()) else { return 0 };
+        let Some((start, count)) = self.clamp(offset, into.len()) else {
+            return 0;
+        };
         let into = &mut into[..count];
         let (head, words) = Self::split(start, count);
         for (i, byte) in into[..head].iter_mut().enumerate() {
@@ -84,7 +111,12 @@ impl Mapping {
         }
         let (body, tail) = into[head..].split_at_mut(words * 8);
         for (i, chunk) in body.chunks_exact_mut(8).enumerate() {
-            chunk.copy_from_slice(&self.word(start + head + i * 8).load(Ordering::Relaxed).to_ne_bytes());
+            chunk.copy_from_slice(
+                &self
+                    .word(start + head + i * 8)
+                    .load(Ordering::Relaxed)
+                    .to_ne_bytes(),
+            );
         }
         for (i, byte) in tail.iter_mut().enumerate() {
             *byte = self.byte(start + head + words * 8 + i).load(Ordering::Relaxed);
@@ -96,7 +128,9 @@ impl Mapping {
 
     /// Copies `from` to `offset` on, as much as the mapping holds; returns the number of bytes.
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> usize {
-        let Some((start, count)) = self.clamp(offset, from.len()) else { return 0 };
+        let Some((start, count)) = self.clamp(offset, from.len()) else {
+            return 0;
+        };
         let from = &from[..count];
         let (head, words) = Self::split(start, count);
         for (i, byte) in from[..head].iter().enumerate() {
@@ -104,10 +138,12 @@ impl Mapping {
         }
         let (body, tail) = from[head..].split_at(words * 8);
         for (i, chunk) in body.as_chunks::<8>().0.iter().enumerate() {
-            self.word(start + head + i * 8).store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+            self.word(start + head + i * 8)
+                .store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
         }
         for (i, byte) in tail.iter().enumerate() {
-            self.byte(start + head + words * 8 + i).store(*byte, Ordering::Relaxed);
+            self.byte(start + head + words * 8 + i)
+                .store(*byte, Ordering::Relaxed);
         }
         count
     }
@@ -125,7 +161,9 @@ impl Mapping {
 
     /// The part of `offset..offset + wanted` that is inside, as start and count.
     fn clamp(&self, offset: u64, wanted: usize) -> Option<(usize, usize)> {
-        let start = usize::try_from(offset).ok().filter(|start| *start < self.length)?;
+        let start = usize::try_from(offset)
+            .ok()
+            .filter(|start| *start < self.length)?;
         Some((start, wanted.min(self.length - start)))
     }
 
@@ -143,7 +181,7 @@ impl Mapping {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at + 8 <= self.length);
+        assert!(at.is_multiple_of(8) && at + 8 <= self.length);
         // SAFETY: eight bytes at `at` are inside the mapping, which lives as long as `self`; mappings start on a page, so
         // a multiple of 8 is aligned; any bit pattern is valid, and no non-atomic reference into the mapping is ever made.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }

@@ -24,6 +24,7 @@ static TABLE: SysTable = SysTable {
     check_death,
     now_ns: thread::now_ns,
     unix_time_s: thread::unix_time_s,
+    entropy: thread::entropy,
     thread_spawn: thread::spawn,
     thread_park: thread::park,
     thread_unpark: thread::unpark,

@@ -2,9 +2,10 @@
 
 use crate::wiring::host_domain;
 use abi::sys::{RawBytes, wake};
-use abi::{ThreadHeader, current};
+use abi::{Continuation, ThreadHeader, current};
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -40,9 +41,14 @@ pub fn attach() -> Attached {
     crate::wiring::start();
     if !ATTACHED.get() {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        // Both live as long as the process: a test's threads are few.
+        // They live as long as the process: a test's threads are few.
         let header: &'static ThreadHeader = Box::leak(Box::new(ThreadHeader::new(id, 0)));
-        header.owner.store(host_domain().0, Ordering::Relaxed);
+        let base = Continuation {
+            previous: std::ptr::null_mut(),
+            stack_pointer: MaybeUninit::uninit(),
+            callee: host_domain(),
+        };
+        header.top.store(Box::leak(Box::new(base)), Ordering::Relaxed);
         let block: &'static CpuBlock = Box::leak(Box::new(CpuBlock { thread: header }));
         let base = std::ptr::from_ref(block) as u64;
         debug_assert!(std::ptr::eq(block.thread, header));
@@ -71,6 +77,11 @@ pub extern "C" fn unix_time_s() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs())
+}
+
+pub extern "C" fn entropy() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(now_ns())
 }
 
 pub extern "C" fn spawn(name: RawBytes, _cpu: u32, entry: extern "C" fn(*mut u8), argument: *mut u8) -> u64 {

@@ -41,7 +41,10 @@ impl BootArchive {
 
     /// The file at `path`.
     pub fn file(&self, path: &str) -> Option<&'static [u8]> {
-        self.files.iter().find(|(name, _)| name == path).map(|(_, content)| *content)
+        self.files
+            .iter()
+            .find(|(name, _)| name == path)
+            .map(|(_, content)| *content)
     }
 
     /// The path of the `index`-th file.

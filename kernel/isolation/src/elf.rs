@@ -8,7 +8,9 @@ use crate::image::ImageError;
 use alloc::vec;
 use alloc::vec::Vec;
 use elf::ElfBytes;
-use elf::abi::{DT_RELA, DT_RELASZ, DT_REL, DT_JMPREL, ET_DYN, PF_W, PF_X, PT_INTERP, PT_LOAD, PT_TLS, R_X86_64_RELATIVE};
+use elf::abi::{
+    DT_JMPREL, DT_REL, DT_RELA, DT_RELASZ, ET_DYN, PF_W, PF_X, PT_INTERP, PT_LOAD, PT_TLS, R_X86_64_RELATIVE,
+};
 use elf::endian::LittleEndian;
 use elf::segment::ProgramHeader;
 
@@ -87,10 +89,17 @@ pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
         return Err(bad("it has nothing to load"));
     }
     let mut content = vec![0u8; pages * PAGE_BYTES];
-    for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
-        let data = elf.segment_data(&header).map_err(|_| bad("a segment is not in the file"))?;
+    for header in headers
+        .iter()
+        .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0)
+    {
+        let data = elf
+            .segment_data(&header)
+            .map_err(|_| bad("a segment is not in the file"))?;
         let start = header.p_vaddr as usize;
-        let place = content.get_mut(start..start + data.len()).ok_or(bad("a segment is out of bounds"))?;
+        let place = content
+            .get_mut(start..start + data.len())
+            .ok_or(bad("a segment is out of bounds"))?;
         if data.len() as u64 > header.p_memsz {
             return Err(bad("a segment is larger in the file than in memory"));
         }
@@ -99,18 +108,27 @@ pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
     let relocations = relocations(&elf, &content)?;
     let entry = elf.ehdr.e_entry as usize;
     let executable = |segment: &&Segment| {
-        segment.usage == Use::ReadExecute && (segment.page..segment.page + segment.pages).contains(&(entry / PAGE_BYTES))
+        segment.usage == Use::ReadExecute
+            && (segment.page..segment.page + segment.pages).contains(&(entry / PAGE_BYTES))
     };
     if segments.iter().find(executable).is_none() {
         return Err(bad("its entry is not in executable memory"));
     }
-    Ok(Plan { content, segments, relocations, entry })
+    Ok(Plan {
+        content,
+        segments,
+        relocations,
+        entry,
+    })
 }
 
 fn segment(header: &ProgramHeader) -> Option<Segment> {
     let end = header.p_vaddr.checked_add(header.p_memsz)?;
     let page = header.p_vaddr as usize / PAGE_BYTES;
-    let pages = usize::try_from(end).ok()?.div_ceil(PAGE_BYTES).checked_sub(page)?;
+    let pages = usize::try_from(end)
+        .ok()?
+        .div_ceil(PAGE_BYTES)
+        .checked_sub(page)?;
     let usage = match (header.p_flags & PF_W != 0, header.p_flags & PF_X != 0) {
         (true, _) => Use::ReadWrite,
         (false, true) => Use::ReadExecute,
@@ -128,13 +146,19 @@ fn relocations(elf: &ElfBytes<'_, LittleEndian>, content: &[u8]) -> Result<Vec<(
             match entry.d_tag {
                 DT_RELA => table = entry.d_ptr() as usize,
                 DT_RELASZ => size = entry.d_val() as usize,
-                DT_REL | DT_RELR | DT_JMPREL => return Err(bad("it has relocations of a kind that it shouldn't have")),
+                DT_REL | DT_RELR | DT_JMPREL => {
+                    return Err(bad("it has relocations of a kind that it shouldn't have"));
+                }
                 _ => {}
             }
         }
     }
-    let end = table.checked_add(size).ok_or(bad("its relocations are out of bounds"))?;
-    let bytes = content.get(table..end).ok_or(bad("its relocations are out of bounds"))?;
+    let end = table
+        .checked_add(size)
+        .ok_or(bad("its relocations are out of bounds"))?;
+    let bytes = content
+        .get(table..end)
+        .ok_or(bad("its relocations are out of bounds"))?;
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
     let mut list = Vec::with_capacity(size / 24);
     for entry in bytes.chunks_exact(24) {
@@ -160,13 +184,17 @@ impl Plan {
     /// The bytes of `segment`, relocated to an image at `base`, into `memory`, which is as long as the segment.
     pub fn fill(&self, segment: &Segment, base: u64, memory: &mut [u8]) {
         let start = segment.page * PAGE_BYTES;
-        let Some(content) = self.content.get(start..start + memory.len()) else { return };
+        let Some(content) = self.content.get(start..start + memory.len()) else {
+            return;
+        };
         memory.copy_from_slice(content);
         // Sorted by offset by the linker, but nothing depends on it; a word that spans two segments would have been refused by
         // its bounds only at the end of the image, so it is written to both parts as far as it lies in them.
         for &(offset, addend) in &self.relocations {
             let value = (base + u64::from(addend)).to_le_bytes();
-            let Some(position) = (offset as usize).checked_sub(start) else { continue };
+            let Some(position) = (offset as usize).checked_sub(start) else {
+                continue;
+            };
             if let Some(place) = memory.get_mut(position..position + 8) {
                 place.copy_from_slice(&value);
             }

@@ -66,19 +66,28 @@ impl fmt::Display for ImageError {
 
 /// The ELF file in a signed image of the domain `name`.
 pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result<&'a [u8], ImageError> {
-    let (body, trailer) = file.split_at_checked(file.len().wrapping_sub(TRAILER_BYTES)).ok_or(ImageError::Unsigned)?;
-    let (magic, rest) = trailer.split_at_checked(MAGIC.len()).ok_or(ImageError::Unsigned)?;
+    let (body, trailer) = file
+        .split_at_checked(file.len().wrapping_sub(TRAILER_BYTES))
+        .ok_or(ImageError::Unsigned)?;
+    let (magic, rest) = trailer
+        .split_at_checked(MAGIC.len())
+        .ok_or(ImageError::Unsigned)?;
     if magic != MAGIC {
         return Err(ImageError::Unsigned);
     }
     let (length, signature) = rest.split_at_checked(4).ok_or(ImageError::Unsigned)?;
-    let length = <[u8; 4]>::try_from(length).map(u32::from_le_bytes).map_err(|_| ImageError::Unsigned)?;
+    let length = <[u8; 4]>::try_from(length)
+        .map(u32::from_le_bytes)
+        .map_err(|_| ImageError::Unsigned)?;
     let signature: [u8; SIGNATURE_BYTES] = signature.try_into().map_err(|_| ImageError::Unsigned)?;
 
     let key = PublicKey::new(expected.public_key);
     let genuine = key.verify(body, &Signature::new(signature)).is_ok();
     // What the manifest says is believed only of a genuine image; of others it only words the refusal.
-    let parts = body.len().checked_sub(length as usize).and_then(|start| body.split_at_checked(start));
+    let parts = body
+        .len()
+        .checked_sub(length as usize)
+        .and_then(|start| body.split_at_checked(start));
     let manifest = parts.and_then(|(_, manifest)| postcard::from_bytes::<ImageManifest>(manifest).ok());
     if !genuine {
         return Err(match manifest {
@@ -89,7 +98,9 @@ pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result
             _ => ImageError::Changed,
         });
     }
-    let (Some((elf, _)), Some(manifest)) = (parts, manifest) else { return Err(ImageError::BadManifest) };
+    let (Some((elf, _)), Some(manifest)) = (parts, manifest) else {
+        return Err(ImageError::BadManifest);
+    };
     if manifest.name != name {
         return Err(ImageError::OtherDomain(manifest.name));
     }
@@ -116,7 +127,11 @@ mod tests {
     }
 
     fn expected(seed: u8) -> Expected<'static> {
-        Expected { public_key: *key(seed).pk, interface_hash: [9; 32], compiler: COMPILER }
+        Expected {
+            public_key: *key(seed).pk,
+            interface_hash: [9; 32],
+            compiler: COMPILER,
+        }
     }
 
     fn signed(change: impl FnOnce(&mut ImageManifest), seed: u8) -> Vec<u8> {
@@ -141,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_genuine_image_is_accepted_and_gives_its_elf() {
-        assert_eq!(verify(&signed(|_| {}, 1), "httpd", &expected(1)), Ok(&b"\x7fELF and so on"[..]));
+        assert_eq!(
+            verify(&signed(|_| {}, 1), "httpd", &expected(1)),
+            Ok(&b"\x7fELF and so on"[..])
+        );
     }
 
     #[test]
@@ -150,7 +168,10 @@ mod tests {
         for position in 0..file.len() {
             let mut changed = file.clone();
             changed[position] ^= 0x10;
-            assert!(verify(&changed, "httpd", &expected(1)).is_err(), "byte {position}");
+            assert!(
+                verify(&changed, "httpd", &expected(1)).is_err(),
+                "byte {position}"
+            );
         }
     }
 
@@ -159,15 +180,27 @@ mod tests {
         let mut flipped = signed(|_| {}, 1);
         flipped[5] ^= 1;
         assert_eq!(verify(&flipped, "httpd", &expected(1)), Err(ImageError::Changed));
-        assert!(matches!(verify(&signed(|_| {}, 2), "httpd", &expected(1)), Err(ImageError::OtherKey { .. })));
+        assert!(matches!(
+            verify(&signed(|_| {}, 2), "httpd", &expected(1)),
+            Err(ImageError::OtherKey { .. })
+        ));
         let mut file = signed(|_| {}, 1);
         file.truncate(file.len() - TRAILER_BYTES);
         assert_eq!(verify(&file, "httpd", &expected(1)), Err(ImageError::Unsigned));
         let other = signed(|manifest| manifest.interface_hash = [8; 32], 1);
-        assert_eq!(verify(&other, "httpd", &expected(1)), Err(ImageError::OtherInterfaces));
+        assert_eq!(
+            verify(&other, "httpd", &expected(1)),
+            Err(ImageError::OtherInterfaces)
+        );
         let other = signed(|manifest| manifest.compiler = "rustc 1.0".into(), 1);
-        assert!(matches!(verify(&other, "httpd", &expected(1)), Err(ImageError::OtherCompiler(_))));
-        assert!(matches!(verify(&signed(|_| {}, 1), "shell", &expected(1)), Err(ImageError::OtherDomain(_))));
+        assert!(matches!(
+            verify(&other, "httpd", &expected(1)),
+            Err(ImageError::OtherCompiler(_))
+        ));
+        assert!(matches!(
+            verify(&signed(|_| {}, 1), "shell", &expected(1)),
+            Err(ImageError::OtherDomain(_))
+        ));
     }
 
     #[test]
@@ -179,7 +212,10 @@ mod tests {
     #[test]
     fn short_files_are_unsigned() {
         for length in 0..TRAILER_BYTES + 2 {
-            assert_eq!(verify(&vec![0; length], "httpd", &expected(1)), Err(ImageError::Unsigned));
+            assert_eq!(
+                verify(&vec![0; length], "httpd", &expected(1)),
+                Err(ImageError::Unsigned)
+            );
         }
     }
 }

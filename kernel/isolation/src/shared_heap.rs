@@ -56,7 +56,10 @@ impl<S: SpanSource> SharedHeap<S> {
             source,
             spans: Vec::new(),
             free: [0; CLASSES.len()],
-            usage: Usage { used_bytes: 0, span_bytes: 0 },
+            usage: Usage {
+                used_bytes: 0,
+                span_bytes: 0,
+            },
         }
     }
 
@@ -132,7 +135,9 @@ impl<S: SpanSource> SharedHeap<S> {
                 let inner = slot.load(Ordering::Relaxed) as usize;
                 // SAFETY: Slots below the length hold payloads; one that isn't marked nested is owned by name and freed by that.
                 unsafe {
-                    let nested = (*((inner - HEADER_BYTES) as *const ObjectHeader)).owner.load(Ordering::Relaxed);
+                    let nested = (*((inner - HEADER_BYTES) as *const ObjectHeader))
+                        .owner
+                        .load(Ordering::Relaxed);
                     if nested == OwnerId::NESTED.0 {
                         self.free(inner);
                     }
@@ -152,7 +157,8 @@ impl<S: SpanSource> SharedHeap<S> {
     fn headers(&self) -> impl Iterator<Item = &ObjectHeader> {
         self.spans.iter().flat_map(|span| {
             // SAFETY: Every stride of a span begins with a header, and spans live as long as the heap.
-            (0..span.count).map(|index| unsafe { &*((span.base + index * span.stride) as *const ObjectHeader) })
+            (0..span.count)
+                .map(|index| unsafe { &*((span.base + index * span.stride) as *const ObjectHeader) })
         })
     }
 
@@ -205,7 +211,9 @@ mod tests {
 
     fn set_owner(payload: usize, owner: OwnerId) {
         // SAFETY: A payload of this test's heap.
-        unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }.owner.store(owner.0, Ordering::Relaxed);
+        unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }
+            .owner
+            .store(owner.0, Ordering::Relaxed);
     }
 
     fn push(batch: usize, object: usize) {
@@ -231,7 +239,9 @@ mod tests {
     fn a_death_in_the_middle_of_push_or_pop_frees_each_object_once() {
         // The object is in the batch but still (or again) marked with its owner's name.
         let mut heap = SharedHeap::new(HostSpans);
-        let batch = heap.allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1)).expect("memory");
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
         let object = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
         push(batch, object);
         assert_eq!(heap.reclaim(owner(1)), 2);

@@ -1,18 +1,20 @@
 //! The crossing: a call from one domain into another that returns even when the callee dies.
 //!
 //! Every proxy method is one call of [`cross`]. It runs in the kernel's image, on the caller's thread and stack:
-//! 1. push a continuation and name the callee as the running domain, *then* look whether it lives. The kernel marks a domain
-//!    dead, stops all CPUs once, and then looks at every thread's chain: so either this thread sees the mark, or the
+//! 1. push a continuation that names the callee, which makes it the running domain, *then* look whether it lives. The kernel marks a
+//!    domain dead, interrupts all CPUs once, and then looks at every thread's chain: so either this thread sees the mark, or the
 //!    kernel sees the thread (docs/soundness.md, invariants 5 and 6). No fence is needed here.
 //! 2. move what the arguments hold to the callee, call, move what the result holds to the caller;
 //! 3. if the kernel asked for it meanwhile, let it look whether the caller is still alive.
 //!
-//! Between those steps the thread is in trusted code and is not unwound. In the callee it may be, at any instruction: then it
-//! comes back from [`enter`] with true, and nothing of the callee's frames is looked at again.
+//! A thread whose instruction pointer is in the kernel's image, so in these steps, is in trusted code and is not unwound. In the callee it
+//! may be, at any instruction: then it comes back from [`enter`] with true, and nothing of the callee's frames is looked at again.
 
 use crate::exchange::Exchange;
 use crate::rpc::{Outcome, RpcError};
+use abi::thread::owner_of;
 use abi::{Continuation, DomainHeader, OwnerId, ThreadHeader, current, sys};
+use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -52,13 +54,20 @@ struct Call<'a, O: ?Sized, A, R, F> {
     object: &'a O,
     arguments: ManuallyDrop<A>,
     method: ManuallyDrop<F>,
-    result: MaybeUninit<R>,
+    result: PhantomData<R>,
+}
+
+/// A result where the caller wants it: too large for registers, so the C calling convention returns it in place.
+#[repr(C)]
+union Slot<R> {
+    result: ManuallyDrop<R>,
+    filler: [u64; 3],
 }
 
 /// Calls `method` on the target's object, in the target's domain.
 ///
 /// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here. Lent references are captured by
-/// `method`. Only domain code makes crossings, so the trusted depth is 0 before and after, and needs no counting here.
+/// `method`.
 #[inline(always)]
 pub fn cross<O, A, R, F>(target: &Target<O>, arguments: A, method: F) -> R
 where
@@ -68,24 +77,20 @@ where
     F: FnOnce(&O, A) -> R,
 {
     let thread = current();
-    set_trusted(thread, 1);
-    let caller = thread.owner();
+    let previous = thread.top.load(Ordering::Relaxed);
     let mut record = Continuation {
-        previous: thread.top.load(Ordering::Relaxed),
-        stack_pointer: 0,
-        resume_address: 0,
-        caller,
+        previous,
+        stack_pointer: MaybeUninit::uninit(),
         callee: target.incarnation,
     };
     let record_pointer = &raw mut record;
     compiler_fence(Ordering::SeqCst);
     thread.top.store(record_pointer, Ordering::Relaxed);
-    thread.owner.store(target.incarnation.0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 
     if !target.header.is_live(target.incarnation) {
-        // The caller still owns the arguments; its name must be back before their drop code runs.
-        end(thread, &record);
+        // The caller still owns the arguments; it must be the running domain again before their drop code runs.
+        end(thread, previous);
         drop(arguments);
         return failed(RpcError::dead(target.incarnation));
     }
@@ -97,34 +102,40 @@ where
         object: unsafe { &*target.object },
         arguments: ManuallyDrop::new(arguments),
         method: ManuallyDrop::new(method),
-        result: MaybeUninit::<R>::uninit(),
+        result: PhantomData::<R>,
     };
+    let mut slot = MaybeUninit::<Slot<R>>::uninit();
     // SAFETY: `record` and `call` live on this frame, which outlives the call: an unwinding resumes in `enter`, which
-    // goes on here. `thunk` is of the same types as `call`. The trusted depth is 1, as `thunk` expects.
+    // goes on here. `thunk` is of the same types as `call`.
     let died = unsafe {
-        let thunk: extern "C" fn(&mut Call<'_, O, A, R, F>) = thunk::<O, A, R, F>;
-        let thunk: extern "C" fn(*mut u8) = core::mem::transmute(thunk);
-        enter(record_pointer, thunk, (&raw mut call).cast())
+        let thunk: extern "C" fn(&mut Call<'_, O, A, R, F>) -> Slot<R> = thunk::<O, A, R, F>;
+        // A function that returns in memory takes the place of its result as its first argument and returns that (System V ABI, 3.2.3).
+        let thunk: extern "C" fn(*mut u8, *mut u8) -> *mut u8 = core::mem::transmute(thunk);
+        enter(
+            record_pointer,
+            thunk,
+            slot.as_mut_ptr().cast(),
+            (&raw mut call).cast(),
+        )
     };
     if died {
-        end(thread, &record);
+        end(thread, previous);
         return failed(RpcError::died(target.incarnation));
     }
     // SAFETY: `thunk` returned, so it has written the result.
-    unsafe { call.result.assume_init_ref() }.transfer(caller);
-    end(thread, &record);
+    unsafe { slot.assume_init_ref().result.transfer(owner_of(previous)) };
+    end(thread, previous);
     // SAFETY: As above; it is read once. Only here, and whole: a result that is held in registers over `end` is taken apart, stored in
     // pieces and read again before they have left the store buffer, which takes longer than all the rest.
-    unsafe { call.result.assume_init_read() }
+    ManuallyDrop::into_inner(unsafe { slot.assume_init().result })
 }
 
-/// Gives the caller its name back, takes the continuation off the chain, and ends trusted code.
+/// Takes the continuation off the chain, so that the caller is the running domain again.
 #[inline(always)]
-fn end(thread: &ThreadHeader, record: &Continuation) {
+fn end(thread: &ThreadHeader, previous: *mut Continuation) {
     compiler_fence(Ordering::SeqCst);
-    thread.owner.store(record.caller.0, Ordering::Relaxed);
-    thread.top.store(record.previous, Ordering::Relaxed);
-    set_trusted(thread, 0);
+    thread.top.store(previous, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
     if thread.pending.load(Ordering::Relaxed) != 0 {
         look_for_death();
     }
@@ -143,13 +154,6 @@ fn look_for_death() {
     (sys().check_death)();
 }
 
-#[inline(always)]
-fn set_trusted(thread: &ThreadHeader, depth: u32) {
-    compiler_fence(Ordering::SeqCst);
-    thread.trusted_depth.store(depth, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-}
-
 /// Counts a crossing for the metrics: one instruction, so that an interrupt can't come between load and store.
 #[inline(always)]
 fn count(header: &DomainHeader, cpu: u32) {
@@ -162,10 +166,9 @@ fn count(header: &DomainHeader, cpu: u32) {
 
 /// Runs the method in the callee's name, out of trusted code.
 ///
-/// Takes its `Call` as a reference, not as the pointer that `enter` passes: the compiler then knows that nothing else refers to it,
-/// and lets the method write its result in place. A result that is copied once more here is read before its parts have left
-/// the store buffer, which costs as much as the rest of the crossing.
-extern "C" fn thunk<O, A, R, F>(call: &mut Call<'_, O, A, R, F>)
+/// Returns its result in memory, so that the method writes it there itself. A result that is copied once more here is read
+/// before its parts have left the store buffer, which costs as much as the rest of the crossing.
+extern "C" fn thunk<O, A, R, F>(call: &mut Call<'_, O, A, R, F>) -> Slot<R>
 where
     O: ?Sized,
     A: Exchange,
@@ -179,22 +182,28 @@ where
             ManuallyDrop::take(&mut call.method),
         )
     };
-    set_trusted(current(), 0);
-    call.result.write(method(call.object, arguments));
-    set_trusted(current(), 1);
+    Slot {
+        result: ManuallyDrop::new(method(call.object, arguments)),
+    }
 }
 
-/// Calls `function(argument)` so that [`resume`] with `record` comes back here too: false after a return, true after that.
+/// Calls `function(first, second)` so that [`resume`] with `record` comes back here too: false after a return, true after that.
 ///
 /// Callee-saved registers are the compiler's matter on both ways: the block says that it destroys them, but for the two that it
-/// may not name, which it keeps on the stack.
+/// may not name, which it keeps on the stack. The continuation is the call's own return address; `resume` returns to it with 0 where
+/// the function returns the address of its result.
 ///
 /// # Safety
-/// `record` is valid for a write as long as the function runs; `function` may be called with `argument`; frames between this one and a
-/// resumption must hold nothing whose drop matters for soundness.
+/// `record` is valid for a write as long as the function runs; `function` may be called with the two, and returns `first`, not null;
+/// frames between this one and a resumption must hold nothing whose drop matters for soundness.
 #[inline(always)]
-pub unsafe fn enter(record: *mut Continuation, function: extern "C" fn(*mut u8), argument: *mut u8) -> bool {
-    let died: u64;
+pub unsafe fn enter(
+    record: *mut Continuation,
+    function: extern "C" fn(*mut u8, *mut u8) -> *mut u8,
+    first: *mut u8,
+    second: *mut u8,
+) -> bool {
+    let result: *mut u8;
     // SAFETY: The stack pointer is 16-byte aligned at a block that may use the stack, and two pushes keep it so for the call. What
     // the function may change by the System V ABI is declared as changed, and so are the callee-saved registers, since a
     // resumption brings them back as they were anywhere below. The direction flag is cleared by `resume`.
@@ -202,20 +211,17 @@ pub unsafe fn enter(record: *mut Continuation, function: extern "C" fn(*mut u8),
         core::arch::asm!(
             "push rbx",
             "push rbp",
-            "lea rax, [rip + 2f]",
-            "mov [rcx + {stack_pointer}], rsp",
-            "mov [rcx + {resume_address}], rax",
+            "lea rax, [rsp - 8]",
+            "mov [rcx + {stack_pointer}], rax",
             "call rdx",
-            "xor eax, eax",
-            "2:",
             "pop rbp",
             "pop rbx",
             stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
-            resume_address = const core::mem::offset_of!(Continuation, resume_address),
             in("rcx") record,
             in("rdx") function,
-            in("rdi") argument,
-            lateout("rax") died,
+            in("rdi") first,
+            in("rsi") second,
+            lateout("rax") result,
             lateout("r12") _,
             lateout("r13") _,
             lateout("r14") _,
@@ -223,22 +229,20 @@ pub unsafe fn enter(record: *mut Continuation, function: extern "C" fn(*mut u8),
             clobber_abi("C"),
         );
     }
-    died != 0
+    result.is_null()
 }
 
 /// Makes the [`enter`] of `record` come back with true, abandoning every frame below it.
 ///
 /// # Safety
-/// `record` is the innermost continuation of the running thread, and its `enter` has not come back. The thread's trusted depth
-/// is 1, as it was in that `enter`.
+/// `record` is the innermost continuation of the running thread, and its `enter` has not come back.
 #[unsafe(naked)]
 pub unsafe extern "C" fn resume(record: *const Continuation) -> ! {
     core::arch::naked_asm!(
         "cld",
         "mov rsp, [rdi + {stack_pointer}]",
-        "mov eax, 1",
-        "jmp [rdi + {resume_address}]",
+        "xor eax, eax",
+        "ret",
         stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
-        resume_address = const core::mem::offset_of!(Continuation, resume_address),
     )
 }

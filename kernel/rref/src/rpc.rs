@@ -81,6 +81,6 @@ pub fn caller() -> OwnerId {
     if top.is_null() {
         return OwnerId::KERNEL;
     }
-    // SAFETY: `top` is this thread's innermost continuation, which lives on its stack until the crossing returns.
-    unsafe { (*top).caller }
+    // SAFETY: `top` and the continuations behind it live on this thread's stack until their crossings return.
+    unsafe { abi::thread::owner_of((*top).previous) }
 }

@@ -65,11 +65,7 @@ fn a_call_reaches_the_object_and_its_answer_comes_back() {
 #[test]
 fn the_callee_sees_who_calls() {
     assert_eq!(connect("caller").caller(), Ok(host_platform::host_domain()));
-    assert_eq!(
-        rref::caller(),
-        OwnerId::KERNEL,
-        "no crossing is left on the chain"
-    );
+    assert_eq!(rref::caller(), OwnerId::KERNEL, "the chain is as before");
 }
 
 #[test]

@@ -11,20 +11,29 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// The descriptor doesn't block. Each read takes one Ethernet frame, each write sends one.
 pub fn open(name: &str) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|b| b == 0 || b == b'/') {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no interface name")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name:?} is no interface name"),
+        ));
     }
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
     let fd = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty())?;
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short,
+        },
     };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     // SAFETY: TUNSETIFF reads and writes one ifreq, and `request` is one that lives across the call.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(fd)
+    }
 }
 
 /// A descriptor of our own for the open tap device that a parent passed as number `number`.
@@ -48,7 +57,10 @@ mod tests {
     #[test]
     fn impossible_names_and_numbers_are_refused() {
         for name in ["", "a/b", "a-name-that-is-too-long"] {
-            assert_eq!(open(name).expect_err("must fail").kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(
+                open(name).expect_err("must fail").kind(),
+                io::ErrorKind::InvalidInput
+            );
         }
         assert!(adopt(-1).is_err());
         assert!(adopt(1_000_000).is_err());

@@ -55,7 +55,14 @@ pub struct Message {
 impl Connection {
     /// Takes over a connected stream socket.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; 2 * CHUNK], start: 0, end: 0, position: 0, descriptors: VecDeque::new() }
+        Self {
+            socket,
+            buffer: vec![0; 2 * CHUNK],
+            start: 0,
+            end: 0,
+            position: 0,
+            descriptors: VecDeque::new(),
+        }
     }
 
     /// The socket, to sleep on.
@@ -126,17 +133,28 @@ impl Connection {
         if !(HEADER_LENGTH..=LONGEST_MESSAGE).contains(&header.length) {
             return Err(ConnectionError::Length(header.length));
         }
-        let Some(payload) = available.get(HEADER_LENGTH..header.length) else { return Ok(None) };
+        let Some(payload) = available.get(HEADER_LENGTH..header.length) else {
+            return Ok(None);
+        };
         let payload = payload.to_vec();
         let mut descriptors = Vec::new();
         while let Some((at, _)) = self.descriptors.front()
             && *at <= self.position
         {
-            descriptors.extend(self.descriptors.pop_front().map(|(_, fds)| fds).unwrap_or_default());
+            descriptors.extend(
+                self.descriptors
+                    .pop_front()
+                    .map(|(_, fds)| fds)
+                    .unwrap_or_default(),
+            );
         }
         self.start += header.length;
         self.position += header.length as u64;
-        Ok(Some(Message { header, payload, descriptors }))
+        Ok(Some(Message {
+            header,
+            payload,
+            descriptors,
+        }))
     }
 
     /// Sends bytes, waiting for the client when its socket is full.
@@ -159,8 +177,13 @@ mod tests {
     use std::io::IoSlice;
 
     fn pair() -> (OwnedFd, Connection) {
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("pair");
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("pair");
         (ours, Connection::new(theirs))
     }
 
@@ -171,13 +194,15 @@ mod tests {
     }
 
     fn send_with_descriptors(socket: &OwnedFd, bytes: &[u8], count: usize) {
-        let files: Vec<OwnedFd> =
-            (0..count).map(|_| std::fs::File::open("/dev/null").expect("open").into()).collect();
+        let files: Vec<OwnedFd> = (0..count)
+            .map(|_| std::fs::File::open("/dev/null").expect("open").into())
+            .collect();
         let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
-        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::empty()).expect("send");
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::empty())
+            .expect("send");
     }
 
     #[test]
@@ -206,7 +231,14 @@ mod tests {
             rustix::io::write(&client, &[byte]).expect("write");
             assert!(connection.receive().expect("open"));
         }
-        assert_eq!(connection.next_message().expect("well-formed").expect("whole").payload, [1; 5]);
+        assert_eq!(
+            connection
+                .next_message()
+                .expect("well-formed")
+                .expect("whole")
+                .payload,
+            [1; 5]
+        );
         drop(client);
         assert!(matches!(connection.receive(), Err(ConnectionError::Closed)));
     }
@@ -216,6 +248,9 @@ mod tests {
         let (client, mut connection) = pair();
         rustix::io::write(&client, &[0; 16]).expect("write");
         connection.receive().expect("open");
-        assert!(matches!(connection.next_message(), Err(ConnectionError::Length(0))));
+        assert!(matches!(
+            connection.next_message(),
+            Err(ConnectionError::Length(0))
+        ));
     }
 }

@@ -70,7 +70,12 @@ impl Header {
         let mut reader = Reader::new(bytes);
         let (id, command) = (reader.u16()?, reader.u16()?);
         let length = usize::try_from(reader.u32()?).ok()?;
-        Some(Self { id, command, length, flags: reader.u32()? })
+        Some(Self {
+            id,
+            command,
+            length,
+            flags: reader.u32()?,
+        })
     }
 
     /// What is asked for.
@@ -188,7 +193,10 @@ mod tests {
         assert!(header.is_request() && header.wants_reply());
         let reply = header.reply(Err(22));
         assert_eq!(reply, [7, 0, 9, 0, 16, 0, 0, 0, 0x21, 0, 0, 0, 22, 0, 0, 0]);
-        assert_eq!(header.reply(Ok(&[1, 2]))[4..], [18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(
+            header.reply(Ok(&[1, 2]))[4..],
+            [18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]
+        );
     }
 
     proptest! {

@@ -17,8 +17,10 @@ use log::{error, info, warn};
 
 /// Nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
-/// Tries to start a domain that isn't quite dead yet, each after another reap.
-const REAP_LIMIT: u32 = 8;
+/// How often a start looks whether what is left of the last life is reaped, at distances of [`REAP_PAUSE_MS`].
+const REAP_LOOKS: u32 = 1_000;
+/// See [`REAP_LOOKS`], milliseconds.
+const REAP_PAUSE_MS: u64 = 1;
 
 /// One domain of the manifest.
 pub struct Domain {
@@ -207,7 +209,11 @@ impl Supervision {
                     error!("{}: refused: {reason}", domain.name);
                     return;
                 }
-                Err(ControlError::DiedAtStart) => return, // That death has a record of its own.
+                // That death has a record of its own; and the operator may have been faster.
+                Err(
+                    ControlError::DiedAtStart
+                    | ControlError::WrongState(DomainState::Starting | DomainState::Running),
+                ) => return,
                 Err(error) => {
                     error!("{}: not restarted: {error}", domain.name);
                     return;
@@ -216,15 +222,16 @@ impl Supervision {
         }
     }
 
-    /// Starts a domain, waiting out what is left of its last life. Gives the new generation.
+    /// Starts a domain, waiting until its last life is reaped: by whoever handles that death, and by nobody else.
+    /// Gives the new generation.
     fn start(&self, index: u16, domain: &Domain) -> Result<u64, ControlError> {
-        for _ in 0..REAP_LIMIT {
+        for _ in 0..REAP_LOOKS {
             match self.control.start(index) {
                 Ok(owner) => {
                     domain.state.lock().situation.refused = false;
                     return Ok(owner.generation());
                 }
-                Err(ControlError::WrongState(DomainState::Dying)) => self.control.reap(index)?,
+                Err(ControlError::WrongState(DomainState::Dying)) => thread::sleep_ms(REAP_PAUSE_MS),
                 Err(error) => {
                     if matches!(error, ControlError::BadImage(_)) {
                         domain.state.lock().situation.refused = true;

@@ -20,6 +20,8 @@ const ICMPV6: u8 = 58;
 /// Bytes of an Ethernet header without a tag.
 const ETHERNET_BYTES: usize = 14;
 const IPV6_BYTES: usize = 40;
+/// The bits of an IPv4 header's fragment offset, as the bytes stand in memory.
+const FRAGMENT_OFFSET: u16 = u16::from_ne_bytes([0x1f, 0xff]);
 /// Bytes of an ICMP header before the packet that an error is about.
 const ICMP_BYTES: usize = 8;
 
@@ -50,6 +52,7 @@ impl Key for (u128, u64) {
 /// A set of few keys with open addressing, at most half full. The operator chooses the keys, not the network.
 struct KeySet<K> {
     slots: Box<[K]>,
+    mask: usize,
     shift: u32,
 }
 
@@ -58,6 +61,7 @@ impl<K: Key> KeySet<K> {
         let size = (keys.len() * 2).next_power_of_two().max(2);
         let mut set = KeySet {
             slots: alloc::vec![K::EMPTY; size].into_boxed_slice(),
+            mask: size - 1,
             shift: u64::BITS - size.trailing_zeros(),
         };
         for key in keys {
@@ -78,11 +82,10 @@ impl<K: Key> KeySet<K> {
 
     #[inline(always)]
     fn contains(&self, key: K) -> bool {
-        let mask = self.slots.len() - 1;
         let mut index = (key.hash() >> self.shift) as usize;
         // Ends: half of the slots at least are empty.
         loop {
-            match self.slots.get(index & mask) {
+            match self.slots.get(index & self.mask) {
                 Some(slot) if *slot == key => return true,
                 Some(slot) if *slot != K::EMPTY => index += 1,
                 _ => return false,
@@ -102,6 +105,10 @@ pub struct VirtualService {
     pub port: u16,
 }
 
+/// The service that was found last: packets of a batch are often for the same one.
+#[derive(Default)]
+pub struct Recent(u64);
+
 /// Decides by the set of virtual services.
 pub struct Destinations {
     v4: KeySet<u64>,
@@ -114,10 +121,10 @@ impl Destinations {
     pub fn new(services: Vec<VirtualService>) -> Destinations {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for service in &services {
-            let protocol = number(service.protocol);
+            let (protocol, port) = (number(service.protocol), service.port.to_be_bytes());
             match service.address {
-                IpAddr::V4(address) => v4.push(key_v4(address.octets(), protocol, service.port)),
-                IpAddr::V6(address) => v6.push(key_v6(address.octets(), protocol, service.port)),
+                IpAddr::V4(address) => v4.push(key_v4(address.octets(), protocol, port)),
+                IpAddr::V6(address) => v6.push(key_v6(address.octets(), protocol, port)),
             }
         }
         Destinations {
@@ -134,17 +141,25 @@ impl Destinations {
 
     /// Whether an untagged frame is for the balancer.
     #[inline(always)]
-    pub fn is_virtual(&self, frame: &[u8]) -> bool {
+    pub fn is_virtual(&self, frame: &[u8], recent: &mut Recent) -> bool {
         // The usual packet, in one bounds check: IPv4 without options, unfragmented (or the first fragment), TCP or UDP.
         if let Some(head) = frame.first_chunk::<{ ETHERNET_BYTES + 24 }>()
             && head[12..14] == ETHERTYPE_IPV4
             && head[14] == 0x45
-            && (head[20] & 0x1f) | head[21] == 0
-            && (head[23] == TCP || head[23] == UDP)
+            && u16::from_ne_bytes([head[20], head[21]]) & FRAGMENT_OFFSET == 0
         {
             let address = [head[30], head[31], head[32], head[33]];
-            let port = u16::from_be_bytes([head[36], head[37]]);
-            return self.v4.contains(key_v4(address, head[23], port));
+            let key = key_v4(address, head[23], [head[36], head[37]]);
+            if key == recent.0 {
+                return true;
+            }
+            if self.v4.contains(key) {
+                recent.0 = key;
+                return true;
+            }
+            if matches!(head[23], TCP | UDP) {
+                return false;
+            }
         }
         self.is_virtual_unusually(frame)
     }
@@ -220,14 +235,14 @@ impl Destinations {
         let header = packet.first_chunk::<20>()?;
         let length = usize::from(header[0] & 0x0f) * 4;
         let ports = packet.get(length..)?.first_chunk::<4>()?;
-        let port = u16::from_be_bytes([ports[0], ports[1]]);
+        let port = [ports[0], ports[1]];
         let from_it = header[12..16] == address && length >= header.len();
         Some(from_it && self.v4.contains(key_v4(address, header[9], port)))
     }
 
     fn sent_ipv6(&self, address: [u8; 16], packet: &[u8]) -> Option<bool> {
         let header = packet.first_chunk::<{ IPV6_BYTES + 4 }>()?;
-        let port = u16::from_be_bytes([header[IPV6_BYTES], header[IPV6_BYTES + 1]]);
+        let port = [header[IPV6_BYTES], header[IPV6_BYTES + 1]];
         let from_it = header[8..24] == address;
         Some(from_it && self.v6.contains(key_v6(address, header[6], port)))
     }
@@ -248,22 +263,23 @@ fn number(protocol: Protocol) -> u8 {
 }
 
 #[inline(always)]
-fn key_v4(address: [u8; 4], protocol: u8, port: u16) -> u64 {
-    u64::from(u32::from_be_bytes(address)) << 24 | u64::from(port) << 8 | u64::from(protocol)
+fn key_v4(address: [u8; 4], protocol: u8, port: [u8; 2]) -> u64 {
+    // The bytes as they stand in the packet: a key is compared, never read.
+    u64::from(u32::from_ne_bytes(address)) << 24
+        | u64::from(u16::from_ne_bytes(port)) << 8
+        | u64::from(protocol)
 }
 
 #[inline(always)]
-fn key_v6(address: [u8; 16], protocol: u8, port: u16) -> (u128, u64) {
+fn key_v6(address: [u8; 16], protocol: u8, port: [u8; 2]) -> (u128, u64) {
     (
-        u128::from_be_bytes(address),
-        u64::from(port) << 8 | u64::from(protocol),
+        u128::from_ne_bytes(address),
+        u64::from(u16::from_ne_bytes(port)) << 8 | u64::from(protocol),
     )
 }
 
-fn destination_port(transport: &[u8]) -> Option<u16> {
-    transport
-        .first_chunk::<4>()
-        .map(|ports| u16::from_be_bytes([ports[2], ports[3]]))
+fn destination_port(transport: &[u8]) -> Option<[u8; 2]> {
+    transport.first_chunk::<4>().map(|ports| [ports[2], ports[3]])
 }
 
 #[cfg(test)]
@@ -286,6 +302,10 @@ mod tests {
         ])
     }
 
+    fn is_virtual(destinations: &Destinations, frame: &[u8]) -> bool {
+        destinations.is_virtual(frame, &mut Recent::default())
+    }
+
     const VIP: [u8; 4] = [10, 82, 99, 100];
     const CLIENT: [u8; 4] = [10, 82, 99, 2];
 
@@ -305,15 +325,36 @@ mod tests {
             source: 40_000,
             destination,
         };
-        assert!(destinations.is_virtual(&frames::ipv4(CLIENT, VIP, TCP, to(80))));
-        assert!(destinations.is_virtual(&frames::ipv4(CLIENT, VIP, UDP, to(53))));
-        assert!(!destinations.is_virtual(&frames::ipv4(CLIENT, VIP, TCP, to(53))));
-        assert!(!destinations.is_virtual(&frames::ipv4(CLIENT, VIP, UDP, to(80))));
-        assert!(!destinations.is_virtual(&frames::ipv4(CLIENT, [10, 82, 99, 101], TCP, to(80))));
-        assert!(destinations.is_virtual(&frames::ipv4(CLIENT, [10, 82, 99, 101], TCP, to(443))));
-        assert!(!destinations.is_virtual(&frames::ipv4(VIP, CLIENT, TCP, to(80))));
-        assert!(destinations.is_virtual(&frames::ipv6(vip6(), TCP, &[0x9c, 0x40, 0, 80, 0, 0, 0, 0])));
-        assert!(!destinations.is_virtual(&frames::ipv6(vip6(), UDP, &[0x9c, 0x40, 0, 80, 0, 0, 0, 0])));
+        assert!(is_virtual(&destinations, &frames::ipv4(CLIENT, VIP, TCP, to(80))));
+        assert!(is_virtual(&destinations, &frames::ipv4(CLIENT, VIP, UDP, to(53))));
+        assert!(!is_virtual(
+            &destinations,
+            &frames::ipv4(CLIENT, VIP, TCP, to(53))
+        ));
+        assert!(!is_virtual(
+            &destinations,
+            &frames::ipv4(CLIENT, VIP, UDP, to(80))
+        ));
+        assert!(!is_virtual(
+            &destinations,
+            &frames::ipv4(CLIENT, [10, 82, 99, 101], TCP, to(80))
+        ));
+        assert!(is_virtual(
+            &destinations,
+            &frames::ipv4(CLIENT, [10, 82, 99, 101], TCP, to(443))
+        ));
+        assert!(!is_virtual(
+            &destinations,
+            &frames::ipv4(VIP, CLIENT, TCP, to(80))
+        ));
+        assert!(is_virtual(
+            &destinations,
+            &frames::ipv6(vip6(), TCP, &[0x9c, 0x40, 0, 80, 0, 0, 0, 0])
+        ));
+        assert!(!is_virtual(
+            &destinations,
+            &frames::ipv6(vip6(), UDP, &[0x9c, 0x40, 0, 80, 0, 0, 0, 0])
+        ));
     }
 
     #[test]
@@ -321,7 +362,7 @@ mod tests {
         let mut frame = frames::ipv4(CLIENT, VIP, TCP, TO_80);
         frame[14] = 0x46;
         frame.splice(34..34, [1, 1, 1, 0]);
-        assert!(destinations().is_virtual(&frame));
+        assert!(is_virtual(&destinations(), &frame));
     }
 
     #[test]
@@ -335,15 +376,21 @@ mod tests {
                 destination: 2,
             },
         );
-        assert!(!destinations().is_virtual(&frame));
+        assert!(!is_virtual(&destinations(), &frame));
         frame[21] = 3;
-        assert!(destinations().is_virtual(&frame));
+        assert!(is_virtual(&destinations(), &frame));
         frame[23] = ICMP;
-        assert!(!destinations().is_virtual(&frame));
+        assert!(!is_virtual(&destinations(), &frame));
         let later = [TCP, 0, 0, 8, 0, 0, 0, 0];
-        assert!(destinations().is_virtual(&frames::ipv6(vip6(), IPV6_FRAGMENT, &later)));
+        assert!(is_virtual(
+            &destinations(),
+            &frames::ipv6(vip6(), IPV6_FRAGMENT, &later)
+        ));
         let first = [TCP, 0, 0, 1, 0, 0, 0, 0, 0x9c, 0x40, 0, 80];
-        assert!(destinations().is_virtual(&frames::ipv6(vip6(), IPV6_FRAGMENT, &first)));
+        assert!(is_virtual(
+            &destinations(),
+            &frames::ipv6(vip6(), IPV6_FRAGMENT, &first)
+        ));
     }
 
     #[test]
@@ -361,27 +408,30 @@ mod tests {
         error.truncate(34);
         error.extend([3, 4, 0, 0, 0, 0, 5, 0xdc]);
         error.extend(&sent[14..]);
-        assert!(destinations().is_virtual(&error));
+        assert!(is_virtual(&destinations(), &error));
         error[34] = 8;
-        assert!(!destinations().is_virtual(&error), "an echo request");
+        assert!(!is_virtual(&destinations(), &error), "an echo request");
         error[34] = 3;
         error[46] ^= 1;
-        assert!(!destinations().is_virtual(&error) || error[46] == sent[14 + 4] ^ 1);
+        assert!(!is_virtual(&destinations(), &error) || error[46] == sent[14 + 4] ^ 1);
         let mut from_another = error.clone();
         from_another[34 + 8 + 15] ^= 1;
-        assert!(!destinations().is_virtual(&from_another));
+        assert!(!is_virtual(&destinations(), &from_another));
 
         let mut sent6 = frames::ipv6([7; 16], TCP, &[0, 80, 0x9c, 0x40])[14..].to_vec();
         sent6[8..24].copy_from_slice(&vip6());
         let too_big = [&[2, 0, 0, 0, 0, 0, 5, 0][..], &sent6].concat();
-        assert!(destinations().is_virtual(&frames::ipv6(vip6(), ICMPV6, &too_big)));
+        assert!(is_virtual(
+            &destinations(),
+            &frames::ipv6(vip6(), ICMPV6, &too_big)
+        ));
     }
 
     #[test]
     fn without_services_nothing_is_virtual() {
         let none = Destinations::new(vec![]);
         assert!(none.is_empty());
-        assert!(!none.is_virtual(&frames::ipv4(CLIENT, VIP, TCP, TO_80)));
+        assert!(!is_virtual(&none, &frames::ipv4(CLIENT, VIP, TCP, TO_80)));
     }
 
     proptest! {
@@ -404,7 +454,10 @@ mod tests {
                     frame[36..38].copy_from_slice(&port.to_be_bytes());
                 }
             }
-            prop_assert_eq!(destinations.is_virtual(&frame), destinations.is_virtual_unusually(&frame));
+            let mut recent = Recent::default();
+            let first = destinations.is_virtual(&frame, &mut recent);
+            prop_assert_eq!(first, destinations.is_virtual_unusually(&frame));
+            prop_assert_eq!(first, destinations.is_virtual(&frame, &mut recent), "the second of its kind");
         }
 
         /// The set holds exactly the services it was made of.

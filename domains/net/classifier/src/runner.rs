@@ -4,6 +4,7 @@
 //! follows at once. Nothing here allocates while traffic is steady, takes a lock that others hold, or looks further into a packet
 //! than its destination.
 
+use crate::destination::Recent;
 use crate::processor::{Answer, Processor};
 use crate::services::Services;
 use crate::stock::Stock;
@@ -190,6 +191,12 @@ impl Runner {
             thread::yield_now();
             return;
         }
+        if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
+            // An application may have written after the stack was last called, and the wake for it may have ended another wait of
+            // this thread (for the NIC's next driver): ask before sleeping.
+            self.ask_stack = true;
+            return;
+        }
         let mut deadline_ns = self.stack.due_ns().min(self.balancer.due_ns());
         if self.blocked {
             deadline_ns = deadline_ns.min(now_ns.saturating_add(BLOCKED_WAIT_NS));
@@ -210,18 +217,18 @@ impl Runner {
         if destinations.is_empty() {
             return (Some(received), None);
         }
-        let (mut mine, mut count, mut continues) = (0u32, 0, false);
+        let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
             // The parts of a long frame go where its head goes.
             let is_virtual = if continues {
                 mine >> (index - 1) & 1 != 0
             } else {
-                packet.vlan.is_none() && destinations.is_virtual(packet.frame())
+                packet.vlan.is_none() && destinations.is_virtual(packet.frame(), &mut recent)
             };
             mine |= u32::from(is_virtual) << index;
-            count += usize::from(is_virtual);
             continues = packet.continues;
         }
+        let count = mine.count_ones() as usize;
         if count == 0 {
             return (Some(received), None);
         }

@@ -310,40 +310,44 @@ impl Flows {
         pending: &Pending,
         counters: &CpuCounters,
     ) -> Choice<'a> {
-        let event = pending.event;
-        let (slot, target, is_remembered) = match self.connections.find(pending.hash) {
-            Some(mut entry) => {
-                let (backend, life) = (entry.backend(), entry.life());
-                if let Some(target) = snapshot.remembered(backend, pending.vip)
-                    && !(event == Event::Opens && begins_anew(life, target))
-                {
-                    entry.set_life(self.lives.after(life, event));
-                    return Ok((backend.slot, target));
-                }
-                let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
-                entry.set_backend(BackendRef {
-                    slot,
-                    incarnation: target.incarnation,
-                });
-                entry.set_life(self.lives.first(event));
-                (slot, target, true)
+        let mut is_stale = false;
+        if let Some(mut entry) = self.connections.find(pending.hash) {
+            let (backend, life) = (entry.backend(), entry.life());
+            if let Some(target) = snapshot.remembered(backend, pending.vip)
+                && !(pending.event == Event::Opens && begins_anew(life, target))
+            {
+                entry.set_life(self.lives.after(life, pending.event));
+                return Ok((backend.slot, target));
             }
-            None => {
-                let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
-                let backend = BackendRef {
-                    slot,
-                    incarnation: target.incarnation,
-                };
-                (
-                    slot,
-                    target,
-                    self.connections
-                        .insert(pending.hash, backend, self.lives.first(event)),
-                )
-            }
+            is_stale = true;
+        }
+        self.assign_anew(snapshot, pending, counters, is_stale)
+    }
+
+    /// Gives a flow the backend that the lookup table has, in place of a remembered one that is `is_stale`.
+    ///
+    /// Out of line, so that the usual way has the registers to itself.
+    #[inline(never)]
+    fn assign_anew<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        counters: &CpuCounters,
+        is_stale: bool,
+    ) -> Choice<'a> {
+        let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
+        let backend = BackendRef {
+            slot,
+            incarnation: target.incarnation,
+        };
+        let life = self.lives.first(pending.event);
+        let is_remembered = if is_stale {
+            self.connections.remember(pending.hash, backend, life)
+        } else {
+            self.connections.insert(pending.hash, backend, life)
         };
         // A UDP flow that finds no place looks new with every packet.
-        if event == Event::Opens || (event == Event::Datagram && is_remembered) {
+        if pending.event == Event::Opens || (pending.event == Event::Datagram && is_remembered) {
             count_connection(counters, slot);
         }
         Ok((slot, target))

@@ -16,6 +16,7 @@
 //! | [`snapshot`] | the immutable state that every CPU forwards by |
 //! | [`balancer`] | one CPU's forwarding of packet batches |
 //! | [`counters`] | packets, bytes and connections per VIP and per backend |
+//! | `server` | the domain around all that |
 //!
 //! What this crate leaves to others: receiving and sending frames, finding out backends' MAC addresses, checking their
 //! health, and deciding that a frame is for this host at all (the NIC's address filter and the classifier).
@@ -32,5 +33,8 @@ pub mod counters;
 pub mod hash;
 pub mod lifetime;
 pub mod packet;
+mod server;
 pub mod snapshot;
 pub mod table;
+
+pub use server::start;

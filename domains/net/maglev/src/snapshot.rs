@@ -166,10 +166,8 @@ impl Snapshot {
     #[must_use]
     pub fn remembered(&self, backend: BackendRef, vip: VipIndex) -> Option<&Target> {
         let target = self.target(backend.slot)?;
-        let same = target.incarnation == backend.incarnation
-            && target.vip == vip
-            && target.reachability != Reachability::Vacant;
-        same.then_some(target)
+        // A vacant slot has an incarnation that nothing remembered has.
+        (target.incarnation == backend.incarnation && target.vip == vip).then_some(target)
     }
 }
 

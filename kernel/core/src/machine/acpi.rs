@@ -1,7 +1,7 @@
 //! What ACPI says about the machine: CPUs, interrupt controllers, PCI configuration space, timers, power.
 //!
-//! The tables are parsed by the `acpi` crate. The one thing taken out of AML is the constant `\_S5` (power off), by its
-//! encoding, so that no interpreter is needed.
+//! The tables are parsed by the `acpi` crate. The one thing taken out of AML is the constant `\_S5` (power
+//! off), by its encoding, so that no interpreter is needed.
 
 use super::boot::{BootInformation, RootTables};
 use super::memory;
@@ -55,8 +55,20 @@ pub struct Power {
     pub power_off_a: Option<(u16, u16)>,
     /// The same of PM1b, which few machines have.
     pub power_off_b: Option<(u16, u16)>,
+    /// I/O port and value that switch the machine to ACPI mode, if firmware controls that.
+    pub enable: Option<(u16, u8)>,
     /// I/O port of the reset register and the value that resets.
     pub reset: Option<(u16, u8)>,
+}
+
+impl Power {
+    /// No way known.
+    pub(super) const NONE: Self = Self {
+        power_off_a: None,
+        power_off_b: None,
+        enable: None,
+        reset: None,
+    };
 }
 
 /// The machine as ACPI describes it; what is missing is left out.
@@ -136,12 +148,20 @@ pub(super) fn read(boot: &BootInformation) -> Platform {
 
 fn read_interrupt_model(madt: &PhysicalMapping<Mapper, Madt>, platform: &mut Platform) {
     const ENABLED: u32 = 1;
+    let add_cpu = |ids: &mut Vec<u32>, id| {
+        // Some firmware names a CPU in both kinds of entries.
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    };
     for entry in madt.get().entries() {
         match entry {
             MadtEntry::LocalApic(cpu) if cpu.flags & ENABLED != 0 => {
                 platform.apic_ids.push(cpu.apic_id.into())
             }
-            MadtEntry::LocalX2Apic(cpu) if cpu.flags & ENABLED != 0 => platform.apic_ids.push(cpu.x2apic_id),
+            MadtEntry::LocalX2Apic(cpu) if cpu.flags & ENABLED != 0 => {
+                add_cpu(&mut platform.apic_ids, cpu.x2apic_id)
+            }
             MadtEntry::IoApic(io_apic) => platform.io_apics.push(IoApicDescription {
                 physical: io_apic.io_apic_address.into(),
                 first_interrupt: io_apic.global_system_interrupt_base,
@@ -172,6 +192,8 @@ fn read_fixed(fadt: &Fadt, tables: &AcpiTables<Mapper>, platform: &mut Platform)
         let port = fadt.reset_register().ok().as_ref().and_then(io_port);
         platform.power.reset = port.map(|port| (port, fadt.reset_value));
     }
+    let port = u16::try_from(fadt.smi_cmd_port).unwrap_or(0);
+    platform.power.enable = (port != 0 && fadt.acpi_enable != 0).then_some((port, fadt.acpi_enable));
     let Ok(dsdt) = tables.dsdt() else { return };
     // The crate gives the address of the code after the header, and its length.
     let Some(code) = memory::map_firmware(dsdt.address as u64, dsdt.length as usize) else {

@@ -1,5 +1,5 @@
-//! The local APIC of each CPU: end of interrupt, the one-shot timer, interrupts to other CPUs (Intel SDM volume 3,
-//! chapter 11). Uses x2APIC mode where the processor has it, memory-mapped registers otherwise.
+//! The local APIC of each CPU: end of interrupt, the one-shot timer, interrupts to other CPUs (Intel SDM
+//! volume 3, chapter 11). Uses x2APIC mode where the processor has it, memory-mapped registers otherwise.
 
 use super::interrupts::{SPURIOUS_VECTOR, TIMER_VECTOR};
 use super::memory;
@@ -39,7 +39,8 @@ static X2APIC: AtomicBool = AtomicBool::new(false);
 
 fn read(register: u32) -> u32 {
     if X2APIC.load(Ordering::Relaxed) {
-        // SAFETY: In x2APIC mode these MSRs are the local APIC's registers; those read here have no side effect.
+        // SAFETY: In x2APIC mode these MSRs are the local APIC's registers; those read here have no side
+        // effect.
         return unsafe { Msr::new(X2APIC_MSRS + register / 16).read() } as u32;
     }
     let base = REGISTERS.load(Ordering::Relaxed);
@@ -49,7 +50,8 @@ fn read(register: u32) -> u32 {
 
 fn write(register: u32, value: u32) {
     if X2APIC.load(Ordering::Relaxed) {
-        // SAFETY: As in `read`; the values written are those the SDM defines, so no general protection fault comes.
+        // SAFETY: As in `read`; the values written are those the SDM defines, so no general protection fault
+        // comes.
         return unsafe { Msr::new(X2APIC_MSRS + register / 16).write(value.into()) };
     }
     let base = REGISTERS.load(Ordering::Relaxed);
@@ -61,7 +63,8 @@ fn write(register: u32, value: u32) {
 fn map() {
     let has_x2apic = core::arch::x86_64::__cpuid(1).ecx >> 21 & 1 == 1;
     let mut base_register = Msr::new(APIC_BASE_MSR);
-    // SAFETY: Every processor with long mode has this MSR; only the enable bits change, in the order that the SDM asks for.
+    // SAFETY: Every processor with long mode has this MSR; only the enable bits change, in the order that the
+    // SDM asks for.
     let base = unsafe {
         let base = base_register.read() | APIC_BASE_ENABLE;
         base_register.write(base);
@@ -94,7 +97,8 @@ fn id() -> u32 {
     }
 }
 
-/// Sets this CPU's local APIC up: everything masked but what is sent to it, and the timer stopped. Called on each CPU.
+/// Sets this CPU's local APIC up: everything masked but what is sent to it, and the timer stopped. Called on
+/// each CPU.
 pub(super) fn start() {
     map();
     write(register::TASK_PRIORITY, 0);
@@ -168,7 +172,8 @@ fn command(message: Message) -> u32 {
 fn send_command(destination: u32, command: u32) {
     if X2APIC.load(Ordering::Relaxed) {
         let value = u64::from(destination) << 32 | u64::from(command);
-        // SAFETY: The interrupt command register in x2APIC mode; `command` is one of those that the SDM defines.
+        // SAFETY: The interrupt command register in x2APIC mode; `command` is one of those that the SDM
+        // defines.
         return unsafe { Msr::new(X2APIC_MSRS + register::COMMAND / 16).write(value) };
     }
     // The two halves belong together, so no interrupt may send another command in between.

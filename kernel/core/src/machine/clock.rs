@@ -1,7 +1,7 @@
 //! Time: nanoseconds since the kernel's first instruction, on all CPUs; the one-shot timer; the date.
 //!
-//! The time-stamp counter is the clock. Its rate and that of the local APIC's timer are measured once, against the ACPI
-//! timer or, without one, against the legacy interval timer.
+//! The time-stamp counter is the clock. Its rate and that of the local APIC's timer are measured once,
+//! against the ACPI timer or, without one, against the legacy interval timer.
 
 use super::acpi::Platform;
 use super::{apic, boot};
@@ -15,7 +15,8 @@ const ACPI_TIMER_HZ: u64 = 3_579_545;
 const INTERVAL_TIMER_HZ: u64 = 1_193_182;
 /// How long the rates are measured.
 const MEASURE_US: u64 = 20_000;
-/// Ticks of the time-stamp counter after which a reference clock that doesn't move is given up (seconds on any machine).
+/// Ticks of the time-stamp counter after which a reference clock that doesn't move is given up (seconds on
+/// any machine).
 const GIVE_UP_TICKS: u64 = 20_000_000_000;
 
 struct Rates {
@@ -93,7 +94,8 @@ impl Reference {
         match *self {
             // SAFETY: The port of the ACPI timer, which can only be read.
             Self::Acpi { port, .. } => unsafe { Port::<u32>::new(port).read() },
-            // SAFETY: Channel 0 of the interval timer: latch, then the two halves of the count, which goes down.
+            // SAFETY: Channel 0 of the interval timer: latch, then the two halves of the count, which goes
+            // down.
             Self::Interval => unsafe {
                 Port::<u8>::new(0x43).write(0);
                 let low = Port::<u8>::new(0x40).read();
@@ -111,8 +113,8 @@ impl Reference {
         to.wrapping_sub(from) & mask
     }
 
-    /// The clock's and the counter's value at (nearly) the same moment: of several pairs that which was read the fastest,
-    /// since the reading may be interrupted by whatever runs below us.
+    /// The clock's and the counter's value at (nearly) the same moment: of several pairs that which was read
+    /// the fastest, since the reading may be interrupted by whatever runs below us.
     fn pair(&self) -> (u32, u64) {
         let mut best = (u64::MAX, 0, 0);
         for _ in 0..8 {
@@ -174,7 +176,8 @@ pub(super) fn start(platform: &Platform) {
     BOOT_UNIX_NS.store(unix_ns.saturating_sub(now_ns()), Ordering::Relaxed);
 }
 
-/// Nanoseconds since the kernel's first instruction; monotonic, and the same on all CPUs. 0 until the clock runs.
+/// Nanoseconds since the kernel's first instruction; monotonic, and the same on all CPUs. 0 until the clock
+/// runs.
 #[inline]
 pub fn now_ns() -> u64 {
     match RATES.get() {
@@ -183,7 +186,8 @@ pub fn now_ns() -> u64 {
     }
 }
 
-/// Nanoseconds since 1970 (UTC), by the machine's battery-backed clock at boot, which has a resolution of a second.
+/// Nanoseconds since 1970 (UTC), by the machine's battery-backed clock at boot, which has a resolution of a
+/// second.
 pub fn unix_time_ns() -> u64 {
     BOOT_UNIX_NS.load(Ordering::Relaxed).saturating_add(now_ns())
 }

@@ -1,7 +1,7 @@
 //! The serial console: bytes in both directions through rings, moved by interrupts.
 //!
-//! Before interrupts are on, and in a kernel fault, output is polled. Output that doesn't fit into its ring waits for the
-//! line, so nothing is lost; input that nobody reads is dropped when its ring is full.
+//! Before interrupts are on, and in a kernel fault, output is polled. Output that doesn't fit into its ring
+//! waits for the line, so nothing is lost; input that nobody reads is dropped when its ring is full.
 
 use super::sync::InterruptLock;
 use super::thread::{self, ThreadId, Wake};
@@ -114,8 +114,8 @@ pub fn write(bytes: &[u8]) {
     }
 }
 
-/// Reads what has come in, at least one byte unless the deadline passes or the thread is cancelled. One thread at a time
-/// may wait; a second one takes the first one's place.
+/// Reads what has come in, at least one byte unless the deadline passes or the thread is cancelled. One
+/// thread at a time may wait; a second one takes the first one's place.
 pub fn read(buffer: &mut [u8], deadline_ns: u64) -> Result<usize, Wake> {
     loop {
         {
@@ -155,10 +155,11 @@ impl fmt::Write for Writer {
     }
 }
 
-/// Makes output polled for good and breaks the lock, for reporting a kernel fault: every other CPU has been stopped.
+/// Makes output polled for good and breaks the lock, for reporting a kernel fault: every other CPU has been
+/// stopped.
 pub(super) fn take_over_after_fault() {
-    // SAFETY: Whoever holds the lock is stopped or is this CPU, which never returns to that code. The console's state is
-    // plain data that is valid after each store.
+    // SAFETY: Whoever holds the lock is stopped or is this CPU, which never returns to that code. The
+    // console's state is plain data that is valid after each store.
     unsafe {
         if CONSOLE.is_locked() {
             CONSOLE.force_unlock();

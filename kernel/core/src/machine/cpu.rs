@@ -1,8 +1,8 @@
 //! One block for each CPU: who runs on it, its segments and interrupt stacks, its share of the scheduler.
 //!
-//! The GS base points to the block; its first word is the running thread's header (the contract of `abi::thread`), its
-//! second the block itself. Every vector enters on a stack of its own kind (IST), because compiled code keeps data
-//! below the stack pointer (the red zone).
+//! The GS base points to the block; its first word is the running thread's header (the contract of
+//! `abi::thread`), its second the block itself. Every vector enters on a stack of its own kind (IST), because
+//! compiled code keeps data below the stack pointer (the red zone).
 
 use super::interrupts::{DEVICE_VECTORS, Handler};
 use super::memory::Stack;
@@ -37,7 +37,7 @@ pub enum InterruptStack {
     Interrupt = 0,
     /// Exceptions, which may hit an interrupt handler.
     Exception = 1,
-    /// Double faults and non-maskable interrupts, which may hit anything.
+    /// Double faults, machine checks and non-maskable interrupts, which may hit anything.
     Critical = 2,
 }
 
@@ -54,6 +54,8 @@ pub struct Cpu {
     pub(super) scheduler: InterruptLock<Scheduler>,
     /// Number of the last `smp::broadcast` that this CPU has answered.
     pub(super) broadcast_seen: AtomicU64,
+    /// Whether it is halted with nothing to run (`smp::enter_idle`).
+    pub(super) idle: AtomicBool,
     /// Number of the last TLB flush that this CPU has done.
     pub(super) flush_seen: AtomicU64,
     /// Whether an exception is being handled, so that one inside of it is recognised.
@@ -76,10 +78,12 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Whether the boot CPU's GS base is set, so that `current` works.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// This CPU's block. A thread stays on its CPU, so the reference stays right for as long as the thread uses it.
+/// This CPU's block. A thread stays on its CPU, so the reference stays right for as long as the thread uses
+/// it.
 pub(super) fn current() -> &'static Cpu {
     let cpu: *const Cpu;
-    // SAFETY: `install` set the GS base of this CPU to a block that is never freed, whose second word is its own address.
+    // SAFETY: `install` set the GS base of this CPU to a block that is never freed, whose second word is its
+    // own address.
     unsafe {
         asm!("mov {}, gs:[8]", out(reg) cpu, options(nomem, nostack, preserves_flags));
         &*cpu
@@ -130,8 +134,9 @@ impl Cpu {
 
     /// Marks this CPU as running.
     pub(super) fn set_online(&self) {
-        self.online.store(true, Ordering::Release);
+        // Counted first: whoever finds the CPU running finds it counted.
         COUNT.fetch_add(1, Ordering::AcqRel);
+        self.online.store(true, Ordering::Release);
     }
 }
 
@@ -144,6 +149,7 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         apic_id,
         scheduler: InterruptLock::new(Scheduler::new()),
         broadcast_seen: AtomicU64::new(0),
+        idle: AtomicBool::new(false),
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),
         online: AtomicBool::new(false),
@@ -176,7 +182,8 @@ pub(super) fn install(cpu: &'static Cpu) {
     let data = gdt.append(Descriptor::kernel_data_segment());
     let task = gdt.append(Descriptor::tss_segment(tss));
     gdt.load();
-    // SAFETY: The selectors are those of the table just loaded, which is never freed; the block is never freed either.
+    // SAFETY: The selectors are those of the table just loaded, which is never freed; the block is never
+    // freed either.
     unsafe {
         CS::set_reg(code);
         SS::set_reg(data);

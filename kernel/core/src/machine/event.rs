@@ -3,7 +3,8 @@
 use super::thread::{self, ThreadId, Wake};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts signals until they are waited for. One thread at a time may wait; a second one takes the first one's place.
+/// Counts signals until they are waited for. One thread at a time may wait; a second one takes the first
+/// one's place.
 #[derive(Default)]
 pub struct Event {
     count: AtomicU64,
@@ -22,7 +23,8 @@ impl Event {
 
     /// It has happened. From anywhere, interrupt handlers included.
     pub fn signal(&self) {
-        // Before the waiter is read, which is the other way round than in `wait`: one of the two sees the other.
+        // Before the waiter is read, which is the other way round than in `wait`: one of the two sees the
+        // other.
         self.count.fetch_add(1, Ordering::SeqCst);
         let waiter = self.waiter.swap(0, Ordering::SeqCst);
         if waiter != 0 {

@@ -1,9 +1,9 @@
-//! The end of the kernel: a panic or an exception in trusted code stops every CPU, is reported on the console, and ends the
-//! machine.
+//! The end of the kernel: a panic or an exception in trusted code stops every CPU, is reported on the
+//! console, and ends the machine.
 //!
-//! The report has the cause, the registers, a backtrace with names (from the table that is embedded after linking), the
-//! CPU, the thread and the domain. Under QEMU the exit status says that it failed; elsewhere the machine resets, unless
-//! the command line says `fault=halt`.
+//! The report has the cause, the registers, a backtrace with names (from the table that is embedded after
+//! linking), the CPU, the thread and the domain. Under QEMU the exit status says that it failed; elsewhere
+//! the machine resets, unless the command line says `fault=halt`.
 
 use super::console::{self, Writer};
 use super::interrupts::{Exception, InterruptContext};
@@ -273,7 +273,7 @@ fn end() -> ! {
 
 fn end_at_once() -> ! {
     power::debug_exit(ExitStatus::Failure);
-    if boot::boot_information().option_value("fault") == Some("halt") {
+    if boot::information_if_ready().and_then(|boot| boot.option_value("fault")) == Some("halt") {
         power::halt()
     }
     power::reboot()

@@ -1,4 +1,5 @@
-//! The kernel's own heap: the `talc` allocator over contiguous frames of the physical map. It grows and never shrinks.
+//! The kernel's own heap: the `talc` allocator over contiguous frames of the physical map. It grows and never
+//! shrinks.
 
 use super::memory::Frames;
 use super::sync::RawInterruptLock;
@@ -7,7 +8,7 @@ use core::alloc::Layout;
 use talc::{DefaultBinning, base::Talc, base::binning::Binning, source::Source, sync::TalcLock};
 
 /// The heap grows by multiples of this many frames (1 MiB), by less only when memory is short.
-const GROWTH_FRAMES: usize = 256;
+pub(super) const GROWTH_FRAMES: usize = 256;
 
 #[derive(Debug)]
 struct FrameSource;

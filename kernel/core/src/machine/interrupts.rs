@@ -1,9 +1,10 @@
 //! Where exceptions and interrupts enter, and what they turn into.
 //!
-//! Every vector saves the whole context on an interrupt stack (IST) and comes to [`interrupt_entry`]. Exceptions go to
-//! the registered [`ExceptionHandler`] first, which may make one the death of a domain by rewriting the context; what it
-//! doesn't take is a kernel fault. Interrupts run their handler, then the scheduler may switch threads
-//! (`thread::scheduler::interrupt_exit`), and the registered [`ReturnHook`] sees every context before it resumes.
+//! Every vector saves the whole context on an interrupt stack (IST) and comes to [`interrupt_entry`].
+//! Exceptions go to the registered [`ExceptionHandler`] first, which may make one the death of a domain by
+//! rewriting the context; what it doesn't take is a kernel fault. Interrupts run their handler, then the
+//! scheduler may switch threads (`thread::scheduler::interrupt_exit`), and the registered [`ReturnHook`] sees
+//! every context before it resumes.
 
 use super::cpu::{self, Cpu, InterruptStack};
 use super::sync::InterruptLock;
@@ -32,9 +33,12 @@ pub const SPURIOUS_VECTOR: u8 = 0xff;
 const NMI_VECTOR: u64 = 2;
 const DOUBLE_FAULT_VECTOR: u64 = 8;
 const PAGE_FAULT_VECTOR: u64 = 14;
+const MACHINE_CHECK_VECTOR: u64 = 18;
+/// The bit of the flags register that lets interrupts in.
+const INTERRUPT_FLAG: u64 = 1 << 9;
 
-/// Everything of an interrupted context: it resumes with exactly these values, so whoever changes them changes where
-/// and how it goes on.
+/// Everything of an interrupted context: it resumes with exactly these values, so whoever changes them
+/// changes where and how it goes on.
 #[repr(C, align(16))]
 #[derive(Clone)]
 pub struct InterruptContext {
@@ -126,12 +130,13 @@ pub struct Exception {
     pub address: Option<u64>,
 }
 
-/// Decides about an exception: true if it has rewritten the context so that the thread may resume, false if this is a fault
-/// of the kernel. Runs with interrupts off, on the exception stack; must not block.
+/// Decides about an exception that came while interrupts were on: true if it has rewritten the context so
+/// that the thread may resume, false if this is a fault of the kernel. Runs with interrupts off, on the
+/// exception stack; must not block.
 pub type ExceptionHandler = fn(&ThreadHeader, Exception, &mut InterruptContext) -> bool;
 
-/// Sees each interrupted context of a thread before it resumes, and may rewrite it: at each return from an interrupt, and when
-/// a preempted thread gets the CPU back. Runs with interrupts off; must not block.
+/// Sees each interrupted context of a thread before it resumes, and may rewrite it: at each return from an
+/// interrupt, and when a preempted thread gets the CPU back. Runs with interrupts off; must not block.
 pub type ReturnHook = fn(&ThreadHeader, &mut InterruptContext);
 
 static EXCEPTION_HANDLER: AtomicUsize = AtomicUsize::new(0);
@@ -250,14 +255,15 @@ static IDT: InterruptLock<Option<&'static InterruptDescriptorTable>> = Interrupt
 
 fn stack_for(vector: usize) -> InterruptStack {
     match vector as u64 {
-        NMI_VECTOR | DOUBLE_FAULT_VECTOR => InterruptStack::Critical,
+        NMI_VECTOR | DOUBLE_FAULT_VECTOR | MACHINE_CHECK_VECTOR => InterruptStack::Critical,
         0..32 => InterruptStack::Exception,
         _ => InterruptStack::Interrupt,
     }
 }
 
 fn build() -> &'static InterruptDescriptorTable {
-    // All entries have the same shape (16 bytes: Intel SDM volume 3, figure 6-8), whatever handler type the crate gives them.
+    // All entries have the same shape (16 bytes: Intel SDM volume 3, figure 6-8), whatever handler type the
+    // crate gives them.
     #[repr(C, align(16))]
     struct AlignedEntries([Entry<HandlerFunc>; 256]);
     const { assert!(size_of::<AlignedEntries>() == size_of::<InterruptDescriptorTable>()) };
@@ -265,8 +271,8 @@ fn build() -> &'static InterruptDescriptorTable {
     let mut entries = AlignedEntries([const { Entry::missing() }; 256]);
     for (vector, entry) in entries.0.iter_mut().enumerate() {
         let stub = (&raw const interrupt_stubs).addr() + vector * 16;
-        // SAFETY: The stub saves everything, handles the vector's error code, and returns with iretq; each stack index is
-        // that of a stack that `cpu::install` has put into this CPU's task segment.
+        // SAFETY: The stub saves everything, handles the vector's error code, and returns with iretq; each
+        // stack index is that of a stack that `cpu::install` has put into this CPU's task segment.
         unsafe {
             entry
                 .set_handler_addr(VirtAddr::new(stub as u64))
@@ -307,8 +313,11 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
     let handler = EXCEPTION_HANDLER.load(Ordering::Acquire);
     // SAFETY: The running thread's header lives as long as the thread runs; null before the scheduler starts.
     let thread = unsafe { cpu.current_header().as_ref() };
+    // Trusted code alone runs with interrupts off: handlers, the scheduler, holders of locks. Whatever thread
+    // they were entered from, an exception there is the kernel's own fault.
+    let kernel_only = context.rflags & INTERRUPT_FLAG == 0 || u64::from(vector) == DOUBLE_FAULT_VECTOR;
     let taken = match thread {
-        Some(thread) if handler != 0 && u64::from(vector) != DOUBLE_FAULT_VECTOR => {
+        Some(thread) if handler != 0 && !kernel_only => {
             // SAFETY: Only `set_exception_handler` stores, and only functions of this type.
             let handler = unsafe { core::mem::transmute::<usize, ExceptionHandler>(handler) };
             handler(thread, exception, context)
@@ -322,6 +331,7 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
 }
 
 fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
+    smp::leave_idle(cpu);
     cpu.interrupts.fetch_add(1, Ordering::Relaxed);
     let mut answered = None;
     match vector {
@@ -341,10 +351,12 @@ fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
     scheduler::interrupt_exit(cpu, context, answered);
 }
 
-/// What runs when a device interrupts: in interrupt context, with interrupts off. It must be short and not block.
+/// What runs when a device interrupts: in interrupt context, with interrupts off. It must be short and not
+/// block.
 pub type Handler = Box<dyn Fn() + Send + Sync>;
 
-/// A vector on one CPU with its handler. Dropping it removes the handler, which doesn't run any more afterwards.
+/// A vector on one CPU with its handler. Dropping it removes the handler, which doesn't run any more
+/// afterwards.
 pub struct Vector {
     cpu: &'static Cpu,
     slot: usize,

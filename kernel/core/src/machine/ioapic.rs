@@ -1,4 +1,5 @@
-//! I/O APICs: they bring the interrupts of legacy devices to a CPU. Only COM1 uses one; everything else has MSI-X.
+//! I/O APICs: they bring the interrupts of legacy devices to a CPU. Only COM1 uses one; everything else has
+//! MSI-X.
 
 use super::acpi::Platform;
 use super::sync::InterruptLock;

@@ -31,14 +31,27 @@ impl Log for KernelLog {
 }
 
 /// Text that is cut off when it gets too long.
-struct Line {
-    bytes: [u8; MAX_TEXT],
+struct Line<const N: usize> {
+    bytes: [u8; N],
     length: usize,
 }
 
-impl Write for Line {
+impl<const N: usize> Line<N> {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            length: 0,
+        }
+    }
+
+    fn text(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Write for Line<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut end = text.len().min(MAX_TEXT - self.length);
+        let mut end = text.len().min(N - self.length);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -62,13 +75,10 @@ pub fn set_console_level(level: LevelFilter) {
 
 /// Adds a line in the name of a domain.
 pub fn append(level: Level, domain: &str, text: fmt::Arguments<'_>) {
-    let mut line = Line {
-        bytes: [0; MAX_TEXT],
-        length: 0,
-    };
+    let mut line = Line::<MAX_TEXT>::new();
     // Writing into `Line` can't fail; a Display that reports an error cuts its own line short.
     let _ = line.write_fmt(text);
-    let text = core::str::from_utf8(&line.bytes[..line.length]).unwrap_or_default();
+    let text = line.text();
     let time_ns = clock::now_ns();
     let cpu = cpu::current_index();
     RING.lock().append(Entry {
@@ -80,10 +90,14 @@ pub fn append(level: Level, domain: &str, text: fmt::Arguments<'_>) {
     });
     if level as usize <= CONSOLE_LEVEL.load(Ordering::Relaxed) {
         let (seconds, micros) = (time_ns / 1_000_000_000, time_ns / 1000 % 1_000_000);
-        let _ = writeln!(
-            Writer,
-            "[{seconds:5}.{micros:06}] {cpu} {level:5} {domain}: {text}"
+        // Written as a whole, so that lines of several CPUs don't mix.
+        let mut whole = Line::<{ MAX_TEXT + 100 }>::new();
+        let _ = write!(
+            whole,
+            "[{seconds:5}.{micros:06}] {cpu} {level:5} {domain:.32}: {text}"
         );
+        let _ = writeln!(whole);
+        let _ = Writer.write_str(whole.text());
     }
 }
 

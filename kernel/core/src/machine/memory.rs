@@ -39,7 +39,8 @@ impl EarlyFrames {
             return None;
         }
         self.next = end;
-        // SAFETY: The range is usable RAM below 4 GiB that nobody has been given; it is mapped by the boot tables.
+        // SAFETY: The range is usable RAM below 4 GiB that nobody has been given; it is mapped by the boot
+        // tables.
         unsafe { paging::physical_to_virtual::<u8>(at).write_bytes(0, (end - at) as usize) };
         Some(at)
     }
@@ -82,7 +83,8 @@ pub(super) fn initialise(boot: &BootInformation) {
             words * 8 / 1024
         );
     };
-    // SAFETY: Freshly taken RAM of this length, zeroed, page aligned, mapped in the physical map, and given to nobody else.
+    // SAFETY: Freshly taken RAM of this length, zeroed, page aligned, mapped in the physical map, and given
+    // to nobody else.
     let storage =
         unsafe { core::slice::from_raw_parts_mut(paging::physical_to_virtual::<u64>(storage), words) };
     let Some(mut allocator) = FrameAllocator::new(0, frames, storage) else {
@@ -152,8 +154,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes `count` frames; the first one's number is a multiple of `align` (a power of two). Contents are whatever they
-    /// were before.
+    /// Takes `count` frames; the first one's number is a multiple of `align` (a power of two). Contents are
+    /// whatever they were before.
     pub fn allocate(count: usize, align: usize) -> Result<Self, FrameError> {
         let mut frames = FRAMES.lock();
         let allocator = frames.as_mut().ok_or(FrameError::OutOfMemory { count, align })?;
@@ -186,8 +188,8 @@ impl Frames {
         self.count * PAGE_SIZE
     }
 
-    /// Where the physical map has them; valid as long as this value lives, writable unless they are also mapped
-    /// read-only or executable somewhere ([`VirtualArea::map`]).
+    /// Where the physical map has them; valid as long as this value lives, writable unless they are also
+    /// mapped read-only or executable somewhere ([`VirtualArea::map`]).
     pub fn as_pointer(&self) -> *mut u8 {
         paging::physical_to_virtual(self.physical)
     }
@@ -200,8 +202,8 @@ impl Frames {
     /// Takes ownership again of what [`leak`](Self::leak) gave up.
     ///
     /// # Safety
-    /// The run came from `leak` (or is a part of such a run), nobody else owns it, and nothing refers to its contents
-    /// once this value is dropped.
+    /// The run came from `leak` (or is a part of such a run), nobody else owns it, and nothing refers to its
+    /// contents once this value is dropped.
     pub unsafe fn from_leaked(physical: u64, count: usize) -> Self {
         Self { physical, count }
     }
@@ -249,8 +251,8 @@ struct Mapped {
     access: Access,
 }
 
-/// A range of virtual addresses of its own. What is mapped in it belongs to it; dropping it unmaps everything on all
-/// CPUs and frees frames and addresses. Drop it only on a thread, with interrupts on and no lock held.
+/// A range of virtual addresses of its own. What is mapped in it belongs to it; dropping it unmaps everything
+/// on all CPUs and frees frames and addresses. Drop it only on a thread, with interrupts on and no lock held.
 pub struct VirtualArea {
     start: usize,
     pages: usize,
@@ -284,8 +286,8 @@ impl VirtualArea {
 
     /// Maps frames from the page `page` (counted from the area's start) on.
     ///
-    /// With [`Access::Read`] or [`Access::ReadExecute`] the frames' alias in the physical map becomes read-only, so fill them
-    /// before. On an error nothing stays mapped and the frames are freed.
+    /// With [`Access::Read`] or [`Access::ReadExecute`] the frames' alias in the physical map becomes
+    /// read-only, so fill them before. On an error nothing stays mapped and the frames are freed.
     pub fn map(&mut self, page: usize, frames: Frames, access: Access) -> Result<(), MapError> {
         let count = frames.count();
         let fits = page.checked_add(count).is_some_and(|end| end <= self.pages);
@@ -296,7 +298,8 @@ impl VirtualArea {
         let (start, physical) = (self.start + page * PAGE_SIZE, frames.physical());
         self.mapped.push(Mapped { page, frames, access });
         for offset in (0..count * PAGE_SIZE).step_by(PAGE_SIZE) {
-            // SAFETY: The page is inside of this area, which this value owns, and not mapped; the frames are owned by it too.
+            // SAFETY: The page is inside of this area, which this value owns, and not mapped; the frames are
+            // owned by it too.
             let done =
                 unsafe { paging::map(start + offset, physical + offset as u64, access, &mut table_frame) };
             if done.is_none() {
@@ -322,8 +325,8 @@ impl VirtualArea {
 fn set_alias(physical: u64, count: usize, writable: bool) -> bool {
     let mut done = true;
     for page in 0..count {
-        // SAFETY: The run is owned by the area that maps it, whose contract says that it isn't written through the
-        // physical map while it is mapped without write access.
+        // SAFETY: The run is owned by the area that maps it, whose contract says that it isn't written
+        // through the physical map while it is mapped without write access.
         done &= unsafe { paging::protect_alias(physical + (page * PAGE_SIZE) as u64, writable) };
     }
     smp::flush_all_cpus();
@@ -346,13 +349,18 @@ fn release(start: usize, runs: impl IntoIterator<Item = Mapped>) {
         }
         if access != Access::ReadWrite {
             for index in 0..run.count() {
-                // SAFETY: The run is about to be freed; it was read-only in the physical map and becomes ordinary again.
+                // SAFETY: The run is about to be freed; it was read-only in the physical map and becomes
+                // ordinary again.
                 unsafe { paging::protect_alias(run.physical() + (index * PAGE_SIZE) as u64, true) };
             }
         }
         frames.push(run);
     }
-    smp::flush_all_cpus();
+    if tables.is_empty() {
+        smp::flush_all_cpus();
+    } else {
+        smp::flush_all_cpus_before_freeing_tables();
+    }
     for table in tables {
         free_raw(table, 1);
     }
@@ -400,11 +408,11 @@ impl Stack {
     }
 }
 
-/// Maps a device's registers, uncached; the address of the first byte. The mapping stays for good; the same registers
-/// asked for again are at the same address. `None` if memory for page tables is missing.
+/// Maps a device's registers, uncached; the address of the first byte. The mapping stays for good; the same
+/// registers asked for again are at the same address. `None` if memory for page tables is missing.
 pub fn map_device(physical: u64, length: usize) -> Option<*mut u8> {
-    // SAFETY: Reached only with addresses from ACPI tables and BARs, which name device registers. Whether the caller may
-    // use them is the caller's matter; a mapping alone does nothing.
+    // SAFETY: Reached only with addresses from ACPI tables and BARs, which name device registers. Whether the
+    // caller may use them is the caller's matter; a mapping alone does nothing.
     unsafe {
         paging::map_physical(
             physical,
@@ -438,7 +446,7 @@ pub(super) fn with_start_up_page<R>(physical: u64, f: impl FnOnce(*mut u8) -> R)
     let mut tables = Vec::new();
     // SAFETY: Mapped above; `f` has made sure that no CPU is in that code any more.
     unsafe { paging::unmap(physical as usize, &mut |table| tables.push(table)) };
-    smp::flush_all_cpus();
+    smp::flush_all_cpus_before_freeing_tables();
     for table in tables {
         free_raw(table, 1);
     }

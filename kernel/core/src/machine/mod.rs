@@ -1,7 +1,7 @@
 //! Everything that touches the machine: boot, paging, interrupts, CPUs, threads, clocks, PCI, console.
 //!
-//! The rest of the kernel sees memory as frames and areas, time as nanoseconds, CPUs and threads as numbers. Nothing
-//! above this module knows of page tables, APICs or ports.
+//! The rest of the kernel sees memory as frames and areas, time as nanoseconds, CPUs and threads as numbers.
+//! Nothing above this module knows of page tables, APICs or ports.
 
 pub mod acpi;
 pub mod apic;

@@ -10,9 +10,10 @@
 //! | `AREAS` | virtual areas: stacks with their guard pages, domain images |
 //! | `DEVICES` | device registers (uncached) and firmware tables, at `DEVICES` + physical address |
 //!
-//! [`Access`] has no value for "writable and executable". Aliases: where a page is mapped read-only or executable in an
-//! area, its alias in the physical map is made read-only for that time (`protect_alias`), so W^X holds for frames too.
-//! This module changes tables; invalidating the other CPUs' TLBs is up to its callers (`memory`, through `smp`).
+//! [`Access`] has no value for "writable and executable". Aliases: where a page is mapped read-only or
+//! executable in an area, its alias in the physical map is made read-only for that time (`protect_alias`), so
+//! W^X holds for frames too. This module changes tables; invalidating the other CPUs' TLBs is up to its
+//! callers (`memory`, through `smp`).
 
 use super::sync::InterruptLock;
 use crate::memory::PAGE_SIZE;
@@ -75,8 +76,8 @@ pub enum Caching {
 /// The top-level table, and whom to ask for frames for further ones.
 struct Tables {
     root: u64,
-    /// Frames set aside at boot for splitting large pages of the physical map, so that doing so never changes the number
-    /// of free frames: (next, end) in bytes.
+    /// Frames set aside at boot for splitting large pages of the physical map, so that doing so never changes
+    /// the number of free frames: (next, end) in bytes.
     split_reserve: (u64, u64),
 }
 
@@ -109,13 +110,15 @@ fn table(physical: u64) -> *mut u64 {
 }
 
 fn read(table_at: u64, index: usize) -> u64 {
-    // SAFETY: `table_at` is the physical address of a table of ours (the root, or out of an entry with PRESENT and without
-    // LARGE), all tables are in RAM, which the physical map covers, and `index` is below 512 by construction.
+    // SAFETY: `table_at` is the physical address of a table of ours (the root, or out of an entry with
+    // PRESENT and without LARGE), all tables are in RAM, which the physical map covers, and `index` is below
+    // 512 by construction.
     unsafe { table(table_at).add(index).read_volatile() }
 }
 
 fn write(table_at: u64, index: usize, entry: u64) {
-    // SAFETY: As in `read`; the lock on TABLES keeps other writers out, and the processor reads entries as whole words.
+    // SAFETY: As in `read`; the lock on TABLES keeps other writers out, and the processor reads entries as
+    // whole words.
     unsafe { table(table_at).add(index).write_volatile(entry) }
 }
 
@@ -124,8 +127,8 @@ const fn index(virtual_address: usize, level: usize) -> usize {
 }
 
 impl Tables {
-    /// The table of `level` (0: pages) on the way to an address, made if need be; `None` if there is no frame for it.
-    /// A large page in the way is split.
+    /// The table of `level` (0: pages) on the way to an address, made if need be; `None` if there is no frame
+    /// for it. A large page in the way is split.
     fn table_for(&mut self, address: usize, level: usize, frames: FrameSource<'_>) -> Option<u64> {
         let mut at = self.root;
         for above in (level + 1..=3).rev() {
@@ -235,14 +238,20 @@ pub(super) fn text_range() -> (u64, u64) {
     )
 }
 
+/// Whether an instruction at `address` is the kernel's own, and not a domain's.
+pub fn is_kernel_code(address: u64) -> bool {
+    let (start, end) = text_range();
+    (start..end).contains(&address)
+}
+
 fn address_of(symbol: *const u8) -> u64 {
     symbol.addr() as u64
 }
 
 /// Builds the real tables and switches to them.
 ///
-/// `ram` are the ranges to map in the physical map (start, end in bytes); `split_reserve` are the zeroed frames for
-/// splitting large pages. Called once, on the boot CPU, before any other function of this module.
+/// `ram` are the ranges to map in the physical map (start, end in bytes); `split_reserve` are the zeroed
+/// frames for splitting large pages. Called once, on the boot CPU, before any other function of this module.
 pub(super) fn initialise(
     ram: &[(u64, u64)],
     split_reserve: (u64, u64),
@@ -292,8 +301,8 @@ pub(super) fn initialise(
         }
     }
     ROOT.store(tables.root, Ordering::Release);
-    // SAFETY: The new tables map the running code, its data and stack at the same addresses with the rights they need, and
-    // everything that was reached through the physical map.
+    // SAFETY: The new tables map the running code, its data and stack at the same addresses with the rights
+    // they need, and everything that was reached through the physical map.
     unsafe { load() };
     Some(())
 }
@@ -321,7 +330,8 @@ pub(super) fn flush_this_cpu() {
 /// Maps one page; `None` if a frame for a table is missing. The address must not be mapped.
 ///
 /// # Safety
-/// The address is in an area that the caller owns, and `physical` is memory that may be used there with these rights.
+/// The address is in an area that the caller owns, and `physical` is memory that may be used there with these
+/// rights.
 pub(super) unsafe fn map(
     address: usize,
     physical: u64,
@@ -334,8 +344,8 @@ pub(super) unsafe fn map(
         .map(|_| ())
 }
 
-/// Removes a page; its frame, if it was mapped. Tables that become empty are passed to `freed`; like the page's
-/// own frame they may be used again only after every CPU's TLB is invalidated.
+/// Removes a page; its frame, if it was mapped. Tables that become empty are passed to `freed`; like the
+/// page's own frame they may be used again only after every CPU's TLB is invalidated.
 ///
 /// # Safety
 /// The address is in an area that the caller owns, and nobody uses it any more.
@@ -343,8 +353,8 @@ pub(super) unsafe fn unmap(address: usize, freed: &mut dyn FnMut(u64)) -> Option
     TABLES.lock().remove_page(address, freed)
 }
 
-/// Makes a frame's alias in the physical map read-only or writable again; false if the page could not be split.
-/// The caller invalidates TLBs.
+/// Makes a frame's alias in the physical map read-only or writable again; false if the page could not be
+/// split. The caller invalidates TLBs.
 ///
 /// # Safety
 /// Nobody writes the frame through the physical map while it is read-only.
@@ -357,11 +367,13 @@ pub(super) unsafe fn protect_alias(physical: u64, writable: bool) -> bool {
         .is_some()
 }
 
-/// Maps `length` bytes from a physical address for a device or for firmware's tables; where they are. Mappings stay for
-/// good and are shared by all who ask for the same page. `None` if memory for tables is missing.
+/// Maps `length` bytes from a physical address for a device or for firmware's tables; where they are.
+/// Mappings stay for good and are shared by all who ask for the same page. `None` if memory for tables is
+/// missing.
 ///
 /// # Safety
-/// The range is device registers (uncached, read-write) or firmware's data (write-back, read-only), never RAM of ours.
+/// The range is device registers (uncached, read-write) or firmware's data (write-back, read-only), never RAM
+/// of ours.
 pub(super) unsafe fn map_physical(
     physical: u64,
     length: usize,
@@ -396,7 +408,8 @@ pub(super) unsafe fn map_identity(physical: u64, access: Access, frames: FrameSo
 /// Whether this address can be read now, so that a backtrace never faults.
 pub(super) fn is_mapped(address: usize) -> bool {
     let canonical = VirtAddr::try_new(address as u64).is_ok();
-    // A fault report must not wait for a lock that the faulting code may hold; a walk without it reads whole words.
+    // A fault report must not wait for a lock that the faulting code may hold; a walk without it reads whole
+    // words.
     let tables = Tables {
         root: root(),
         split_reserve: (0, 0),

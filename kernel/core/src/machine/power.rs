@@ -6,11 +6,7 @@ use super::{clock, console};
 use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts};
 
-static POWER: InterruptLock<Power> = InterruptLock::new(Power {
-    power_off_a: None,
-    power_off_b: None,
-    reset: None,
-});
+static POWER: InterruptLock<Power> = InterruptLock::new(Power::NONE);
 
 /// QEMU's `isa-debug-exit` device, as the lab configures it. QEMU's exit status is twice the value plus one.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
@@ -34,7 +30,17 @@ pub(super) fn start(platform: &Platform) {
 pub fn power_off() -> ! {
     console::flush();
     let power = *POWER.lock();
+    const ACPI_MODE: u16 = 1;
     const SLEEP_ENABLE: u16 = 1 << 13;
+    if let (Some((control, _)), Some((port, value))) = (power.power_off_a, power.enable) {
+        // SAFETY: The PM1a control register and firmware's command port, as ACPI names them.
+        unsafe {
+            if Port::<u16>::new(control).read() & ACPI_MODE == 0 {
+                Port::<u8>::new(port).write(value);
+                clock::busy_wait_us(100_000);
+            }
+        }
+    }
     for (port, sleep_type) in [power.power_off_a, power.power_off_b].into_iter().flatten() {
         // SAFETY: The PM1 control registers that ACPI names; this value ends the machine.
         unsafe { Port::<u16>::new(port).write(sleep_type << 10 | SLEEP_ENABLE) };
@@ -43,7 +49,8 @@ pub fn power_off() -> ! {
     halt()
 }
 
-/// Resets the machine: by ACPI, else by the chip set, else by the keyboard controller, else by a triple fault.
+/// Resets the machine: by ACPI, else by the chip set, else by the keyboard controller, else by a triple
+/// fault.
 pub fn reboot() -> ! {
     console::flush();
     if let Some((port, value)) = POWER.lock().reset {

@@ -32,7 +32,8 @@ impl Uart {
     /// A port that drops everything, until [`start`](Self::start).
     pub const ABSENT: Self = Self { present: false };
 
-    /// Sets the line up, interrupts off. A missing UART (its scratch register doesn't hold a value) is left alone.
+    /// Sets the line up, interrupts off. A missing UART (its scratch register doesn't hold a value) is left
+    /// alone.
     pub fn start(&mut self) {
         write(7, 0x5a);
         self.present = read(7) == 0x5a;

@@ -1,8 +1,8 @@
 //! The kernel's lock: a spinlock that keeps interrupts off on its CPU while it is held.
 //!
-//! So it may be taken in interrupt handlers too, and its holder is never preempted. Rules: hold it briefly; take two
-//! of them nested only in a fixed order and release in reverse; never wait for another CPU (`smp::broadcast`) or block
-//! while one is held.
+//! So it may be taken in interrupt handlers too, and its holder is never preempted. Rules: hold it briefly;
+//! take two of them nested only in a fixed order and release in reverse; never wait for another CPU
+//! (`smp::broadcast`) or block while one is held.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use lock_api::{GuardNoSend, RawMutex};
@@ -18,8 +18,8 @@ pub struct RawInterruptLock {
 /// A value behind an interrupt-disabling spinlock.
 pub type InterruptLock<T> = lock_api::Mutex<RawInterruptLock, T>;
 
-// SAFETY: `locked` goes from false to true by compare-and-exchange only, so at most one context holds the lock; with
-// interrupts off nothing else on its CPU runs until it is released.
+// SAFETY: `locked` goes from false to true by compare-and-exchange only, so at most one context holds the
+// lock; with interrupts off nothing else on its CPU runs until it is released.
 unsafe impl RawMutex for RawInterruptLock {
     #[allow(
         clippy::declare_interior_mutable_const,

@@ -1,8 +1,9 @@
 //! The frame allocator: a binary buddy system whose state is a bitmap for each order.
 //!
-//! It knows frames by number only (physical address / 4096) and never touches them, so its storage is a plain slice of
-//! words that the caller sets aside. Runs need not be powers of two: what a block has over is given back at once, so the
-//! number of free frames is exact. Freeing merges with free buddies. A double free is detected and refused.
+//! It knows frames by number only (physical address / 4096) and never touches them, so its storage is a plain
+//! slice of words that the caller sets aside. Runs need not be powers of two: what a block has over is given
+//! back at once, so the number of free frames is exact. Freeing merges with free buddies. A double free is
+//! detected and refused.
 
 use core::fmt;
 
@@ -88,7 +89,8 @@ impl<'a> FrameAllocator<'a> {
         layout(frames).1
     }
 
-    /// An allocator for the frames `base .. base + frames`, none of which is free yet; [`free`](Self::free) adds them.
+    /// An allocator for the frames `base .. base + frames`, none of which is free yet; [`free`](Self::free)
+    /// adds them.
     ///
     /// `base` is rounded down to the largest block's alignment. `None` if `words` is shorter than
     /// [`words_needed`](Self::words_needed).
@@ -114,7 +116,8 @@ impl<'a> FrameAllocator<'a> {
         self.free
     }
 
-    /// Takes `count` contiguous frames whose first number is a multiple of `align`; the number of the first one.
+    /// Takes `count` contiguous frames whose first number is a multiple of `align`; the number of the first
+    /// one.
     pub fn allocate(&mut self, count: usize, align: usize) -> Result<usize, FrameError> {
         if count == 0 || !align.is_power_of_two() || count > 1 << MAX_ORDER || align > 1 << MAX_ORDER {
             return Err(FrameError::BadRequest);
@@ -280,7 +283,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a set of frame numbers: runs are disjoint, aligned, inside the range, and the count is exact.
+        /// Against a set of frame numbers: runs are disjoint, aligned, inside the range, and the count is
+        /// exact.
         #[test]
         fn agrees_with_a_set(operations in proptest::collection::vec((1usize..70, 0u32..6, any::<bool>()), 1..200)) {
             let (base, total) = (300, 3000);

@@ -1,6 +1,7 @@
 //! What the boot loader said about memory, and what of it is left for the frame allocator.
 //!
-//! Pure interval arithmetic on physical addresses; the parsers of the boot protocols (`machine::boot`) fill it.
+//! Pure interval arithmetic on physical addresses; the parsers of the boot protocols (`machine::boot`) fill
+//! it.
 
 use super::PAGE_SIZE;
 
@@ -52,7 +53,8 @@ impl MemoryMap {
         }
     }
 
-    /// Adds a region; empty ones and those beyond the capacity are left out (less RAM is used, nothing breaks).
+    /// Adds a region; empty ones and those beyond the capacity are left out (less RAM is used, nothing
+    /// breaks).
     pub fn add(&mut self, start: u64, length: u64, kind: RegionKind) {
         let end = start.saturating_add(length);
         if start < end && self.length < CAPACITY {
@@ -78,8 +80,8 @@ impl MemoryMap {
             .filter(|region| region.kind == RegionKind::Usable)
     }
 
-    /// Calls `f` with each run of whole frames (first, count) that is usable and overlaps neither a reserved region nor
-    /// any of `taken` (start, end in bytes).
+    /// Calls `f` with each run of whole frames (first, count) that is usable and overlaps neither a reserved
+    /// region nor any of `taken` (start, end in bytes).
     pub fn free_runs(&self, taken: &[(u64, u64)], mut f: impl FnMut(usize, usize)) {
         let page = PAGE_SIZE as u64;
         for region in self.usable() {
@@ -138,7 +140,8 @@ mod tests {
     }
 
     proptest! {
-        /// Frame by frame: free exactly when wholly usable and touched by nothing else, and never reported twice.
+        /// Frame by frame: free exactly when wholly usable and touched by nothing else, and never reported
+        /// twice.
         #[test]
         fn agrees_with_a_frame_by_frame_definition(
             regions in proptest::collection::vec((0u64..200_000, 1u64..40_000, any::<bool>()), 0..12),

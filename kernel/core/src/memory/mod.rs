@@ -1,4 +1,5 @@
-//! Memory as pure bookkeeping: which frames are free, which addresses are taken, what the boot loader said there is.
+//! Memory as pure bookkeeping: which frames are free, which addresses are taken, what the boot loader said
+//! there is.
 //!
 //! Nothing here touches memory itself; `machine::memory` applies these decisions to the page tables.
 

@@ -1,7 +1,7 @@
 //! One CPU's run queue: runnable threads in round-robin order, and sleeping threads by their deadline.
 //!
-//! It never allocates while threads are queued or woken: [`RunQueue::reserve`] makes room for one more thread before that
-//! thread exists, and a thread is at most once in either list.
+//! It never allocates while threads are queued or woken: [`RunQueue::reserve`] makes room for one more thread
+//! before that thread exists, and a thread is at most once in either list.
 
 use crate::time::NEVER;
 use alloc::{collections::VecDeque, vec::Vec};
@@ -76,8 +76,8 @@ impl<T: Copy + PartialEq> RunQueue<T> {
         })
     }
 
-    /// When the CPU has to be interrupted at the latest: for the next timer, or for the end of the running thread's
-    /// slice if another one waits. [`NEVER`] if nothing has to happen.
+    /// When the CPU has to be interrupted at the latest: for the next timer, or for the end of the running
+    /// thread's slice if another one waits. [`NEVER`] if nothing has to happen.
     pub fn next_event(&self, slice_end_ns: u64) -> u64 {
         let timer = self.timers.last().map_or(NEVER, |&(deadline, _)| deadline);
         if self.has_ready() {

@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, smp};
@@ -49,7 +50,10 @@ struct Deaths {
     kept: VecDeque<Death>,
 }
 
-static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths { count: 0, kept: VecDeque::new() });
+static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
+    count: 0,
+    kept: VecDeque::new(),
+});
 
 /// Makes interrupts look for deaths. Called once, before any domain runs.
 pub fn initialise() {
@@ -59,10 +63,15 @@ pub fn initialise() {
 
 /// Kills `incarnation`; false if it was dead already.
 pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
-    let Some(domain) = domain_of(incarnation) else { return false };
+    let Some(domain) = domain_of(incarnation) else {
+        return false;
+    };
     {
         let mut life = domain.life.lock();
-        let dead = domain.header.live.compare_exchange(incarnation.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+        let dead = domain
+            .header
+            .live
+            .compare_exchange(incarnation.0, 0, Ordering::SeqCst, Ordering::SeqCst);
         if dead.is_err() {
             return false;
         }
@@ -122,7 +131,12 @@ pub fn death(number: u64) -> Option<Death> {
 pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     loop {
         let ticket = WaitTicket::new();
-        let found = DEATHS.lock().kept.iter().find(|death| death.number > after).cloned();
+        let found = DEATHS
+            .lock()
+            .kept
+            .iter()
+            .find(|death| death.number > after)
+            .cloned();
         if found.is_some() || clock::now_ns() >= deadline_ns || ticket.wait(deadline_ns) == wake::CANCELLED {
             return found;
         }
@@ -164,7 +178,10 @@ pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
     let broken = unsafe { is_on_chain(thread, is_dead) };
     if !broken {
         // Fails if there is a newer request, which then stands.
-        thread.pending.compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst).ok();
+        thread
+            .pending
+            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .ok();
     }
     broken
 }
@@ -174,15 +191,13 @@ pub fn is_cancelled() -> bool {
     chain_is_broken(current())
 }
 
-/// Unwinds the running thread if its running domain is dead. Called at the end of trusted code, with depth 0.
+/// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
 pub extern "C" fn check_death() {
     let thread = current();
     if !chain_is_broken(thread) || !is_dead(thread.owner()) {
         return;
     }
     let top = thread.top.load(Ordering::Relaxed);
-    // `enter` was called in trusted code of depth 1 and resumes there.
-    thread.trusted_depth.store(1, Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
     unsafe { resume(top) }
@@ -194,40 +209,48 @@ fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
     if !chain_is_broken(thread) {
         return;
     }
-    if thread.trusted_depth.load(Ordering::Relaxed) == 0 && is_dead(thread.owner()) {
+    if !memory_map::is_kernel_code(context.rip) && is_dead(thread.owner()) {
         redirect(thread, context);
     }
 }
 
 /// Makes an interrupted thread go on in `resume` of its innermost continuation.
 fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
-    thread.trusted_depth.store(1, Ordering::Relaxed);
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
 }
 
 /// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
-pub fn exception_in_domain(thread: &ThreadHeader, exception: Exception, context: &mut InterruptContext) -> bool {
-    if thread.owner() == OwnerId::KERNEL || thread.trusted_depth.load(Ordering::Relaxed) != 0 {
+pub fn exception_in_domain(
+    thread: &ThreadHeader,
+    exception: Exception,
+    context: &mut InterruptContext,
+) -> bool {
+    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
         return false;
     }
-    let _ = (exception, context);
+    let _ = exception;
     // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
     false
 }
 
 /// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
 pub fn reap(domain: &'static Domain) -> bool {
-    let incarnation = {
-        let life = domain.life.lock();
+    let (incarnation, holdings) = {
+        let mut life = domain.life.lock();
         if life.state != State::Dying {
             return false;
         }
-        OwnerId::new(domain.header.slot, life.generation)
+        life.state = State::Reaping;
+        (OwnerId::new(domain.header.slot, life.generation), core::mem::take(&mut life.holdings))
     };
-    let holdings = core::mem::take(&mut domain.life.lock().holdings);
-    let super::domain::Holdings { devices, handles, exports, pages, image } = holdings;
+    let super::domain::Holdings {
+        devices,
+        handles,
+        exports,
+        pages,
+    } = holdings;
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
     wait_until_left(incarnation);
@@ -236,17 +259,15 @@ pub fn reap(domain: &'static Domain) -> bool {
     drop(exports);
     let objects = memory::reclaim(incarnation);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
-    let image_pages = image.as_ref().map_or(0, kernel::machine::memory::VirtualArea::pages);
     drop(pages);
-    drop(image);
-    domain.discharge((private + image_pages) as u64);
+    domain.discharge(private as u64);
     domain.shared_charged.store(0, Ordering::Relaxed);
     domain.life.lock().state = State::Dead;
     log::debug!(
         "domain {} generation {} reaped: {objects} shared objects, {} pages",
         domain.manifest.name,
         incarnation.generation(),
-        private + image_pages
+        private
     );
     wake_waiters();
     true
@@ -260,17 +281,15 @@ fn wait_until_left(incarnation: OwnerId) {
         smp::broadcast_and_wait();
         let mut occupied = false;
         machine::for_each(|_, header, state| {
-            if header.pending.load(Ordering::SeqCst) == 0 {
+            // A thread that is in no domain (an idle CPU's, say) has nothing to look at, and sees the mark before it enters one.
+            if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
                 return;
             }
-            let own = core::ptr::eq(header, current());
+            // A thread on another CPU is not looked at: it counts as inside until it has looked itself.
+            let stands_still = core::ptr::eq(header, current()) || state != machine::State::Running;
             // SAFETY: It is the running thread, or one that isn't on a CPU and can't be put on one while `for_each` holds its
-            // scheduler's lock. A thread on another CPU is not looked at: it counts as inside until it has looked itself.
-            occupied |= if own || state != machine::State::Running {
-                unsafe { is_on_chain(header, |owner| owner == incarnation) }
-            } else {
-                true
-            };
+            // scheduler's lock.
+            occupied |= !stands_still || unsafe { is_on_chain(header, |owner| owner == incarnation) };
         });
         if !occupied {
             return;
@@ -288,9 +307,6 @@ pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
         panic!("{message} ({file}:{line})");
     }
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
-    let thread = current();
-    // This is trusted code of depth 1, called by a domain that is dead now.
-    thread.trusted_depth.store(0, Ordering::Relaxed);
     check_death();
     panic!("a dead domain, {}, can't be left", domain_name(owner));
 }

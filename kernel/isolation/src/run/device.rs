@@ -54,21 +54,39 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 /// Claims the `index`-th function of the running domain's manifest entry.
 pub fn claim(index: usize, device: &mut u64) -> u32 {
     let owner = current().owner();
-    let Some(domain) = domain_of(owner) else { return status::NOT_GRANTED };
-    let Some(wanted) = domain.manifest.devices.get(index) else { return status::NOT_GRANTED };
+    let Some(domain) = domain_of(owner) else {
+        return status::NOT_GRANTED;
+    };
+    let Some(wanted) = domain.manifest.devices.get(index) else {
+        return status::NOT_GRANTED;
+    };
     let matching = pci::functions()
         .iter()
         .filter(|function| function.vendor() == wanted.vendor && function.device() == wanted.device);
     // Entries of the manifest with the same identity mean one function each, in the order of their addresses.
-    let earlier = domain.manifest.devices.iter().take(index).filter(|other| *other == wanted).count();
-    let Some(function) = matching.into_iter().nth(earlier) else { return status::NOT_FOUND };
+    let earlier = domain
+        .manifest
+        .devices
+        .iter()
+        .take(index)
+        .filter(|other| *other == wanted)
+        .count();
+    let Some(function) = matching.into_iter().nth(earlier) else {
+        return status::NOT_FOUND;
+    };
     let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
     {
         let mut life = domain.life.lock();
         if !is_live(owner) {
             return status::CANCELLED;
         }
-        if life.holdings.devices.claims.iter().any(|claim| core::ptr::eq(claim.function, function)) {
+        if life
+            .holdings
+            .devices
+            .claims
+            .iter()
+            .any(|claim| core::ptr::eq(claim.function, function))
+        {
             return status::NOT_GRANTED;
         }
         life.holdings.devices.claims.push(Claim { number, function });
@@ -81,27 +99,42 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
 
 fn function(device: u64) -> Option<&'static Function> {
     let life = domain_of(current().owner())?.life.lock();
-    life.holdings.devices.claims.iter().find(|claim| claim.number == device).map(|claim| claim.function)
+    life.holdings
+        .devices
+        .claims
+        .iter()
+        .find(|claim| claim.number == device)
+        .map(|claim| claim.function)
 }
 
 /// The registers of a BAR of a claimed device.
 pub fn bar(device: u64, bar: u32) -> RawBar {
     let mapped = function(device).and_then(|function| function.map_bar(u8::try_from(bar).ok()?).ok());
-    mapped.map_or(RawBar { base: core::ptr::null_mut(), length: 0 }, |mapped| RawBar {
-        base: mapped.base,
-        length: mapped.length,
-    })
+    mapped.map_or(
+        RawBar {
+            base: core::ptr::null_mut(),
+            length: 0,
+        },
+        |mapped| RawBar {
+            base: mapped.base,
+            length: mapped.length,
+        },
+    )
 }
 
 /// Vendor (low 16 bits) and device of a claimed function; 0 if it isn't claimed.
 pub fn identity(device: u64) -> u32 {
-    function(device).map_or(0, |function| u32::from(function.vendor()) | u32::from(function.device()) << 16)
+    function(device).map_or(0, |function| {
+        u32::from(function.vendor()) | u32::from(function.device()) << 16
+    })
 }
 
 /// Routes an MSI-X entry of a claimed device; the interrupt's number, or 0.
 pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
     let owner = current().owner();
-    let (Some(domain), Some(function), Ok(entry)) = (domain_of(owner), function(device), u16::try_from(entry)) else {
+    let (Some(domain), Some(function), Ok(entry)) =
+        (domain_of(owner), function(device), u16::try_from(entry))
+    else {
         return 0;
     };
     let id = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -141,11 +174,21 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
 pub fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
     let line = domain_of(current().owner()).and_then(|domain| {
         let life = domain.life.lock();
-        life.holdings.devices.routed.iter().find(|(_, line)| line.id == interrupt).map(|(_, line)| line.clone())
+        life.holdings
+            .devices
+            .routed
+            .iter()
+            .find(|(_, line)| line.id == interrupt)
+            .map(|(_, line)| line.clone())
     });
     let Some(line) = line else { return wake::CANCELLED };
-    line.waiter.store(current().id.load(Ordering::Relaxed), Ordering::SeqCst);
-    let result = if line.fired.swap(false, Ordering::SeqCst) { wake::WOKEN } else { thread::park(deadline_ns) };
+    line.waiter
+        .store(current().id.load(Ordering::Relaxed), Ordering::SeqCst);
+    let result = if line.fired.swap(false, Ordering::SeqCst) {
+        wake::WOKEN
+    } else {
+        thread::park(deadline_ns)
+    };
     line.waiter.store(0, Ordering::SeqCst);
     line.fired.store(false, Ordering::SeqCst);
     result
@@ -153,16 +196,26 @@ pub fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
 
 /// Physically contiguous, zeroed memory for the rings of a claimed device.
 pub fn dma_allocate(device: u64, size: usize) -> RawDma {
-    let none = RawDma { base: core::ptr::null_mut(), physical: 0 };
+    let none = RawDma {
+        base: core::ptr::null_mut(),
+        physical: 0,
+    };
     let owner: OwnerId = current().owner();
-    let (Some(domain), Some(_)) = (domain_of(owner), function(device)) else { return none };
+    let (Some(domain), Some(_)) = (domain_of(owner), function(device)) else {
+        return none;
+    };
     let pages = size.div_ceil(crate::elf::PAGE_BYTES);
     if pages == 0 {
         return none;
     }
-    let Ok(frames) = Frames::allocate(pages, 1) else { return none };
+    let Ok(frames) = Frames::allocate(pages, 1) else {
+        return none;
+    };
     let frames = frames.zeroed();
-    let result = RawDma { base: frames.as_pointer(), physical: frames.physical() };
+    let result = RawDma {
+        base: frames.as_pointer(),
+        physical: frames.physical(),
+    };
     let mut life = domain.life.lock();
     if !is_live(owner) {
         drop(life);

@@ -26,6 +26,8 @@ pub enum State {
     Running,
     /// Dead; not everything is given back yet.
     Dying,
+    /// Dead; somebody is giving everything back.
+    Reaping,
     /// Dead, everything given back.
     Dead,
 }
@@ -52,8 +54,6 @@ pub struct Holdings {
     pub exports: Exports,
     /// Private heap, by address in the physical map.
     pub pages: Vec<Frames>,
-    /// The image's memory.
-    pub image: Option<VirtualArea>,
 }
 
 /// A domain's life so far.
@@ -64,6 +64,9 @@ pub struct Life {
     pub generation: u64,
     /// The verified image, kept for the next start.
     pub plan: Option<Arc<Plan>>,
+    /// The image in memory. Code and constants can't have been changed by an incarnation, so they serve the next one too; its writable
+    /// part is written anew at each start.
+    pub image: Option<VirtualArea>,
     /// Of the live or dying incarnation.
     pub holdings: Holdings,
 }
@@ -99,6 +102,7 @@ pub fn initialise(manifest: SystemManifest) {
                 state: State::Stopped,
                 generation: 0,
                 plan: None,
+                image: None,
                 holdings: Holdings::default(),
             }),
             private_pages: AtomicU64::new(0),
@@ -136,7 +140,10 @@ pub fn is_live(owner: OwnerId) -> bool {
 
 /// The domain of this name.
 pub fn by_name(name: &str) -> Option<&'static Domain> {
-    domains().iter().copied().find(|domain| domain.manifest.name == name)
+    domains()
+        .iter()
+        .copied()
+        .find(|domain| domain.manifest.name == name)
 }
 
 impl Domain {

@@ -59,7 +59,7 @@ fn plan(domain: &Domain) -> Result<Arc<Plan>, StartError> {
     Ok(plan)
 }
 
-/// Maps a fresh copy of the image: code executable, constants readable, data writable, unmapped pages around it.
+/// Maps the image: code executable, constants readable, data writable, unmapped pages around it.
 fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
     let mut area = VirtualArea::reserve(plan.pages() + 2)?;
     let base = (area.start() + PAGE_BYTES) as u64;
@@ -77,6 +77,18 @@ fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
         area.map(segment.page + 1, frames, access)?;
     }
     Ok(area)
+}
+
+/// Writes the writable part of a mapped image as it was before its first start.
+fn renew(plan: &Plan, area: &VirtualArea) {
+    let base = area.start() + PAGE_BYTES;
+    for segment in plan.segments.iter().filter(|segment| segment.usage == Use::ReadWrite) {
+        let start = (base + segment.page * PAGE_BYTES) as *mut u8;
+        // SAFETY: `map` mapped this segment there, writable. The incarnation that used it is reaped: no thread is in it, and nothing
+        // outside of it points into it and is followed (docs/soundness.md, invariant 3).
+        let memory = unsafe { core::slice::from_raw_parts_mut(start, segment.pages * PAGE_BYTES) };
+        plan.fill(segment, base as u64, memory);
+    }
 }
 
 /// Loads `domain` and runs its `start`; returns when that has returned.
@@ -103,20 +115,26 @@ pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
 }
 
 fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<(), StartError> {
-    let area = map(plan)?;
-    let pages = area.pages() as u64;
-    if !domain.charge(pages) {
-        return Err(StartError::OutOfMemory);
-    }
+    let kept = domain.life.lock().image.take();
+    let area = match kept {
+        Some(area) => {
+            renew(plan, &area);
+            area
+        }
+        None => {
+            let area = map(plan)?;
+            if !domain.charge(area.pages() as u64) {
+                return Err(StartError::OutOfMemory);
+            }
+            area
+        }
+    };
     let entry = area.start() + PAGE_BYTES + plan.entry;
-    domain.life.lock().holdings.image = Some(area);
+    domain.life.lock().image = Some(area);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
     if thread::spawn(domain, incarnation, &name, None, first, entry as *mut u8).is_none() {
         domain.header.live.store(0, Ordering::SeqCst);
-        let area = domain.life.lock().holdings.image.take();
-        drop(area);
-        domain.discharge(pages);
         return Err(StartError::OutOfMemory);
     }
     Ok(())
@@ -133,7 +151,9 @@ extern "C" fn first(entry: *mut u8) {
 
 /// Notes that the `start` of the running domain has returned.
 pub fn mark_running(owner: OwnerId) {
-    let Some(domain) = super::domain::domain_of(owner) else { return };
+    let Some(domain) = super::domain::domain_of(owner) else {
+        return;
+    };
     {
         let mut life = domain.life.lock();
         if life.state != State::Starting || !domain.header.is_live(owner) {

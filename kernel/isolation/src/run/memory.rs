@@ -12,7 +12,9 @@ struct FrameSpans;
 
 impl SpanSource for FrameSpans {
     fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
-        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1).ok()?.zeroed();
+        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
+            .ok()?
+            .zeroed();
         let base = frames.as_pointer() as usize;
         Some((base, frames.leak()))
     }
@@ -48,7 +50,10 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
         return core::ptr::null_mut();
     }
-    SHARED.lock().allocate(size, kind, owner).map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
+    SHARED
+        .lock()
+        .allocate(size, kind, owner)
+        .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
 /// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
@@ -58,7 +63,9 @@ fn owned_is_over(domain: &Domain, more: u64) -> bool {
     if charged <= domain.manifest.shared_quota_bytes {
         return false;
     }
-    let Some(live) = domain.header.live() else { return true };
+    let Some(live) = domain.header.live() else {
+        return true;
+    };
     let owned = owned_bytes(live) + more;
     domain.shared_charged.store(owned, Ordering::Relaxed);
     owned > domain.manifest.shared_quota_bytes
@@ -73,7 +80,9 @@ pub fn shared_free(payload: *mut u8) {
 
 /// Zeroed pages for the running domain's private heap; null without memory or quota.
 pub fn pages_allocate(count: usize) -> *mut u8 {
-    let Some(domain) = domain_of(current().owner()) else { return core::ptr::null_mut() };
+    let Some(domain) = domain_of(current().owner()) else {
+        return core::ptr::null_mut();
+    };
     if count == 0 || !domain.charge(count as u64) {
         return core::ptr::null_mut();
     }
@@ -89,10 +98,15 @@ pub fn pages_allocate(count: usize) -> *mut u8 {
 
 /// Takes pages back.
 pub fn pages_free(base: *mut u8, count: usize) {
-    let Some(domain) = domain_of(current().owner()) else { return };
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
     let mut life = domain.life.lock();
     let pages = &mut life.holdings.pages;
-    let Some(index) = pages.iter().position(|frames| frames.as_pointer() == base && frames.count() == count) else {
+    let Some(index) = pages
+        .iter()
+        .position(|frames| frames.as_pointer() == base && frames.count() == count)
+    else {
         return;
     };
     let frames = pages.swap_remove(index);

@@ -39,7 +39,9 @@ impl fmt::Display for BootError {
         match self {
             BootError::Archive(error) => error.fmt(f),
             BootError::NoManifest => f.write_str("the boot archive has no system manifest"),
-            BootError::ManifestSignature => f.write_str("the system manifest is not signed with this kernel's key"),
+            BootError::ManifestSignature => {
+                f.write_str("the system manifest is not signed with this kernel's key")
+            }
             BootError::BadManifest => f.write_str("the system manifest can't be read"),
         }
     }
@@ -61,8 +63,14 @@ pub fn initialise(bytes: &'static [u8], expected: crate::image::Expected<'static
 }
 
 /// The manifest of a signed file: postcard bytes, then the signature of them.
-fn verified_manifest(file: &[u8], expected: &crate::image::Expected<'_>) -> Result<SystemManifest, BootError> {
-    let split = file.len().checked_sub(abi::image::SIGNATURE_BYTES).ok_or(BootError::ManifestSignature)?;
+fn verified_manifest(
+    file: &[u8],
+    expected: &crate::image::Expected<'_>,
+) -> Result<SystemManifest, BootError> {
+    let split = file
+        .len()
+        .checked_sub(abi::image::SIGNATURE_BYTES)
+        .ok_or(BootError::ManifestSignature)?;
     let (body, signature) = file.split_at(split);
     let signature = signature.try_into().map_err(|_| BootError::ManifestSignature)?;
     ed25519_compact::PublicKey::new(expected.public_key)

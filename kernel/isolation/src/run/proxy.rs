@@ -43,7 +43,13 @@ impl Drop for HandleRecord {
 /// Tells the kernel every interface that it can make proxies of. Two of one name are a mistake in the sources.
 pub fn register_factories(factories: &'static [ProxyFactory]) {
     for (index, factory) in factories.iter().enumerate() {
-        assert!(factories.iter().take(index).all(|other| other.name != factory.name), "two interfaces of one name");
+        assert!(
+            factories
+                .iter()
+                .take(index)
+                .all(|other| other.name != factory.name),
+            "two interfaces of one name"
+        );
     }
     FACTORIES.call_once(|| factories);
 }
@@ -55,11 +61,19 @@ pub fn export_kernel_object<T: ?Sized + rref::Interface>(object: &'static T) {
 
 /// Offers an object of the running domain's.
 pub fn export(interface: &str, object: RawObject) -> u32 {
-    let Some(domain) = domain_of(current().owner()) else { return status::NOT_FOUND };
+    let Some(domain) = domain_of(current().owner()) else {
+        return status::NOT_FOUND;
+    };
     if !domain.manifest.exports.iter().any(|name| name == interface) {
         return status::NOT_GRANTED;
     }
-    domain.life.lock().holdings.exports.0.push((interface.into(), object));
+    domain
+        .life
+        .lock()
+        .holdings
+        .exports
+        .0
+        .push((interface.into(), object));
     thread::wake_waiters();
     status::OK
 }
@@ -75,7 +89,11 @@ fn find(provider: &str, interface: &str, not: OwnerId) -> Option<Found> {
     if provider == "kernel" {
         let objects = KERNEL_OBJECTS.lock();
         let (_, object) = objects.iter().find(|(name, _)| *name == interface)?;
-        return Some(Found { header: &KERNEL, incarnation: OwnerId::KERNEL, object: *object });
+        return Some(Found {
+            header: &KERNEL,
+            incarnation: OwnerId::KERNEL,
+            object: *object,
+        });
     }
     let domain: &'static Domain = by_name(provider)?;
     let life = domain.life.lock();
@@ -83,21 +101,35 @@ fn find(provider: &str, interface: &str, not: OwnerId) -> Option<Found> {
     if life.state != State::Running || incarnation == not {
         return None;
     }
-    let (_, object) = life.holdings.exports.0.iter().find(|(name, _)| name == interface)?;
-    Some(Found { header: &domain.header, incarnation, object: *object })
+    let (_, object) = life
+        .holdings
+        .exports
+        .0
+        .iter()
+        .find(|(name, _)| name == interface)?;
+    Some(Found {
+        header: &domain.header,
+        incarnation,
+        object: *object,
+    })
 }
 
 /// Makes a handle for the running domain; waits for the provider until `deadline_ns`.
 pub fn connect(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, handle: &mut RawHandle) -> u32 {
     let owner = current().owner();
-    let Some(domain) = domain_of(owner) else { return status::NOT_GRANTED };
+    let Some(domain) = domain_of(owner) else {
+        return status::NOT_GRANTED;
+    };
     let Some(import) = domain.manifest.imports.iter().find(|import| import.name == name) else {
         return status::NOT_GRANTED;
     };
     if import.interface != interface {
         return status::WRONG_INTERFACE;
     }
-    let Some(factory) = FACTORIES.get().and_then(|all| all.iter().find(|factory| factory.name == interface)) else {
+    let Some(factory) = FACTORIES
+        .get()
+        .and_then(|all| all.iter().find(|factory| factory.name == interface))
+    else {
         return status::WRONG_INTERFACE;
     };
     let found = loop {
@@ -116,7 +148,11 @@ pub fn connect(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, hand
     // of `T`, leaked in the provider's private heap: valid as long as that incarnation lives.
     let proxy = unsafe { (factory.make)(found.header, found.incarnation, found.object) };
     let id = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
-    let record = HandleRecord { id, proxy, factory: *factory };
+    let record = HandleRecord {
+        id,
+        proxy,
+        factory: *factory,
+    };
     let mut life = domain.life.lock();
     if !is_live(owner) {
         // Dead meanwhile: its holdings may be given back already.
@@ -124,23 +160,36 @@ pub fn connect(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, hand
         return status::CANCELLED;
     }
     life.holdings.handles.0.push(record);
-    *handle = RawHandle { proxy, id, target: found.incarnation };
+    *handle = RawHandle {
+        proxy,
+        id,
+        target: found.incarnation,
+    };
     status::OK
 }
 
 /// Frees a handle of the running domain.
 pub fn release(id: u64) {
-    let Some(domain) = domain_of(current().owner()) else { return };
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
     let mut life = domain.life.lock();
     let handles = &mut life.holdings.handles.0;
-    let record = handles.iter().position(|record| record.id == id).map(|index| handles.swap_remove(index));
+    let record = handles
+        .iter()
+        .position(|record| record.id == id)
+        .map(|index| handles.swap_remove(index));
     drop(life);
     drop(record);
 }
 
 /// Whether every import of the manifest names a provider and an interface that exist; the first that doesn't.
 pub fn check_imports() -> Option<(&'static str, &'static str)> {
-    let known = |interface: &str| FACTORIES.get().is_some_and(|all| all.iter().any(|factory| factory.name == interface));
+    let known = |interface: &str| {
+        FACTORIES
+            .get()
+            .is_some_and(|all| all.iter().any(|factory| factory.name == interface))
+    };
     domain::domains().iter().find_map(|domain| {
         let wrong = domain.manifest.imports.iter().find(|import| {
             !known(&import.interface) || (import.provider != "kernel" && by_name(&import.provider).is_none())

@@ -2,10 +2,11 @@
 //!
 //! Each runs as trusted code on the caller's thread and stack, and ends by looking whether the caller is still alive.
 
-use super::domain::is_live;
+use super::domain::{domain_name, is_live};
 use super::{archive, death, device, loader, memory, proxy, thread};
 use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
 use abi::{OwnerId, SysTable, current};
+use core::sync::atomic::Ordering;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, cpu};
 use thread::text;
@@ -20,6 +21,7 @@ pub static TABLE: SysTable = SysTable {
     check_death: death::check_death,
     now_ns,
     unix_time_s,
+    entropy,
     thread_spawn,
     thread_park,
     thread_unpark,
@@ -40,13 +42,11 @@ pub static TABLE: SysTable = SysTable {
     dma_allocate,
 };
 
-/// Runs `f` as trusted code.
+/// Runs `f`, and then looks whether the caller is still alive, if somebody died meanwhile.
 #[inline(always)]
 fn trusted<R>(f: impl FnOnce() -> R) -> R {
-    let thread = current();
-    thread.enter_trusted();
     let result = f();
-    if thread.leave_trusted() {
+    if current().pending.load(Ordering::Relaxed) != 0 {
         death::check_death();
     }
     result
@@ -69,7 +69,6 @@ extern "C" fn pages_free(base: *mut u8, count: usize) {
 }
 
 extern "C" fn panic(panic: &RawPanic) -> ! {
-    current().enter_trusted();
     death::panic_in_domain(text(&panic.message), text(&panic.file), panic.line)
 }
 
@@ -78,7 +77,6 @@ pub fn started() {
     trusted(|| loader::mark_running(current().owner()));
 }
 
-/// Time needs no trusted section: it touches nothing that a death could leave half done.
 extern "C" fn now_ns() -> u64 {
     clock::now_ns()
 }
@@ -87,10 +85,31 @@ extern "C" fn unix_time_s() -> u64 {
     clock::unix_time_ns() / 1_000_000_000
 }
 
-extern "C" fn thread_spawn(name: RawBytes, cpu: u32, entry: extern "C" fn(*mut u8), argument: *mut u8) -> u64 {
+/// From the CPU's generator (Intel SDM, RDRAND). Where there is none, the time stamp mixed by a good finaliser (that of SplitMix64):
+/// better than a constant, not unpredictable.
+extern "C" fn entropy() -> u64 {
+    let random = x86_64::instructions::random::RdRand::new().and_then(|generator| generator.get_u64());
+    random.unwrap_or_else(|| {
+        let mut mixed = clock::now_ns()
+            .wrapping_add(clock::unix_time_ns())
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    })
+}
+
+extern "C" fn thread_spawn(
+    name: RawBytes,
+    cpu: u32,
+    entry: extern "C" fn(*mut u8),
+    argument: *mut u8,
+) -> u64 {
     trusted(|| {
         let owner = current().owner();
-        let Some(domain) = super::domain::domain_of(owner) else { return 0 };
+        let Some(domain) = super::domain::domain_of(owner) else {
+            return 0;
+        };
         let cpu = (cpu != u32::MAX).then_some(cpu);
         thread::spawn(domain, owner, text(&name), cpu, entry, argument).unwrap_or(0)
     })
@@ -121,7 +140,7 @@ extern "C" fn log(level: u32, line: RawBytes) {
             4 => log::Level::Debug,
             _ => log::Level::Trace,
         };
-        log::log!(level, "{}", text(&line));
+        kernel::machine::log::append(level, domain_name(current().owner()), format_args!("{}", text(&line)));
     });
 }
 
@@ -148,7 +167,10 @@ extern "C" fn is_live_c(id: OwnerId) -> bool {
 }
 
 fn bytes(file: Option<&'static [u8]>) -> RawBytes {
-    file.map_or(RawBytes::NONE, |file| RawBytes { data: file.as_ptr(), length: file.len() })
+    file.map_or(RawBytes::NONE, |file| RawBytes {
+        data: file.as_ptr(),
+        length: file.len(),
+    })
 }
 
 extern "C" fn boot_file(path: RawBytes) -> RawBytes {

@@ -10,6 +10,7 @@ use abi::sys::{RawBytes, wake};
 use abi::{Continuation, OwnerId, ThreadHeader, current};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{Ordering, compiler_fence};
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, Builder, ThreadId, Wake};
@@ -44,7 +45,12 @@ pub fn spawn(
     if !domain.charge(STACK_PAGES as u64) {
         return None;
     }
-    let start = Box::into_raw(Box::new(Start { domain, incarnation, entry, argument }));
+    let start = Box::into_raw(Box::new(Start {
+        domain,
+        incarnation,
+        entry,
+        argument,
+    }));
     domain.threads.fetch_add(1, Ordering::Relaxed);
     let mut builder = Builder::new(name).stack_bytes(STACK_PAGES * PAGE_BYTES);
     if let Some(cpu) = cpu {
@@ -71,41 +77,33 @@ extern "C" fn main(argument: usize) {
 /// Enters the domain and comes back when its code returns, or when it dies. The same steps as `rref::crossing::cross`.
 fn run(start: &Start) -> bool {
     let thread = current();
-    thread.enter_trusted();
+    let previous = thread.top.load(Ordering::Relaxed);
     let mut record = Continuation {
-        previous: thread.top.load(Ordering::Relaxed),
-        stack_pointer: 0,
-        resume_address: 0,
-        caller: OwnerId::KERNEL,
+        previous,
+        stack_pointer: MaybeUninit::uninit(),
         callee: start.incarnation,
     };
     let record_pointer = &raw mut record;
     compiler_fence(Ordering::SeqCst);
     thread.top.store(record_pointer, Ordering::Relaxed);
-    thread.owner.store(start.incarnation.0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
     let mut entered = Run { start };
     let mut died = true;
     if start.domain.header.is_live(start.incarnation) {
-        // SAFETY: `record` and `entered` live on this frame, which outlives the call; `run_entry` takes a `Run`.
-        died = unsafe { enter(record_pointer, run_entry, (&raw mut entered).cast()) };
+        let argument = (&raw mut entered).cast();
+        // SAFETY: `record` and `entered` live on this frame, which outlives the call; `run_entry` takes a `Run` and returns its address.
+        died = unsafe { enter(record_pointer, run_entry, argument, argument) };
     }
-    thread.owner.store(OwnerId::KERNEL.0, Ordering::Relaxed);
-    thread.top.store(record.previous, Ordering::Relaxed);
-    // The kernel is never dead: nothing is left to check.
-    let _ = thread.leave_trusted();
+    compiler_fence(Ordering::SeqCst);
+    thread.top.store(previous, Ordering::Relaxed);
     !died
 }
 
-extern "C" fn run_entry(run: *mut u8) {
-    let thread = current();
+extern "C" fn run_entry(run: *mut u8, _: *mut u8) -> *mut u8 {
     // SAFETY: `run` passes its own `Run`.
     let start = unsafe { &*run.cast::<Run<'_>>() }.start;
-    thread.trusted_depth.store(0, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
     (start.entry)(start.argument);
-    compiler_fence(Ordering::SeqCst);
-    thread.trusted_depth.store(1, Ordering::Relaxed);
+    run
 }
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.
@@ -169,19 +167,16 @@ pub fn text(raw: &RawBytes) -> &str {
     core::str::from_utf8(unsafe { core::slice::from_raw_parts(raw.data, raw.length) }).unwrap_or("?")
 }
 
-/// Whether `dead` is the running domain of `thread` or made one of the crossings on its chain.
+/// Whether a domain that is `dead` runs on `thread`, or made one of the crossings on its chain.
 ///
 /// # Safety
 /// `thread` can't run while this looks: it is the calling thread, or interrupted on this CPU, or not on any CPU.
 pub unsafe fn is_on_chain(thread: &ThreadHeader, dead: impl Fn(OwnerId) -> bool) -> bool {
-    if dead(thread.owner()) {
-        return true;
-    }
     let mut record = thread.top.load(Ordering::Relaxed).cast_const();
     while !record.is_null() {
         // SAFETY: Records live on the thread's stack while they are on its chain, and the chain stands still.
         let current = unsafe { &*record };
-        if dead(current.caller) {
+        if dead(current.callee) {
             return true;
         }
         record = current.previous;

@@ -1,7 +1,9 @@
-//! The first instructions: from what the boot protocols leave (32-bit protected mode, no paging) to 64-bit Rust.
+//! The first instructions: from what the boot protocols leave (32-bit protected mode, no paging) to 64-bit
+//! Rust.
 //!
-//! Maps the first 4 GiB twice with 2 MiB pages, at 0 and at the physical map's address, writable and executable, only
-//! until `memory::initialise` has built the real tables; turns on SSE, which all compiled code uses.
+//! Maps the first 4 GiB twice with 2 MiB pages, at 0 and at the physical map's address, writable and
+//! executable, only until `memory::initialise` has built the real tables; turns on SSE, which all compiled
+//! code uses.
 
 use super::{PROTOCOL_MULTIBOOT2, PROTOCOL_PVH, boot_main};
 

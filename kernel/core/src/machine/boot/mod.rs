@@ -1,7 +1,8 @@
-//! From the boot loader to the kernel's `main`: what the loader told, and the order in which the machine comes up.
+//! From the boot loader to the kernel's `main`: what the loader told, and the order in which the machine
+//! comes up.
 //!
-//! Two protocols lead here: PVH (`qemu -kernel`) and multiboot2 (GRUB). `entry` has the first instructions; the
-//! parsers `pvh` and `multiboot2` turn what each leaves in memory into one [`BootInformation`].
+//! Two protocols lead here: PVH (`qemu -kernel`) and multiboot2 (GRUB). `entry` has the first instructions;
+//! the parsers `pvh` and `multiboot2` turn what each leaves in memory into one [`BootInformation`].
 
 mod entry;
 mod multiboot2;
@@ -79,11 +80,12 @@ impl BootInformation {
             .map(|(_, value)| value)
     }
 
-    /// The boot archive: the module (initrd) that was loaded with the kernel; empty if there is none. Never freed.
+    /// The boot archive: the module (initrd) that was loaded with the kernel; empty if there is none. Never
+    /// freed.
     pub fn archive(&self) -> &'static [u8] {
         match self.module {
-            // SAFETY: The loader put the module into RAM; `memory::initialise` keeps its frames out of the allocator, so
-            // nobody ever writes them, and the physical map covers all RAM.
+            // SAFETY: The loader put the module into RAM; `memory::initialise` keeps its frames out of the
+            // allocator, so nobody ever writes them, and the physical map covers all RAM.
             Some((start, length)) => unsafe {
                 core::slice::from_raw_parts(paging::physical_to_virtual(start), length as usize)
             },
@@ -109,9 +111,18 @@ static FIRST_TICK: AtomicU64 = AtomicU64::new(0);
 /// # Panics
 /// Before the boot loader's information was read.
 pub fn boot_information() -> &'static BootInformation {
-    assert!(READY.load(Ordering::Acquire), "boot information is not there yet");
+    match information_if_ready() {
+        Some(information) => information,
+        None => panic!("the boot loader's information has not been read yet"),
+    }
+}
+
+/// What the boot loader told, if it has been read.
+pub(super) fn information_if_ready() -> Option<&'static BootInformation> {
     // SAFETY: After READY is set nobody takes the lock any more, so the value is never written again.
-    unsafe { &*INFORMATION.data_ptr() }
+    READY
+        .load(Ordering::Acquire)
+        .then(|| unsafe { &*INFORMATION.data_ptr() })
 }
 
 /// The time-stamp counter at the kernel's first instruction.
@@ -149,8 +160,8 @@ extern "C" fn boot_main(protocol: u32, information: u64, first_tick: u64) -> ! {
         let mut boot = INFORMATION.lock();
         let physical = paging::physical_to_virtual(information);
         match protocol {
-            // SAFETY: `entry` passes on what the loader gave it, and the temporary tables map the first 4 GiB, where both
-            // protocols put their data.
+            // SAFETY: `entry` passes on what the loader gave it, and the temporary tables map the first 4
+            // GiB, where both protocols put their data.
             PROTOCOL_PVH => unsafe { pvh::read(physical, &mut boot) },
             // SAFETY: As above.
             PROTOCOL_MULTIBOOT2 => unsafe { multiboot2::read(physical, &mut boot) },

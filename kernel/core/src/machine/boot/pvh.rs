@@ -42,8 +42,8 @@ struct MemoryMapEntry {
 /// Reads the start information.
 ///
 /// # Safety
-/// `start` is the virtual address of the structure that the loader passed, and the tables that it points to are in the
-/// first 4 GiB, which must be mapped at the physical map's address.
+/// `start` is the virtual address of the structure that the loader passed, and the tables that it points to
+/// are in the first 4 GiB, which must be mapped at the physical map's address.
 pub unsafe fn read(start: *const u8, boot: &mut BootInformation) {
     // SAFETY: By the contract of this function; unaligned since the protocol promises nothing.
     let information = unsafe { start.cast::<StartInformation>().read_unaligned() };

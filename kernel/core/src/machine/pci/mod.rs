@@ -1,6 +1,7 @@
 //! PCI Express: which functions there are, switching them on and off, their registers, their interrupts.
 //!
-//! Configuration space is reached through ECAM (PCI Express Base 5.0, chapter 7.2.2). What its contents mean is
+//! Configuration space is reached through ECAM (PCI Express Base 5.0, chapter 7.2.2). What its contents mean
+//! is
 //! `crate::pci_configuration`'s; who may use which function is decided above.
 
 mod msix;
@@ -84,12 +85,14 @@ unsafe impl Send for Configuration {}
 
 impl configuration::Registers for Configuration {
     fn read(&self, offset: u16) -> u32 {
-        // SAFETY: The page of this function is mapped for good; the offset is below 4096 by the trait's contract.
+        // SAFETY: The page of this function is mapped for good; the offset is below 4096 by the trait's
+        // contract.
         unsafe { self.0.add(usize::from(offset & 0xffc) / 4).read_volatile() }
     }
 
     fn write(&self, offset: u16, value: u32) {
-        // SAFETY: As in `read`. What a device does then is bounded by bus mastering, which only `set_bus_master` turns on.
+        // SAFETY: As in `read`. What a device does then is bounded by bus mastering, which only
+        // `set_bus_master` turns on.
         unsafe { self.0.add(usize::from(offset & 0xffc) / 4).write_volatile(value) }
     }
 }
@@ -124,6 +127,16 @@ pub(super) fn enumerate(platform: &Platform) {
             function.identity.device,
             if function.msix.is_some() { ", MSI-X" } else { "" }
         );
+    }
+    for function in &found {
+        for (number, bar) in function.bars.iter().enumerate() {
+            if bar.is_some_and(|bar| bar.address == 0) {
+                log::warn!(
+                    "PCI {}: firmware gave BAR {number} no address; it can't be used",
+                    function.address
+                );
+            }
+        }
     }
     FUNCTIONS.store(Box::into_raw(Box::new(found)), Ordering::Release);
 }
@@ -239,8 +252,8 @@ impl Function {
         self.set(command::MEMORY, enabled);
     }
 
-    /// Whether the device may read and write memory on its own. After it is turned off and this has returned, no further
-    /// write of the device begins.
+    /// Whether the device may read and write memory on its own. After it is turned off and this has returned,
+    /// no further write of the device begins.
     pub fn set_bus_master(&self, enabled: bool) {
         self.set(command::BUS_MASTER, enabled);
     }
@@ -253,8 +266,9 @@ impl Function {
         configuration::identity(&*registers);
     }
 
-    /// Routes an MSI-X entry to a CPU: `handler` runs there, in interrupt context, whenever the device raises it, until the
-    /// returned value is dropped. Memory access must be on. An entry that is routed again goes to the new place.
+    /// Routes an MSI-X entry to a CPU: `handler` runs there, in interrupt context, whenever the device raises
+    /// it, until the returned value is dropped. Memory access must be on. An entry that is routed again goes
+    /// to the new place.
     pub fn route_interrupt(
         &'static self,
         entry: u16,

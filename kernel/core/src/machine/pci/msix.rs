@@ -1,5 +1,5 @@
-//! MSI-X: a device's interrupts as writes to a CPU's local APIC (PCI Local Bus 3.0, chapter 6.8.2; Intel SDM volume 3,
-//! chapter 11.11).
+//! MSI-X: a device's interrupts as writes to a CPU's local APIC (PCI Local Bus 3.0, chapter 6.8.2; Intel SDM
+//! volume 3, chapter 11.11).
 
 use super::super::interrupts::Vector;
 use super::super::memory;
@@ -11,7 +11,8 @@ const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 const MASKED: u32 = 1;
 const ENTRY_BYTES: u32 = 16;
 
-/// A routed interrupt. Dropping it masks the entry and removes the handler, which doesn't run any more afterwards.
+/// A routed interrupt. Dropping it masks the entry and removes the handler, which doesn't run any more
+/// afterwards.
 pub struct Interrupt {
     entry: *mut u32,
     /// Freed after the entry has been masked.
@@ -57,7 +58,8 @@ impl Interrupt {
     }
 
     fn write(&self, word: usize, value: u32) {
-        // SAFETY: One of the four words of a table entry that lies inside of its BAR (`configuration::msix_table`).
+        // SAFETY: One of the four words of a table entry that lies inside of its BAR
+        // (`configuration::msix_table`).
         unsafe { self.entry.add(word).write_volatile(value) }
     }
 }

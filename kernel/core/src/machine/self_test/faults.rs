@@ -127,7 +127,8 @@ pub fn code_cannot_be_written() {
         (14, alias as u64)
     );
     drop(area);
-    // SAFETY: The frame is free and its alias writable again; what is free may be overwritten with what it holds.
+    // SAFETY: The frame is free and its alias writable again; what is free may be overwritten with what it
+    // holds.
     unsafe {
         let alias = alias as *mut u8;
         alias.write_volatile(alias.read_volatile());

@@ -2,7 +2,7 @@
 
 use super::super::memory::{Frames, Stack, VirtualArea, free_pages};
 use super::super::paging::Access;
-use super::super::{cpu, thread};
+use super::super::{clock, cpu, thread};
 use super::wait_for;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,6 +40,65 @@ pub fn heap_keeps_contents() {
     }
     let large = alloc::vec![0x5a_u8; 5 << 20];
     assert!(large.iter().all(|&byte| byte == 0x5a));
+}
+
+/// The image's own `memcpy` and its kin, against loops that the compiler can't turn into calls of them.
+pub fn memory_functions() {
+    const ROOM: usize = 600;
+    let fresh = || core::array::from_fn::<u8, ROOM, _>(|index| (index * 31 + index / 7) as u8);
+    let sizes = (0..70).chain([127, 128, 129, 191, 192, 200, 255, 256, 257, 300]);
+    for length in sizes {
+        for offset in [0_usize, 1, 7, 8, 15] {
+            for distance in [-70_isize, -64, -16, -9, -1, 1, 5, 16, 63, 64, 70, 230] {
+                let from = 200 + offset;
+                let to = from.wrapping_add_signed(distance);
+                if to + length > ROOM || from + length > ROOM {
+                    continue;
+                }
+                let mut moved = fresh();
+                moved.copy_within(from..from + length, to);
+                let old = fresh();
+                for (index, &byte) in moved.iter().enumerate() {
+                    let inside = (to..to + length).contains(&index);
+                    let expected = if inside {
+                        old[index - to + from]
+                    } else {
+                        old[index]
+                    };
+                    assert!(
+                        core::hint::black_box(byte) == expected,
+                        "move of {length} by {distance} at {index}"
+                    );
+                }
+            }
+            let (mut copy, source) = ([0xee_u8; ROOM], fresh());
+            copy[offset..offset + length].copy_from_slice(core::hint::black_box(&source[3..3 + length]));
+            assert!(
+                copy[offset..offset + length]
+                    .iter()
+                    .zip(&source[3..])
+                    .all(|(a, b)| core::hint::black_box(a) == b)
+            );
+            assert!(copy[offset + length] == 0xee && (offset == 0 || copy[offset - 1] == 0xee));
+            let mut filled = fresh();
+            filled[offset..offset + length].fill(core::hint::black_box(0x5c));
+            for (index, (&now, &before)) in filled.iter().zip(&fresh()).enumerate() {
+                let inside = (offset..offset + length).contains(&index);
+                assert!(
+                    core::hint::black_box(now) == if inside { 0x5c } else { before },
+                    "fill of {length}"
+                );
+            }
+            let (left, mut right) = (fresh(), fresh());
+            assert!(core::hint::black_box(&left[offset..offset + length]) == &right[offset..offset + length]);
+            for index in (offset..offset + length).step_by(5) {
+                right[index] ^= 0x81;
+                let (a, b) = (&left[offset..offset + length], &right[offset..offset + length]);
+                assert_eq!(core::hint::black_box(a).cmp(b), left[index].cmp(&right[index]));
+                right[index] ^= 0x81;
+            }
+        }
+    }
 }
 
 pub fn areas_give_everything_back() {
@@ -84,8 +143,8 @@ pub fn areas_give_everything_back() {
     }
 }
 
-/// Every CPU reads one address again and again while the page behind it changes; once the change has returned, no CPU may
-/// read the old page.
+/// Every CPU reads one address again and again while the page behind it changes; once the change has
+/// returned, no CPU may read the old page.
 pub fn no_cpu_sees_an_old_mapping() {
     struct Shared {
         address: AtomicUsize,
@@ -116,7 +175,8 @@ pub fn no_cpu_sees_an_old_mapping() {
                     answered = round;
                     shared.answers[index as usize].store(round, Ordering::Release);
                 }
-                thread::yield_now();
+                // Sleeping keeps what the TLB holds, and leaves the host's CPUs to the other readers.
+                thread::sleep_until(clock::now_ns() + 50_000);
             }
             shared.left.fetch_sub(1, Ordering::AcqRel);
         };

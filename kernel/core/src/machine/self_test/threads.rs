@@ -1,5 +1,7 @@
 //! Tests of threads, timers and clocks.
 
+use super::super::memory::{Frames, VirtualArea};
+use super::super::paging::Access;
 use super::super::thread::{self, Builder, ThreadId, Wake};
 use super::super::{clock, cpu};
 use super::wait_for;
@@ -102,7 +104,8 @@ pub fn cross_cpu_ping_pong() {
     }
 }
 
-/// Spins for a while with known values in general and vector registers, and in the red zone; false if one has changed.
+/// Spins for a while with known values in general and vector registers, and in the red zone; false if one has
+/// changed.
 fn registers_survive(seed: u64, rounds: u64) -> bool {
     let (mut changed, mut count) = (0_u64, rounds);
     // SAFETY: Uses registers and the red zone below the stack pointer only, and declares what it changes.
@@ -184,6 +187,59 @@ pub fn ended_threads_give_everything_back() {
     }
 }
 
+/// Everything at once, from every CPU: threads are made and end, areas come and go (each with a TLB flush on
+/// all CPUs), and everybody wakes and cancels everybody. Nothing may deadlock, and nothing may be lost.
+pub fn storm() {
+    let workers = 2 * cpu::count() as usize;
+    let children_ended = Arc::new(AtomicUsize::new(0));
+    let workers_ended = Arc::new(AtomicUsize::new(0));
+    let everybody: Arc<Vec<AtomicU64>> = Arc::new((0..workers).map(|_| AtomicU64::new(0)).collect());
+    const CHILDREN: usize = 25;
+    for index in 0..workers {
+        let (children_ended, workers_ended) = (children_ended.clone(), workers_ended.clone());
+        let everybody = everybody.clone();
+        spawn("storm", index as u32 % cpu::count(), move || {
+            everybody[index].store(thread::current_id().number(), Ordering::Release);
+            for round in 0..CHILDREN {
+                let (ended, others) = (children_ended.clone(), everybody.clone());
+                spawn("storm child", (index + round) as u32 % cpu::count(), move || {
+                    for other in others.iter() {
+                        let id = ThreadId::from_number(other.load(Ordering::Acquire));
+                        if round % 3 == 0 {
+                            thread::cancel(id)
+                        } else {
+                            thread::unpark(id)
+                        };
+                    }
+                    thread::park_until(clock::now_ns() + 100_000);
+                    ended.fetch_add(1, Ordering::AcqRel);
+                });
+                let Ok(mut area) = VirtualArea::reserve(round % 5 + 3) else {
+                    panic!("no area")
+                };
+                let Ok(run) = Frames::allocate(round % 5 + 1, 1) else {
+                    panic!("no frames")
+                };
+                assert!(area.map(1, run, Access::ReadWrite).is_ok());
+                let word = (area.start() + 4096) as *mut usize;
+                // SAFETY: Mapped above, owned by `area`.
+                unsafe { word.write_volatile(index) };
+                let _ = thread::park_until(clock::now_ns() + 50_000);
+                // SAFETY: As above.
+                assert_eq!(unsafe { word.read_volatile() }, index, "two areas share memory");
+                if round % 2 == 0 {
+                    thread::yield_now();
+                }
+            }
+            workers_ended.fetch_add(1, Ordering::AcqRel);
+        });
+    }
+    wait_for("the storm to end", || {
+        workers_ended.load(Ordering::Acquire) == workers
+            && children_ended.load(Ordering::Acquire) == workers * CHILDREN
+    });
+}
+
 pub fn time_agrees() {
     // One clock reading passed around: each CPU's must not be before the one it gets.
     let latest = Arc::new(AtomicU64::new(0));
@@ -224,6 +280,7 @@ pub fn idle_machine_is_quiet() {
     let before = interrupts();
     thread::sleep_until(clock::now_ns() + 300_000_000);
     let taken = interrupts() - before;
-    // A tick of even 100 Hz would make 30 on each CPU; a few are console output and timers that were set before.
+    // A tick of even 100 Hz would make 30 on each CPU; a few are console output and timers that were set
+    // before.
     assert!(taken < 12, "{taken} interrupts while idle");
 }

@@ -1,8 +1,9 @@
-//! Threads: spawned onto a CPU, where they stay; preempted after a time slice; parked, woken, cancelled, put to sleep.
+//! Threads: spawned onto a CPU, where they stay; preempted after a time slice; parked, woken, cancelled, put
+//! to sleep.
 //!
-//! A thread is known by its number, which is never used again, so a late `unpark` or `cancel` reaches nobody else. Blocking
-//! is `park_until` and nothing else: a wake that comes before the thread parks is kept (one token, not a count), and a
-//! thread may be woken without reason, so callers check their condition in a loop.
+//! A thread is known by its number, which is never used again, so a late `unpark` or `cancel` reaches nobody
+//! else. Blocking is `park_until` and nothing else: a wake that comes before the thread parks is kept (one
+//! token, not a count), and a thread may be woken without reason, so callers check their condition in a loop.
 
 pub mod scheduler;
 
@@ -107,8 +108,8 @@ pub type Entry = extern "C" fn(usize);
 
 extern "C" fn no_entry(_: usize) {}
 
-/// A thread. These blocks are used again for later threads and never freed, so a pointer to one is always good to look at;
-/// whether it still is the thread that was meant is seen from its number.
+/// A thread. These blocks are used again for later threads and never freed, so a pointer to one is always
+/// good to look at; whether it still is the thread that was meant is seen from its number.
 #[repr(C)]
 pub(in crate::machine) struct Thread {
     /// First, since `abi` finds the header at the address of the thread.
@@ -120,8 +121,8 @@ pub(in crate::machine) struct Thread {
     save_area: UnsafeCell<InterruptContext>,
 }
 
-// SAFETY: `inner` and `save_area` are reached only by holders of the lock of the scheduler of the thread's CPU, or by the thread
-// itself with interrupts off on that CPU; everything else is atomic.
+// SAFETY: `inner` and `save_area` are reached only by holders of the lock of the scheduler of the thread's
+// CPU, or by the thread itself with interrupts off on that CPU; everything else is atomic.
 unsafe impl Sync for Thread {}
 // SAFETY: As above.
 unsafe impl Send for Thread {}
@@ -295,10 +296,12 @@ fn make(
     // SAFETY: Blocks in the table are never freed.
     let thread = match unsafe { existing.as_ref() } {
         Some(thread) => {
-            // Under the lock of its new CPU, so that nobody who looks at the old thread sees half of the new one.
+            // Under the lock of its new CPU, so that nobody who looks at the old thread sees half of the new
+            // one.
             let guard = scheduler::lock_of(thread);
-            // SAFETY: The slot was free: the old thread has ended and is in no queue; the lock keeps late callers of `unpark` out.
-            // The header is read by the thread itself only, through the words of `abi`, so nobody reads it now.
+            // SAFETY: The slot was free: the old thread has ended and is in no queue; the lock keeps late
+            // callers of `unpark` out. The header is read by the thread itself only, through the words of
+            // `abi`, so nobody reads it now.
             unsafe {
                 *thread.inner.get() = inner;
                 *thread.stack_pointer.get() = stack_pointer;
@@ -351,8 +354,8 @@ pub fn current_id() -> ThreadId {
     ThreadId(abi::current().id.load(Ordering::Relaxed))
 }
 
-/// Waits until the thread is woken ([`unpark`]), cancelled ([`cancel`]), or the deadline passes ([`NEVER`] for none).
-/// A wake or cancellation that came since the last time is taken at once, a cancellation first.
+/// Waits until the thread is woken ([`unpark`]), cancelled ([`cancel`]), or the deadline passes ([`NEVER`]
+/// for none). A wake or cancellation that came since the last time is taken at once, a cancellation first.
 ///
 /// Call it with interrupts on and no lock held.
 pub fn park_until(deadline_ns: u64) -> Wake {
@@ -379,8 +382,8 @@ pub fn yield_now() {
     scheduler::yield_now();
 }
 
-/// Wakes a thread, or makes its next [`park_until`] return at once; false if it has ended. From anywhere, interrupt handlers
-/// included.
+/// Wakes a thread, or makes its next [`park_until`] return at once; false if it has ended. From anywhere,
+/// interrupt handlers included.
 pub fn unpark(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
         if inner.state == State::Parked {
@@ -393,7 +396,8 @@ pub fn unpark(id: ThreadId) -> bool {
     notify(with_thread(id, wake))
 }
 
-/// Makes a thread's [`park_until`], the running or the next one, return [`Wake::Cancelled`]; false if it has ended.
+/// Makes a thread's [`park_until`], the running or the next one, return [`Wake::Cancelled`]; false if it has
+/// ended.
 pub fn cancel(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
         if inner.state == State::Parked {
@@ -467,8 +471,9 @@ pub fn list() -> alloc::vec::Vec<ThreadInformation> {
     all.into_iter().filter_map(describe).collect()
 }
 
-/// Calls `f` with every thread that lives: number, header, state. `f` runs with the lock of the thread's scheduler held and
-/// interrupts off: it must be short, and not wake, cancel or make threads, allocate, or log.
+/// Calls `f` with every thread that lives: number, header, state. `f` runs with the lock of the thread's
+/// scheduler held and interrupts off: it must be short, and not wake, cancel or make threads, allocate, or
+/// log.
 pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
     let used = SLOTS.lock().next;
     for slot in TABLE.iter().take(used) {
@@ -486,8 +491,8 @@ pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
     }
 }
 
-/// Runs `f` with the header of a thread while it can't run or end, and with its saved context if it was preempted; `None` if it
-/// has ended or runs. The same conditions as for [`for_each`].
+/// Runs `f` with the header of a thread while it can't run or end, and with its saved context if it was
+/// preempted; `None` if it has ended or runs. The same conditions as for [`for_each`].
 pub fn with_stopped<R>(
     id: ThreadId,
     f: impl FnOnce(&ThreadHeader, State, Option<&mut InterruptContext>) -> R,
@@ -511,7 +516,8 @@ pub fn busy_ns(cpu: u32) -> u64 {
 /// The running thread and its name, for a fault report: takes no lock.
 pub(super) fn running_for_report() -> Option<(&'static ThreadHeader, &'static str)> {
     let header = cpu::current().current_header();
-    // SAFETY: Every header is the first field of a thread block, which is never freed; other CPUs are stopped.
+    // SAFETY: Every header is the first field of a thread block, which is never freed; other CPUs are
+    // stopped.
     let thread = unsafe { header.cast::<Thread>().as_ref() }?;
     // SAFETY: As above.
     let inner = unsafe { &*thread.inner.get() };

@@ -1,18 +1,19 @@
 //! Which thread runs on a CPU, and changing from one to another.
 //!
-//! Two ways lead out of a running thread. A thread that blocks saves the callee-saved registers on its own stack
-//! (`switch_stack`). One that is preempted has everything copied from the interrupt stack into its save area, where trusted code
-//! may change it; the return hook sees it before it runs again. Both are entered and left with interrupts off, and the
-//! scheduler's lock is released before the switch: only this CPU can run the thread that has just been queued or parked.
+//! Two ways lead out of a running thread. A thread that blocks saves the callee-saved registers on its own
+//! stack (`switch_stack`). One that is preempted has everything copied from the interrupt stack into its save
+//! area, where trusted code may change it; the return hook sees it before it runs again. Both are entered and
+//! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
+//! the thread that has just been queued or parked.
 //!
-//! There is no periodic tick. The timer is set for the next deadline, and for the end of the slice only while another
-//! thread waits; it is left alone when it would fire earlier than needed, and set anew then.
+//! There is no periodic tick. The timer is set for the next deadline, and for the end of the slice only while
+//! another thread waits; it is left alone when it would fire earlier than needed, and set anew then.
 
 use super::super::cpu::{self, Cpu};
 use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
 use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
-use super::super::{apic, clock};
+use super::super::{apic, clock, smp};
 use super::{SLOTS, Saved, State, Thread, ThreadId, Wake, unpark};
 use crate::sched::queue::{RunQueue, SLICE_NS};
 use crate::time::NEVER;
@@ -109,7 +110,8 @@ impl Scheduler {
         thread: &'static Thread,
         inner: &mut super::Inner,
     ) -> Option<&'static Cpu> {
-        // Only the first thread in the queue changes anything for the CPU: it leaves its idle loop, or its slices begin to end.
+        // Only the first thread in the queue changes anything for the CPU: it leaves its idle loop, or its
+        // slices begin to end.
         let first = !self.queue.has_ready();
         inner.state = State::Ready;
         self.queue.push(thread.into());
@@ -224,8 +226,8 @@ unsafe extern "C" {
     fn resume_context(context: *const InterruptContext) -> !;
 }
 
-/// Puts onto a new stack what `switch_stack` expects there; the stack pointer for it. The thread begins in `thread_main` with
-/// a frame pointer and a return address of 0, where a backtrace ends.
+/// Puts onto a new stack what `switch_stack` expects there; the stack pointer for it. The thread begins in
+/// `thread_main` with a frame pointer and a return address of 0, where a backtrace ends.
 pub(super) fn first_frame(stack: &Stack) -> usize {
     let main = (thread_main as extern "C" fn() -> !) as usize;
     let frame = [0, 0, 0, 0, 0, 0, main, 0];
@@ -246,8 +248,8 @@ extern "C" fn thread_main() -> ! {
 
 /// The thread that runs on this CPU.
 fn running(cpu: &Cpu) -> &'static Thread {
-    // SAFETY: Once the scheduler runs, the CPU's current header is always the first field of a thread block, and these are
-    // never freed.
+    // SAFETY: Once the scheduler runs, the CPU's current header is always the first field of a thread block,
+    // and these are never freed.
     unsafe { &*cpu.current_header().cast::<Thread>() }
 }
 
@@ -264,12 +266,14 @@ pub(super) fn lock_of(thread: &Thread) -> MutexGuard<'static, RawInterruptLock, 
     }
 }
 
-/// Leaves `from`, which is parked or queued, for `to`. Interrupts are off; returns when `from` gets the CPU back.
+/// Leaves `from`, which is parked or queued, for `to`. Interrupts are off; returns when `from` gets the CPU
+/// back.
 fn switch(from: &'static Thread, to: Queued) {
     let to = to.thread();
     let save = from.stack_pointer.get();
-    // SAFETY: `to` was taken from this CPU's queue, so it runs nowhere else and its registers are where `saved` says. `from` goes on
-    // from here, with the callee-saved registers that the calling convention promises, when its stack pointer is used again.
+    // SAFETY: `to` was taken from this CPU's queue, so it runs nowhere else and its registers are where
+    // `saved` says. `from` goes on from here, with the callee-saved registers that the calling convention
+    // promises, when its stack pointer is used again.
     unsafe {
         match prepare_context(to) {
             Some(context) => switch_to_context(save, context),
@@ -292,7 +296,8 @@ fn enter(to: Queued) -> ! {
 
 /// The context to resume if the thread was preempted, after the return hook has seen it.
 fn prepare_context(to: &'static Thread) -> Option<*const InterruptContext> {
-    // SAFETY: The thread is marked as running on this CPU, interrupts are off, so nobody else uses these fields.
+    // SAFETY: The thread is marked as running on this CPU, interrupts are off, so nobody else uses these
+    // fields.
     let inner = unsafe { &mut *to.inner.get() };
     if inner.saved != Saved::Preempted {
         return None;
@@ -434,7 +439,8 @@ pub(super) extern "C" fn reap(_: usize) {
     loop {
         while let Some(ended) = take_ended(cpu) {
             let thread = ended.thread();
-            // SAFETY: The thread has ended and has left its stack, and its slot isn't free yet: only the reaper uses it.
+            // SAFETY: The thread has ended and has left its stack, and its slot isn't free yet: only the
+            // reaper uses it.
             let stack = unsafe { (*thread.inner.get()).stack.take() };
             drop(stack);
             let id = ThreadId::from_number(thread.header.id.load(Ordering::Relaxed));
@@ -453,6 +459,7 @@ pub(super) fn idle_loop() -> ! {
     loop {
         processor::disable();
         let cpu = cpu::current();
+        smp::leave_idle(cpu);
         let next = {
             let mut scheduler = cpu.scheduler.lock();
             let now = clock::now_ns();
@@ -466,8 +473,11 @@ pub(super) fn idle_loop() -> ! {
         };
         match next {
             Some(next) => switch(running_idle(cpu), next),
-            // An interrupt that comes between the two instructions ends the halt at once.
-            None => processor::enable_and_hlt(),
+            None => {
+                smp::enter_idle(cpu);
+                // An interrupt that comes between the two instructions ends the halt at once.
+                processor::enable_and_hlt();
+            }
         }
     }
 }
@@ -485,8 +495,9 @@ pub(in crate::machine) fn timer_fired(cpu: &Cpu) {
     cpu.scheduler.lock().armed_ns = NEVER;
 }
 
-/// The end of every interrupt: wakes whose time has come, switches to another thread if the slice is over, and otherwise
-/// lets the return hook see the context before it resumes. `answered` is the broadcast that is acknowledged by that.
+/// The end of every interrupt: wakes whose time has come, switches to another thread if the slice is over,
+/// and otherwise lets the return hook see the context before it resumes. `answered` is the broadcast that is
+/// acknowledged by that.
 pub(in crate::machine) fn interrupt_exit(
     cpu: &'static Cpu,
     context: &mut InterruptContext,

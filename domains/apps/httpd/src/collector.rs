@@ -1,0 +1,199 @@
+//! Asks the other domains for their numbers, without letting the server wait for any of them.
+//!
+//! A call into another domain can take as long as that domain's recovery: just then somebody wants to see the metrics. So each source
+//! has a thread of its own, which sleeps until it is asked; a source that doesn't answer in time is left out, with a line that says so.
+
+use crate::counters::Counters;
+use crate::metrics::{self, Exposition, Supervision};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use domain_rt::sync::Mutex;
+use domain_rt::thread::{self, SpawnError, ThreadId};
+use domain_rt::{Interface, OwnerId, clock};
+use interface::balance::Balancer;
+use interface::net::NetDevice;
+use interface::socket::Sockets;
+use interface::supervise::Supervisor;
+use rref::Handle;
+
+/// An answer waits this long for its sources.
+pub const PATIENCE_NS: u64 = 250_000_000;
+
+/// Services, and backends of each, that are shown at most: a bound for a loop over what another domain says.
+const SERVICE_LIMIT: u16 = 1024;
+
+/// Lines of a source, or why there are none.
+type Answer = Result<String, String>;
+
+/// A source's last answer and the question that it belongs to.
+struct Slot {
+    name: &'static str,
+    question: AtomicU64,
+    answer: Mutex<(u64, Answer)>,
+}
+
+/// Every source.
+pub struct Collector {
+    slots: Vec<(Arc<Slot>, ThreadId)>,
+    questions: AtomicU64,
+    shards: Vec<Arc<Counters>>,
+}
+
+/// An import that is connected when it is needed, and again when its provider has died.
+struct Source<T: ?Sized + Interface> {
+    import: &'static str,
+    handle: Option<Handle<T>>,
+}
+
+impl<T: ?Sized + Interface + 'static> Source<T> {
+    /// Asks by `read`; when that fails, a provider that was restarted meanwhile once more.
+    fn ask<E: core::fmt::Display>(&mut self, read: impl Fn(&T) -> Result<String, E>) -> Answer {
+        if let Some(handle) = &self.handle
+            && let Ok(text) = read(handle)
+        {
+            return Ok(text);
+        }
+        let not = self.handle.take().map_or(OwnerId::NONE, |handle| handle.target());
+        // The handle that failed may be of a live provider: then there is no other, and what it says counts.
+        let handle = domain_rt::reconnect::<T>(self.import, not, 0)
+            .or_else(|_| domain_rt::connect::<T>(self.import, 0))
+            .map_err(|error| alloc::format!("{error}"))?;
+        let answer = read(&handle).map_err(|error| alloc::format!("{error}"));
+        self.handle = Some(handle);
+        answer
+    }
+}
+
+impl Collector {
+    /// Starts a thread for each source. `shards` are the server's own counters.
+    pub fn start(shards: Vec<Arc<Counters>>) -> Result<Collector, SpawnError> {
+        let mut collector = Collector {
+            slots: Vec::new(),
+            questions: AtomicU64::new(0),
+            shards,
+        };
+        collector.source("supervisor", read_supervisor)?;
+        collector.source("sockets", read_sockets)?;
+        collector.source("nic", read_network_device)?;
+        collector.source("balancer", read_balancer)?;
+        Ok(collector)
+    }
+
+    fn source<T: ?Sized + Interface + 'static, E: core::fmt::Display + 'static>(
+        &mut self,
+        import: &'static str,
+        read: fn(&T) -> Result<String, E>,
+    ) -> Result<(), SpawnError> {
+        let slot = Arc::new(Slot {
+            name: import,
+            question: AtomicU64::new(0),
+            answer: Mutex::new((0, Err(String::new()))),
+        });
+        let own = slot.clone();
+        let mut source = Source { import, handle: None };
+        let body: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let mut answered = 0;
+            loop {
+                thread::park_until(clock::NEVER);
+                let question = own.question.load(Ordering::Acquire);
+                if question != answered {
+                    let answer = source.ask(read);
+                    *own.answer.lock() = (question, answer);
+                    answered = question;
+                }
+            }
+        });
+        let thread = thread::spawn(import, None, body)?;
+        self.slots.push((slot, thread));
+        Ok(())
+    }
+
+    /// Asks every source; the question's number.
+    pub fn ask(&self) -> u64 {
+        let question = self.questions.fetch_add(1, Ordering::Relaxed) + 1;
+        for (slot, thread) in &self.slots {
+            slot.question.fetch_max(question, Ordering::Release);
+            thread::unpark(*thread);
+        }
+        question
+    }
+
+    /// Whether every source has answered the question or a later one.
+    pub fn is_answered(&self, question: u64) -> bool {
+        self.slots
+            .iter()
+            .all(|(slot, _)| slot.answer.lock().0 >= question)
+    }
+
+    /// All that the sources have answered to the question or to a later one, and the server's own numbers.
+    pub fn text(&self, question: u64) -> Arc<[u8]> {
+        let mut text = Exposition::default();
+        metrics::server(&mut text, &self.shards);
+        let mut lines = Vec::new();
+        for (slot, _) in &self.slots {
+            match &*slot.answer.lock() {
+                (answered, _) if *answered < question => {
+                    text.comment(format_args!("{}: no answer in time", slot.name));
+                }
+                (_, Err(error)) => text.comment(format_args!("{}: {error}", slot.name)),
+                (_, Ok(answer)) => lines.extend_from_slice(answer.as_bytes()),
+            }
+        }
+        let mut all = text.into_text().into_bytes();
+        all.append(&mut lines);
+        all.into()
+    }
+}
+
+fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::supervise::SuperviseError> {
+    let mut domains = Vec::new();
+    for index in 0..SERVICE_LIMIT {
+        let Some(status) = supervisor.domain(index)? else {
+            break;
+        };
+        domains.push(status);
+    }
+    let mut text = Exposition::default();
+    let supervision = Supervision {
+        domains: &domains,
+        deaths: supervisor.deaths()?,
+        memory: supervisor.memory()?,
+    };
+    metrics::supervision(&mut text, &supervision);
+    Ok(text.into_text())
+}
+
+fn read_sockets(sockets: &dyn Sockets) -> Result<String, interface::socket::SocketError> {
+    let mut text = Exposition::default();
+    metrics::sockets(&mut text, &sockets.statistics()?);
+    Ok(text.into_text())
+}
+
+fn read_network_device(device: &dyn NetDevice) -> Result<String, interface::net::NetError> {
+    let mut text = Exposition::default();
+    metrics::network_device(&mut text, &device.link()?, &device.statistics()?);
+    Ok(text.into_text())
+}
+
+fn read_balancer(balancer: &dyn Balancer) -> Result<String, interface::balance::BalanceError> {
+    let mut services = Vec::new();
+    let mut backends = Vec::new();
+    for index in 0..SERVICE_LIMIT {
+        let Some(service) = balancer.service(index)? else {
+            break;
+        };
+        for backend_index in 0..SERVICE_LIMIT {
+            let Some(backend) = balancer.backend(service.name, backend_index)? else {
+                break;
+            };
+            backends.push((services.len(), backend));
+        }
+        services.push(service);
+    }
+    let mut text = Exposition::default();
+    metrics::balancer(&mut text, &services, &backends);
+    Ok(text.into_text())
+}

@@ -1,0 +1,219 @@
+//! The `[httpd]` section of the operator's file, config/appliance.toml.
+//!
+//! Reads and checks; other sections are other domains' and are not looked at. An error names the line and the key in words that an
+//! operator can act on.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::ops::RangeInclusive;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// What the operator's file says of the HTTP server, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `port`: TCP port, 1 to 65535; 80 by default.
+    pub port: u16,
+    /// `connections`: open connections at most, shared evenly by the shards; 8192 by default.
+    pub connections: u32,
+    /// `header_bytes`: request line and header fields together at most, in bytes; 8192 by default.
+    pub header_bytes: u32,
+    /// `body_bytes`: a request's body at most, in bytes; it is read and thrown away. 65536 by default.
+    pub body_bytes: u64,
+    /// `buffer_bytes`: unfinished requests and unsent answers at most, in bytes over all connections; 32 MiB by default.
+    pub buffer_bytes: u64,
+    /// `request_timeout_ms`: a request must be complete this long after its first byte; 10 s by default.
+    pub request_timeout_ms: u32,
+    /// `idle_timeout_ms`: a connection without a request, or whose peer takes nothing, is closed after this; 60 s by default.
+    pub idle_timeout_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            port: 80,
+            connections: 8192,
+            header_bytes: 8192,
+            body_bytes: 65_536,
+            buffer_bytes: 32 << 20,
+            request_timeout_ms: 10_000,
+            idle_timeout_ms: 60_000,
+        }
+    }
+}
+
+/// A mistake in the operator's file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {key}: {problem}")]
+pub struct ConfigError {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// The key concerned.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    httpd: Section,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    port: Option<Spanned<i64>>,
+    connections: Option<Spanned<i64>>,
+    header_bytes: Option<Spanned<i64>>,
+    body_bytes: Option<Spanned<i64>>,
+    buffer_bytes: Option<Spanned<i64>>,
+    request_timeout_ms: Option<Spanned<i64>>,
+    idle_timeout_ms: Option<Spanned<i64>>,
+}
+
+/// Reads the whole of config/appliance.toml; without an `[httpd]` section all is at its default.
+///
+/// # Errors
+/// The first mistake found.
+pub fn read(text: &str) -> Result<Config, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+    let section = file.httpd;
+    let mut config = Config::default();
+    set(text, "port", &section.port, 1..=65_535, &mut config.port)?;
+    let connections = 1..=1 << 20;
+    set(
+        text,
+        "connections",
+        &section.connections,
+        connections,
+        &mut config.connections,
+    )?;
+    set(
+        text,
+        "header_bytes",
+        &section.header_bytes,
+        256..=65_536,
+        &mut config.header_bytes,
+    )?;
+    set(
+        text,
+        "body_bytes",
+        &section.body_bytes,
+        0..=1 << 40,
+        &mut config.body_bytes,
+    )?;
+    let buffers = 65_536..=1 << 40;
+    set(
+        text,
+        "buffer_bytes",
+        &section.buffer_bytes,
+        buffers,
+        &mut config.buffer_bytes,
+    )?;
+    let times = 100..=86_400_000;
+    let (request, idle) = (&section.request_timeout_ms, &section.idle_timeout_ms);
+    set(
+        text,
+        "request_timeout_ms",
+        request,
+        times.clone(),
+        &mut config.request_timeout_ms,
+    )?;
+    set(text, "idle_timeout_ms", idle, times, &mut config.idle_timeout_ms)?;
+    Ok(config)
+}
+
+/// Checks the `[httpd]` section of config/appliance.toml.
+///
+/// # Errors
+/// The first mistake found.
+pub fn check(text: &str) -> Result<(), ConfigError> {
+    read(text).map(|_| ())
+}
+
+fn set<T: TryFrom<i64>>(
+    text: &str,
+    key: &str,
+    given: &Option<Spanned<i64>>,
+    range: RangeInclusive<i64>,
+    value: &mut T,
+) -> Result<(), ConfigError> {
+    let Some(given) = given else { return Ok(()) };
+    let number = *given.get_ref();
+    match T::try_from(number) {
+        Ok(number_fits) if range.contains(&number) => *value = number_fits,
+        _ => {
+            return Err(ConfigError {
+                line: line(text, given.span().start),
+                key: key.to_string(),
+                problem: format!("{number} is not from {} to {}", range.start(), range.end()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Line of a byte offset, from 1.
+fn line(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = line(text, start);
+    let key = text.lines().nth(line - 1).unwrap_or_default();
+    let key = key.split(['=', '#']).next().unwrap_or_default().trim();
+    ConfigError {
+        line,
+        key: if key.is_empty() { "httpd" } else { key }.to_string(),
+        problem: error.message().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_has_a_default_and_other_sections_are_left_alone() {
+        assert_eq!(read(""), Ok(Config::default()));
+        assert_eq!(
+            read("[network]\nmtu = 9000\n[[maglev.vip]]\nname = 'x'\n"),
+            Ok(Config::default())
+        );
+    }
+
+    #[test]
+    fn values_are_taken() {
+        let config = read("[httpd]\nport = 8080\nconnections = 10\nidle_timeout_ms = 100\n").unwrap();
+        assert_eq!(
+            (config.port, config.connections, config.idle_timeout_ms),
+            (8080, 10, 100)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (text, expected) in [
+            ("[httpd]\nport = 0\n", "line 2: port: 0 is not from 1 to 65535"),
+            (
+                "[httpd]\n\nport = 70000\n",
+                "line 3: port: 70000 is not from 1 to 65535",
+            ),
+            (
+                "[httpd]\nheader_bytes = -1\n",
+                "line 2: header_bytes: -1 is not from 256 to 65536",
+            ),
+        ] {
+            assert_eq!(check(text).unwrap_err().to_string(), expected);
+        }
+        let unknown = check("[network]\n[httpd]\nprot = 80\n").unwrap_err();
+        assert_eq!((unknown.line, unknown.key.as_str()), (3, "prot"));
+        assert!(unknown.problem.contains("unknown field"), "{unknown}");
+        let wrong_type = check("[httpd]\nport = \"80\"\n").unwrap_err();
+        assert_eq!((wrong_type.line, wrong_type.key.as_str()), (2, "port"));
+        assert_eq!(check("[httpd\n").unwrap_err().line, 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! The HTTP server: HTTP/1.1 over the stack's sockets, for the site of the boot archive and the appliance's metrics.
+//!
+//! Implements RFC 9112 (messages and connections) and of RFC 9110 what a server of files needs: GET, HEAD and OPTIONS, conditional and
+//! range requests. The logic is pure and in files of its own:
+//! - [`request`], [`target`], [`body`]: what a client asks for, and where its request ends;
+//! - [`site`], [`conditional`], [`answer`], [`status`], [`date`], [`clock`]: what it gets;
+//! - [`connection`], [`pump`]: in what order, and how far at a time; [`repeat`]: what was asked before.
+//!
+//! Around it: [`server`] and [`transport`] for the sockets, [`collector`], [`metrics`] and [`counters`] for `/metrics`, [`config`] for
+//! the operator's file.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
+pub mod answer;
+pub mod body;
+pub mod clock;
+pub mod collector;
+pub mod conditional;
+pub mod config;
+pub mod connection;
+pub mod counters;
+pub mod date;
+pub mod metrics;
+pub mod pump;
+pub mod repeat;
+pub mod request;
+pub mod server;
+pub mod site;
+pub mod status;
+pub mod target;
+#[cfg(test)]
+mod testing;
+pub mod transport;
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use collector::Collector;
+use config::Config;
+use counters::Counters;
+use domain_rt::{BootBytes, StartError, connect, thread};
+use interface::socket::Sockets;
+use log::{info, warn};
+use server::{Shard, Shared};
+use site::Site;
+
+/// How long a start waits for the stack.
+const STACK_WAIT_MS: u64 = 10_000;
+
+/// Reads configuration and site and starts a thread for each shard of the stack, on that shard's CPU.
+///
+/// # Errors
+/// A mistake in config/appliance.toml, no stack, or no memory for the threads.
+pub fn start() -> Result<(), StartError> {
+    let config = read_config()?;
+    let site = Site::load();
+    if site.is_empty() {
+        warn!("the boot archive has no site: only /metrics and /healthz are there");
+    }
+    let sockets = connect::<dyn Sockets>("sockets", STACK_WAIT_MS)?;
+    let shards = sockets
+        .shards()
+        .map_err(|error| StartError::new(format_args!("{error}")))?;
+    let counters: Vec<_> = (0..shards).map(|_| Arc::new(Counters::default())).collect();
+    let collector = Collector::start(counters.clone())?;
+    info!("port {}: {} files, {shards} shards", config.port, site.len());
+    let shared = Arc::new(Shared {
+        config,
+        site,
+        collector,
+        shards,
+    });
+    for (number, counters) in (0..shards).zip(counters) {
+        let (shared, sockets) = (shared.clone(), sockets.clone());
+        thread::spawn(&format!("http-{number}"), Some(number), move || {
+            Shard::new(number, shared, counters, sockets).run();
+        })?;
+    }
+    Ok(())
+}
+
+fn read_config() -> Result<Config, StartError> {
+    let Some(file) = BootBytes::open("config/appliance.toml") else {
+        return Ok(Config::default());
+    };
+    let text = core::str::from_utf8(file.as_slice())
+        .map_err(|_| StartError::new(format_args!("config/appliance.toml is not UTF-8")))?;
+    config::read(text).map_err(|error| StartError::new(format_args!("config/appliance.toml, {error}")))
+}

@@ -1,0 +1,363 @@
+//! What can be typed at the shell: the commands, their usage, and the way from words to a command.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::net::IpAddr;
+use interface::balance;
+use interface::kernel::DomainName;
+
+/// Deaths and log lines that are shown unless asked otherwise.
+const DEFAULT_COUNT: u32 = 20;
+
+/// A command's usage and what it does.
+pub struct Usage {
+    /// First word.
+    pub name: &'static str,
+    /// Further words: capitals stand for what the operator chooses, brackets for what may be left out.
+    pub arguments: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+const fn usage(name: &'static str, arguments: &'static str, about: &'static str) -> Usage {
+    Usage {
+        name,
+        arguments,
+        about,
+    }
+}
+
+/// Every command.
+pub const USAGES: &[Usage] = &[
+    usage("help", "[COMMAND]", "shows the commands, or one of them"),
+    usage(
+        "domains",
+        "[--json]",
+        "shows the domains: state, generation, restarts, memory, threads, crossings",
+    ),
+    usage(
+        "deaths",
+        "[COUNT] [--json]",
+        "shows the newest deaths of domains and how long the outages were",
+    ),
+    usage("kill", "NAME", "kills a domain; its restart policy then applies"),
+    usage("start", "NAME", "starts a domain that is down or held"),
+    usage(
+        "nic",
+        "[--json]",
+        "shows the network card: address, link, counters",
+    ),
+    usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
+    usage(
+        "maglev",
+        "[show] [--json]",
+        "shows the virtual services and their backends",
+    ),
+    usage(
+        "maglev add",
+        "SERVICE BACKEND ADDRESS [WEIGHT]",
+        "adds a backend to a service",
+    ),
+    usage(
+        "maglev drain",
+        "SERVICE BACKEND",
+        "gives a backend no new connections",
+    ),
+    usage(
+        "maglev activate",
+        "SERVICE BACKEND",
+        "gives a draining backend new connections again",
+    ),
+    usage(
+        "maglev remove",
+        "SERVICE BACKEND",
+        "removes a backend; its connections go to others",
+    ),
+    usage("log", "[COUNT]", "shows the newest lines of the log"),
+    usage("memory", "[--json]", "shows the machine's memory"),
+    usage("uptime", "", "shows how long the machine has been running"),
+    usage("reboot", "", "restarts the machine"),
+    usage("poweroff", "", "switches the machine off"),
+];
+
+/// Second words of `maglev`.
+pub const MAGLEV_ACTIONS: &[&str] = &["activate", "add", "drain", "remove", "show"];
+
+/// A change of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Add it.
+    Add {
+        /// Its address.
+        address: IpAddr,
+        /// Its weight.
+        weight: u16,
+    },
+    /// No new connections.
+    Drain,
+    /// New connections again.
+    Activate,
+    /// Remove it.
+    Remove,
+}
+
+/// A command, with all it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Show the commands, or those that begin with a word.
+    Help(Option<String>),
+    /// Show the domains.
+    Domains,
+    /// Show deaths.
+    Deaths(u32),
+    /// Kill a domain.
+    Kill(DomainName),
+    /// Start a domain.
+    Start(DomainName),
+    /// Show the network card.
+    Nic,
+    /// Show addresses and sockets.
+    Ip,
+    /// Show services and backends.
+    Maglev,
+    /// Change a backend.
+    MaglevChange {
+        /// Of this service.
+        service: balance::Name,
+        /// Its name.
+        backend: balance::Name,
+        /// What to do.
+        change: Change,
+    },
+    /// Show the log.
+    Log(u32),
+    /// Show memory.
+    Memory,
+    /// Show the time since boot.
+    Uptime,
+    /// Restart.
+    Reboot,
+    /// Switch off.
+    PowerOff,
+}
+
+/// A command and how its answer is to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The command.
+    pub command: Command,
+    /// As JSON rather than as a table.
+    pub json: bool,
+}
+
+/// Parses a line; `None` for an empty one. An error is a sentence for the operator.
+pub fn parse(line: &str) -> Result<Option<Request>, String> {
+    let mut json = false;
+    let mut words = Vec::new();
+    for word in line.split_whitespace() {
+        match word {
+            "--json" => json = true,
+            option if option.starts_with('-') => {
+                return Err(format!("There is no option {option}; the only one is --json."));
+            }
+            word => words.push(word),
+        }
+    }
+    let Some((name, arguments)) = words.split_first() else {
+        return match json {
+            true => Err("Which command is --json for? Try `help`.".to_string()),
+            false => Ok(None),
+        };
+    };
+    let command = match (*name, arguments) {
+        ("help", []) => Command::Help(None),
+        ("help", [command]) => Command::Help(Some(command.to_string())),
+        ("domains", []) => Command::Domains,
+        ("deaths", []) => Command::Deaths(DEFAULT_COUNT),
+        ("deaths", [limit]) => Command::Deaths(count(limit)?),
+        ("kill", [domain]) => Command::Kill(DomainName::new(domain)),
+        ("start", [domain]) => Command::Start(DomainName::new(domain)),
+        ("nic", []) => Command::Nic,
+        ("ip", []) => Command::Ip,
+        ("maglev", [] | ["show"]) => Command::Maglev,
+        ("maglev", [action, service, backend, rest @ ..]) => Command::MaglevChange {
+            service: balance::Name::new(service),
+            backend: balance::Name::new(backend),
+            change: change(action, rest)?,
+        },
+        ("log", []) => Command::Log(DEFAULT_COUNT),
+        ("log", [limit]) => Command::Log(count(limit)?),
+        ("memory", []) => Command::Memory,
+        ("uptime", []) => Command::Uptime,
+        ("reboot", []) => Command::Reboot,
+        ("poweroff", []) => Command::PowerOff,
+        (name, _) => return Err(misused(name)),
+    };
+    let takes_json = USAGES
+        .iter()
+        .any(|usage| usage.name == *name && usage.arguments.contains("--json"));
+    if json && (!takes_json || matches!(command, Command::MaglevChange { .. })) {
+        return Err(format!("There is no answer in JSON to `{name}`."));
+    }
+    Ok(Some(Request { command, json }))
+}
+
+fn change(action: &str, rest: &[&str]) -> Result<Change, String> {
+    match (action, rest) {
+        ("add", [address]) => Ok(Change::Add {
+            address: parse_address(address)?,
+            weight: 1,
+        }),
+        ("add", [address, weight]) => Ok(Change::Add {
+            address: parse_address(address)?,
+            weight: weight
+                .parse()
+                .map_err(|_| format!("{weight} is not a weight: it takes a number from 1 to 1000."))?,
+        }),
+        ("drain", []) => Ok(Change::Drain),
+        ("activate", []) => Ok(Change::Activate),
+        ("remove", []) => Ok(Change::Remove),
+        _ => Err(misused("maglev")),
+    }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text} is not an IPv4 or IPv6 address."))
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("{text} is not a count: it takes a whole number."))
+}
+
+/// What to say of a command that isn't one, or isn't used as it can be.
+fn misused(name: &str) -> String {
+    let lines = matching(name);
+    if lines.is_empty() {
+        return format!("There is no command {name}. Try `help`.");
+    }
+    let mut text = String::from("It is used like this:");
+    for usage in lines {
+        // Writing to a string doesn't fail.
+        write!(text, "\n  {} {}", usage.name, usage.arguments).ok();
+    }
+    text
+}
+
+/// The usages of a command.
+pub fn matching(name: &str) -> Vec<&'static Usage> {
+    USAGES
+        .iter()
+        .filter(|usage| usage.name.split(' ').next() == Some(name))
+        .collect()
+}
+
+/// What `help` answers.
+pub fn help(name: Option<&str>) -> Result<String, String> {
+    let usages: Vec<&Usage> = match name {
+        Some(name) => matching(name),
+        None => USAGES.iter().collect(),
+    };
+    if let (Some(name), true) = (name, usages.is_empty()) {
+        return Err(format!("There is no command {name}. Try `help`."));
+    }
+    let mut table = crate::table::Table::new(&[]);
+    for usage in usages {
+        table.row([
+            format!("{} {}", usage.name, usage.arguments)
+                .trim_end()
+                .to_string(),
+            usage.about.to_string(),
+        ]);
+    }
+    Ok(table.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn command(line: &str) -> Command {
+        parse(line).unwrap().unwrap().command
+    }
+
+    #[test]
+    fn words_make_commands() {
+        assert_eq!(parse("  "), Ok(None));
+        assert_eq!(
+            parse(" domains  --json "),
+            Ok(Some(Request {
+                command: Command::Domains,
+                json: true
+            }))
+        );
+        assert_eq!(command("deaths"), Command::Deaths(20));
+        assert_eq!(command("deaths 5"), Command::Deaths(5));
+        assert_eq!(command("kill ixgbe"), Command::Kill(DomainName::new("ixgbe")));
+        assert_eq!(command("maglev"), Command::Maglev);
+        let add = |weight| Command::MaglevChange {
+            service: balance::Name::new("web"),
+            backend: balance::Name::new("b5"),
+            change: Change::Add {
+                address: "10.82.99.15".parse().unwrap(),
+                weight,
+            },
+        };
+        assert_eq!(command("maglev add web b5 10.82.99.15"), add(1));
+        assert_eq!(command("maglev add web b5 10.82.99.15 3"), add(3));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_a_sentence() {
+        for line in [
+            "format c:",
+            "kill",
+            "kill a b",
+            "deaths many",
+            "maglev drain web",
+            "maglev melt web b1",
+            "maglev add web b1 here",
+            "maglev add web b1 10.0.0.1 heavy",
+            "reboot --json",
+            "maglev drain web b1 --json",
+            "domains --xml",
+            "--json",
+        ] {
+            let error = parse(line).expect_err(line);
+            let is_sentence = error.starts_with(char::is_uppercase) || error.contains(" is not ");
+            assert!(is_sentence, "{error}");
+        }
+        assert!(parse("kill").unwrap_err().contains("kill NAME"));
+    }
+
+    #[test]
+    fn every_command_in_the_help_is_one() {
+        for usage in USAGES {
+            let words: Vec<&str> = usage
+                .arguments
+                .split(' ')
+                .filter_map(|word| match word {
+                    "NAME" | "SERVICE" | "BACKEND" => Some("x"),
+                    "ADDRESS" => Some("::1"),
+                    _ => None,
+                })
+                .collect();
+            let line = format!("{} {}", usage.name, words.join(" "));
+            assert!(parse(&line).is_ok_and(|request| request.is_some()), "{line}");
+        }
+        assert!(help(None).unwrap().lines().count() == USAGES.len());
+        assert!(help(Some("maglev")).unwrap().lines().count() == 5);
+        assert!(help(Some("nothing")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in ".{0,200}") {
+            let _ = parse(&line);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Answers about domains, deaths and memory, from the supervisor.
+
+use crate::answer::Answer;
+use crate::import::Import;
+use crate::table::{Table, bytes, milliseconds, seconds};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use domain_rt::clock;
+use interface::kernel::{DeathCause, DomainState, MemoryStatus};
+use interface::supervise::{SupervisedDeath, SupervisedStatus, Supervisor};
+use serde_json::{Value, json};
+
+/// Bytes in a page.
+const PAGE_BYTES: u64 = 4096;
+
+type Supervision = Import<dyn Supervisor>;
+
+/// Every domain.
+pub fn list(supervisor: &mut Supervision) -> Result<Vec<SupervisedStatus>, String> {
+    let mut domains = Vec::new();
+    for index in 0..u16::MAX {
+        let Some(domain) = supervisor.call(|supervisor| supervisor.domain(index))? else {
+            break;
+        };
+        domains.push(domain);
+    }
+    Ok(domains)
+}
+
+/// `domains`.
+pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
+    let domains = list(supervisor)?;
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        ">GENERATION",
+        ">RESTARTS",
+        ">MEMORY",
+        ">SHARED",
+        ">THREADS",
+        ">CROSSINGS",
+    ]);
+    let now_ns = clock::now_ns();
+    for status in &domains {
+        let domain = &status.domain;
+        table.row([
+            domain.name.to_string(),
+            state(status, now_ns),
+            domain.generation.to_string(),
+            status.restarts.to_string(),
+            bytes(domain.memory_bytes),
+            bytes(domain.shared_bytes),
+            domain.threads.to_string(),
+            domain.crossings.to_string(),
+        ]);
+    }
+    Ok(Answer {
+        text: table.to_string(),
+        json: domains.iter().map(domain_json).collect(),
+    })
+}
+
+/// The state in words, with what the supervisor is about to do.
+fn state(status: &SupervisedStatus, now_ns: u64) -> String {
+    let kernel = match status.domain.state {
+        DomainState::Running => return "running".into(),
+        DomainState::Starting => return "starting".into(),
+        DomainState::Stopped => "stopped",
+        DomainState::Dying => "dying",
+        DomainState::Dead => "dead",
+    };
+    if status.refused {
+        "refused".into()
+    } else if status.held {
+        "held".into()
+    } else if status.restart_at_ns > now_ns {
+        format!("restarts in {} s", seconds(status.restart_at_ns - now_ns))
+    } else {
+        kernel.into()
+    }
+}
+
+fn state_word(state: DomainState) -> &'static str {
+    match state {
+        DomainState::Running => "running",
+        DomainState::Starting => "starting",
+        DomainState::Stopped => "stopped",
+        DomainState::Dying => "dying",
+        DomainState::Dead => "dead",
+    }
+}
+
+fn domain_json(status: &SupervisedStatus) -> Value {
+    let domain = &status.domain;
+    json!({
+        "name": domain.name.as_str(),
+        "state": state_word(domain.state),
+        "held": status.held,
+        "refused": status.refused,
+        "generation": domain.generation,
+        "restarts": status.restarts,
+        "restart_at_ns": status.restart_at_ns,
+        "memory_bytes": domain.memory_bytes,
+        "shared_bytes": domain.shared_bytes,
+        "threads": domain.threads,
+        "crossings": domain.crossings,
+    })
+}
+
+/// `deaths`: the newest first.
+pub fn deaths(supervisor: &mut Supervision, count: u32) -> Result<Answer, String> {
+    let total = supervisor.call(|supervisor| supervisor.deaths())?;
+    let mut deaths = Vec::new();
+    for back in 0..count {
+        let Some(death) = supervisor.call(|supervisor| supervisor.death(back))? else {
+            break;
+        };
+        deaths.push(death);
+    }
+    let mut table = Table::new(&[
+        ">NUMBER",
+        ">AT (S)",
+        "NAME",
+        ">GENERATION",
+        ">RESTART (MS)",
+        ">OUTAGE (MS)",
+        "CAUSE",
+    ]);
+    for death in &deaths {
+        let record = &death.record;
+        table.row([
+            record.number.to_string(),
+            seconds(record.at_ns),
+            death.name.to_string(),
+            record.generation.to_string(),
+            restart_ns(death).map_or("-".into(), milliseconds),
+            match death.outage_ns {
+                0 => "-".into(),
+                outage_ns => milliseconds(outage_ns),
+            },
+            cause(death),
+        ]);
+    }
+    Ok(Answer {
+        text: match total {
+            0 => "No domain has died.".into(),
+            _ => format!("{table}\n{} of {total} deaths since boot", deaths.len()),
+        },
+        json: json!({
+            "total": total,
+            "deaths": deaths.iter().map(death_json).collect::<Vec<Value>>(),
+        }),
+    })
+}
+
+/// From the death to the successor's being up, nanoseconds.
+fn restart_ns(death: &SupervisedDeath) -> Option<u64> {
+    let record = &death.record;
+    (record.recovered_ns != 0).then(|| record.recovered_ns.saturating_sub(record.at_ns))
+}
+
+fn cause(death: &SupervisedDeath) -> String {
+    let cause = match death.record.cause {
+        DeathCause::Panic => "panic".into(),
+        DeathCause::Killed => "killed".into(),
+        DeathCause::Exception(vector) => format!("exception {vector}"),
+    };
+    match death.record.detail.as_str() {
+        "" => cause,
+        detail => format!("{cause}: {detail}"),
+    }
+}
+
+fn death_json(death: &SupervisedDeath) -> Value {
+    let record = &death.record;
+    json!({
+        "number": record.number,
+        "name": death.name.as_str(),
+        "generation": record.generation,
+        "cause": cause(death),
+        "at_ns": record.at_ns,
+        "restart_ns": restart_ns(death),
+        "outage_ns": (death.outage_ns != 0).then_some(death.outage_ns),
+    })
+}
+
+/// `memory`.
+pub fn memory(supervisor: &mut Supervision) -> Result<Answer, String> {
+    let MemoryStatus {
+        total_pages,
+        free_pages,
+        shared_used_bytes,
+        shared_pages,
+    } = supervisor.call(|supervisor| supervisor.memory())?;
+    let mut table = Table::new(&["", ">PAGES", ">BYTES"]);
+    for (name, pages) in [
+        ("total", total_pages),
+        ("free", free_pages),
+        ("shared heap", shared_pages),
+    ] {
+        table.row([
+            name.to_string(),
+            pages.to_string(),
+            bytes(pages.saturating_mul(PAGE_BYTES)),
+        ]);
+    }
+    table.row([
+        "shared objects".to_string(),
+        String::new(),
+        bytes(shared_used_bytes),
+    ]);
+    Ok(Answer {
+        text: table.to_string(),
+        json: json!({
+            "total_pages": total_pages,
+            "free_pages": free_pages,
+            "shared_pages": shared_pages,
+            "shared_used_bytes": shared_used_bytes,
+            "page_bytes": PAGE_BYTES,
+        }),
+    })
+}

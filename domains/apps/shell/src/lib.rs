@@ -1,0 +1,35 @@
+//! The management shell on the serial port.
+//!
+//! `session.rs` is the dialogue, `keys.rs` and `line.rs` are the line editor, `command.rs` says what can be typed, and
+//! `completion.rs` what Tab makes of it. `domains.rs` and `network.rs` answer commands by way of `import.rs`, which connects again
+//! to domains that were restarted; `table.rs` lays answers out. Knows nothing of the serial port's hardware.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod answer;
+mod command;
+mod completion;
+mod domains;
+mod import;
+mod keys;
+mod line;
+mod log_view;
+mod network;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use domain_rt::{StartError, thread};
+use session::Session;
+
+/// Starts the shell's thread.
+pub fn start() -> Result<(), StartError> {
+    let console = domain_rt::connect("console", 0)?;
+    let log = domain_rt::connect("log", 0)?;
+    let power = domain_rt::connect("power", 0)?;
+    thread::spawn("shell", None, move || Session::new(console, log, power).run())?;
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! The domain around the logic: packet batches in and out, management, and the backends' Ethernet addresses.
+//!
+//! One shard per receive queue, each with its own lock that nobody else takes while packets flow. A thread asks the stack
+//! for the backends' addresses once a second, and at once for those that are unknown.
+
+use crate::balancer::{BATCH, Balancer as Shard, FrameMut, Verdict as Decision};
+use crate::config::Config;
+use crate::control::{BackendSpec, BackendState as State, Control, ControlError};
+use crate::hash::HashSeed;
+use crate::packet::{MacAddress as Mac, Protocol as Transport};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+use domain_rt::sync::Mutex;
+use domain_rt::{BootBytes, Handle, OwnerId, StartError, clock, thread};
+use heapless::Vec as FixedVec;
+use interface::balance::{
+    BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
+};
+use interface::net::MacAddress;
+use interface::path::{Neighbours, PacketProcessor, PathError, Processed};
+use rref::packet::Verdict;
+use rref::{Packet, PacketBatch};
+
+/// How often the backends' Ethernet addresses are asked for.
+const REFRESH_MS: u64 = 1000;
+/// How often while one is unknown.
+const RETRY_MS: u64 = 50;
+/// How long the stack may take to come (back) up before the next try.
+const CONNECT_MS: u64 = 1000;
+
+struct Frame<'a>(&'a mut Packet);
+
+impl FrameMut for Frame<'_> {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.frame_mut()
+    }
+}
+
+struct Service {
+    shards: Vec<Mutex<Shard>>,
+    control: Mutex<Control>,
+    revision: AtomicU64,
+}
+
+/// Forwards the frames of a batch in place: sets each packet's verdict, and the addresses of those to be sent.
+fn forward(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
+    let mut frames: FixedVec<Frame<'_>, BATCH> = FixedVec::new();
+    // A long frame goes on in the packets after its first, which share its fate.
+    let mut continues = false;
+    for packet in packets.iter_mut() {
+        let first = !continues;
+        continues = packet.continues;
+        if first && packet.verdict == Verdict::Received {
+            // A batch holds no more packets than this has room for.
+            frames.push(Frame(packet)).ok();
+        }
+    }
+    let mut decisions = [Decision::NotMine; BATCH];
+    shard.forward(now_ns, &mut frames, &mut decisions);
+    drop(frames);
+    let mut decisions = decisions.into_iter();
+    let (mut continues, mut fate) = (false, Verdict::Empty);
+    for packet in packets.iter_mut() {
+        let first = !continues;
+        continues = packet.continues;
+        if packet.verdict != Verdict::Received {
+            continue;
+        }
+        if first {
+            fate = match decisions.next() {
+                Some(Decision::Transmit(_)) => Verdict::Transmit,
+                _ => Verdict::Empty,
+            };
+        }
+        packet.verdict = fate;
+    }
+}
+
+struct Path(Arc<Service>);
+
+impl PacketProcessor for Path {
+    fn process(&self, shard: u16, mut packets: PacketBatch) -> Result<Processed, PathError> {
+        let service = self
+            .0
+            .shards
+            .get(usize::from(shard))
+            .ok_or(PathError::NoShard { shard })?;
+        forward(&mut service.lock(), clock::now_ns(), &mut packets);
+        Ok(Processed {
+            packets,
+            more: false,
+            wake_ns: clock::NEVER,
+        })
+    }
+
+    /// The balancer sends nothing on its own.
+    fn attach(&self, _shard: u16, _runner: u64) -> Result<(), PathError> {
+        Ok(())
+    }
+}
+
+struct Management(Arc<Service>);
+
+impl From<ControlError> for BalanceError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::UnknownVip(_) => BalanceError::NoService,
+            ControlError::UnknownBackend { .. } => BalanceError::NoBackend,
+            ControlError::DuplicateVip(_) | ControlError::DuplicateBackend { .. } => BalanceError::Exists,
+            ControlError::TooManyVips | ControlError::TooManyBackends => BalanceError::TooMany,
+        }
+    }
+}
+
+impl Management {
+    fn set_state(&self, service: Name, backend: Name, state: State) -> Result<(), BalanceError> {
+        Ok(self
+            .0
+            .control
+            .lock()
+            .set_state(service.as_str(), backend.as_str(), state)?)
+    }
+}
+
+impl Balancer for Management {
+    fn service(&self, index: u16) -> Result<Option<ServiceStatus>, BalanceError> {
+        let control = self.0.control.lock();
+        let totals = control.totals();
+        Ok(control
+            .report()
+            .into_iter()
+            .nth(usize::from(index))
+            .map(|vip| ServiceStatus {
+                name: Name::new(&vip.spec.name),
+                address: vip.spec.address,
+                port: vip.spec.port,
+                protocol: match vip.spec.protocol {
+                    Transport::Tcp => Protocol::Tcp,
+                    Transport::Udp => Protocol::Udp,
+                },
+                backends: vip.backends.len() as u16,
+                packets: vip.traffic.packets,
+                bytes: vip.traffic.bytes,
+                connections: vip.traffic.connections,
+                dropped: totals.malformed + totals.no_backend + totals.neighbour_unknown,
+                tracked: totals.connection_entries,
+            }))
+    }
+
+    fn backend(&self, service: Name, index: u16) -> Result<Option<BackendStatus>, BalanceError> {
+        let control = self.0.control.lock();
+        let vip = control
+            .report()
+            .into_iter()
+            .find(|vip| vip.spec.name == service.as_str())
+            .ok_or(BalanceError::NoService)?;
+        Ok(vip
+            .backends
+            .into_iter()
+            .nth(usize::from(index))
+            .map(|backend| BackendStatus {
+                name: Name::new(&backend.spec.name),
+                address: backend.spec.address,
+                mac: backend.mac.map(MacAddress),
+                weight: backend.spec.weight,
+                state: match backend.state {
+                    State::Active => BackendState::Active,
+                    State::Draining => BackendState::Draining,
+                },
+                slots: backend.table_entries as u32,
+                packets: backend.traffic.packets,
+                bytes: backend.traffic.bytes,
+                connections: backend.traffic.connections,
+            }))
+    }
+
+    fn add(&self, service: Name, backend: Name, address: IpAddr, weight: u16) -> Result<(), BalanceError> {
+        if !(1..=1000).contains(&weight) {
+            return Err(BalanceError::BadWeight);
+        }
+        let mut control = self.0.control.lock();
+        let report = control.report();
+        let vip = report
+            .iter()
+            .find(|vip| vip.spec.name == service.as_str())
+            .ok_or(BalanceError::NoService)?;
+        if vip.spec.address.is_ipv4() != address.is_ipv4() {
+            return Err(BalanceError::WrongFamily);
+        }
+        // Shares differ by at most 1 % as long as the table has 100 entries for each backend (NSDI 2016, section 3.4).
+        if (vip.backends.len() + 1) * 100 > vip.table_size {
+            return Err(BalanceError::TooMany);
+        }
+        let spec = BackendSpec {
+            name: backend.as_str().into(),
+            address,
+            weight,
+        };
+        Ok(control.add(service.as_str(), spec)?)
+    }
+
+    fn drain(&self, service: Name, backend: Name) -> Result<(), BalanceError> {
+        self.set_state(service, backend, State::Draining)
+    }
+
+    fn activate(&self, service: Name, backend: Name) -> Result<(), BalanceError> {
+        self.set_state(service, backend, State::Active)
+    }
+
+    fn remove(&self, service: Name, backend: Name) -> Result<(), BalanceError> {
+        Ok(self.0.control.lock().remove(service.as_str(), backend.as_str())?)
+    }
+
+    fn revision(&self) -> Result<u64, BalanceError> {
+        Ok(self.0.revision.load(Ordering::Relaxed))
+    }
+}
+
+/// Keeps the backends' Ethernet addresses known, for as long as the domain lives.
+fn keep_neighbours(service: &Service) {
+    let mut stack: Option<Handle<dyn Neighbours>> = None;
+    let mut dead = OwnerId::NONE;
+    loop {
+        let Some(neighbours) = &stack else {
+            stack = domain_rt::reconnect("neighbours", dead, CONNECT_MS).ok();
+            if let Some(neighbours) = &stack
+                && let Ok(MacAddress(mac)) = neighbours.own_mac()
+            {
+                service.control.lock().set_source_mac(mac);
+            }
+            continue;
+        };
+        let addresses = service.control.lock().backend_addresses();
+        let mut unknown = false;
+        let mut failed = false;
+        for address in addresses {
+            match neighbours.resolve(address) {
+                Ok(mac) => {
+                    unknown |= mac.is_none();
+                    // An address that stopped answering keeps its last known place: the stack says when it is wrong.
+                    if mac.is_some() {
+                        service
+                            .control
+                            .lock()
+                            .set_neighbour(address, mac.map(|MacAddress(mac)| -> Mac { mac }));
+                    }
+                }
+                Err(PathError::Dead(error)) => {
+                    dead = error.target();
+                    failed = true;
+                    break;
+                }
+                Err(_) => unknown = true,
+            }
+        }
+        if failed {
+            stack = None;
+            continue;
+        }
+        thread::sleep_ms(if unknown { RETRY_MS } else { REFRESH_MS });
+    }
+}
+
+/// The domain's entry.
+pub fn start() -> Result<(), StartError> {
+    let text = BootBytes::open("config/appliance.toml").map_or(&[][..], |file| file.as_slice());
+    let text = core::str::from_utf8(text).map_err(|_| "config/appliance.toml is not UTF-8")?;
+    let config = Config::from_toml(text)
+        .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;
+    let mut seed = [0; 16];
+    for part in seed.chunks_exact_mut(8) {
+        part.copy_from_slice(&clock::entropy().to_le_bytes());
+    }
+    let mut control = Control::new(&config, HashSeed(seed), [0; 6])
+        .map_err(|error| StartError::new(format_args!("config/appliance.toml: [maglev]: {error}")))?;
+    let shards = (0..thread::cpu_count())
+        .map(|_| Mutex::new(control.balancer()))
+        .collect();
+    let service = Arc::new(Service {
+        shards,
+        control: Mutex::new(control),
+        revision: AtomicU64::new(1),
+    });
+    domain_rt::export::<dyn PacketProcessor>(Box::new(Path(service.clone())))?;
+    domain_rt::export::<dyn Balancer>(Box::new(Management(service.clone())))?;
+    thread::spawn("maglev/neighbours", None, move || keep_neighbours(&service))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const CONFIG: &str = r#"
+        [[maglev.vip]]
+        name = "web"
+        address = "10.0.0.100"
+        port = 80
+        protocol = "tcp"
+        backends = [{ name = "one", address = "10.0.0.1" }]
+    "#;
+
+    fn shard() -> Shard {
+        let config = Config::from_toml(CONFIG).expect("a good configuration");
+        let mut control = Control::new(&config, HashSeed([7; 16]), [2; 6]).expect("it can exist");
+        control.set_neighbour("10.0.0.1".parse().expect("an address"), Some([9; 6]));
+        control.balancer()
+    }
+
+    fn syn(destination: [u8; 4]) -> Vec<u8> {
+        let mut frame = Vec::from([0u8; 60]);
+        frame[12] = 8;
+        frame[14] = 0x45;
+        frame[17] = 40;
+        frame[23] = 6;
+        frame[26..30].copy_from_slice(&[10, 0, 0, 2]);
+        frame[30..34].copy_from_slice(&destination);
+        frame[36..38].copy_from_slice(&80u16.to_be_bytes());
+        frame[46] = 0x50;
+        frame[47] = 2;
+        frame
+    }
+
+    fn packet(batch: &mut PacketBatch, bytes: &[u8], continues: bool) {
+        let mut packet = Packet::allocate().expect("unlimited");
+        packet.resize(bytes.len()).copy_from_slice(bytes);
+        packet.verdict = Verdict::Received;
+        packet.continues = continues;
+        assert!(batch.push(packet).is_ok());
+    }
+
+    #[test]
+    fn frames_for_the_service_go_to_its_backend_and_others_are_dropped() {
+        host_platform::attach();
+        let mut batch = PacketBatch::new().expect("unlimited");
+        packet(&mut batch, &syn([10, 0, 0, 100]), false);
+        packet(&mut batch, &syn([10, 0, 0, 101]), false);
+        assert!(batch.push(Packet::allocate().expect("unlimited")).is_ok());
+        forward(&mut shard(), 0, &mut batch);
+        let verdicts: Vec<Verdict> = batch.iter().map(|packet| packet.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Transmit, Verdict::Empty, Verdict::Empty]);
+        assert_eq!(
+            batch.get(0).map(|packet| packet.frame()[..12].to_vec()),
+            Some([[9; 6], [2; 6]].concat())
+        );
+    }
+
+    #[test]
+    fn the_packets_of_a_long_frame_share_its_fate() {
+        host_platform::attach();
+        let mut batch = PacketBatch::new().expect("unlimited");
+        packet(&mut batch, &syn([10, 0, 0, 100]), true);
+        packet(&mut batch, &[1; 500], false);
+        packet(&mut batch, &syn([10, 0, 0, 101]), true);
+        packet(&mut batch, &[1; 500], false);
+        forward(&mut shard(), 0, &mut batch);
+        let verdicts: Vec<Verdict> = batch.iter().map(|packet| packet.verdict).collect();
+        assert_eq!(
+            verdicts,
+            [
+                Verdict::Transmit,
+                Verdict::Transmit,
+                Verdict::Empty,
+                Verdict::Empty
+            ]
+        );
+        assert_eq!(
+            batch.get(1).map(|packet| packet.frame()[0]),
+            Some(1),
+            "payload is not touched"
+        );
+    }
+}

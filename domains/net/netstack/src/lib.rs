@@ -1,0 +1,84 @@
+//! The TCP/IP stack of the appliance, a domain.
+//!
+//! smoltcp is the TCP machine; everything that makes it a server's stack is here. One shard a receive queue ([`shard`]), each
+//! with its own connections, timers and listeners, so that shards share nothing on the packet path. smoltcp looks at every
+//! socket of a set for every packet, so each connection has a set of its own ([`connection`]), found by a hash of its
+//! 4-tuple ([`demultiplex`], [`table`]), and only connections that have something to do are polled ([`timer`]).
+//!
+//! Ethernet is ours: smoltcp sees bare IP packets. Replies go back to the station that a connection's packets come from;
+//! [`neighbours`] is asked for connections and datagrams that start here, and for Maglev. Listening, half-open connections
+//! and TIME-WAIT are ours too ([`listener`], [`half_open`], [`time_wait`]): they hold no buffers.
+//!
+//! Other domains see [`interface::socket::Sockets`], [`interface::path::PacketProcessor`] and
+//! [`interface::path::Neighbours`], all implemented by [`stack::Stack`].
+//!
+//! What it leaves out: IP fragments and IPv6 extension headers are dropped (RSS would bring them to another shard than
+//! their connection's), and the sender doesn't use SACK (smoltcp doesn't).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addresses;
+pub mod config;
+pub mod connection;
+pub mod demultiplex;
+pub mod device;
+pub mod dhcp;
+pub mod echo;
+pub mod events;
+pub mod flush;
+pub mod half_open;
+pub mod light;
+pub mod listener;
+pub mod neighbours;
+pub mod processor;
+pub mod receive;
+pub mod recovery;
+pub mod secret;
+pub mod shard;
+pub mod sockets;
+pub mod stack;
+pub mod table;
+pub mod time_wait;
+pub mod timer;
+pub mod transmit;
+pub mod udp;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use domain_rt::{BootBytes, Handle, StartError};
+use interface::net::NetDevice;
+use interface::path::{Neighbours, PacketProcessor};
+use interface::socket::Sockets;
+
+/// How long the start waits for the network device.
+const DEVICE_WAIT_MS: u64 = 10_000;
+
+/// Starts the domain: reads config/appliance.toml, asks the device what it is, and offers the three interfaces.
+pub fn start() -> Result<(), StartError> {
+    let config = match BootBytes::open("config/appliance.toml") {
+        None => config::Config::default(),
+        Some(file) => {
+            let text = core::str::from_utf8(file.as_slice())
+                .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;
+            config::Config::from_toml(text)
+                .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?
+        }
+    };
+    let device: Handle<dyn NetDevice> = domain_rt::connect("nic", DEVICE_WAIT_MS)?;
+    let information = device
+        .info()
+        .map_err(|error| StartError::new(format_args!("the network device: {error}")))?;
+    let stack = Arc::new(stack::Stack::new(config, &information));
+    device
+        .configure(stack.device_configuration())
+        .map_err(|error| StartError::new(format_args!("the network device: {error}")))?;
+    for address in stack.addresses().own() {
+        log::info!("address {}/{}", address.address, address.prefix_length);
+    }
+    domain_rt::export::<dyn Sockets>(Box::new(stack::Shared(stack.clone())))?;
+    domain_rt::export::<dyn Neighbours>(Box::new(stack::Shared(stack.clone())))?;
+    domain_rt::export::<dyn PacketProcessor>(Box::new(stack::Shared(stack)))?;
+    Ok(())
+}
