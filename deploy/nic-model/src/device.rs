@@ -295,20 +295,15 @@ impl Device {
         self.settle();
     }
 
-    /// Makes resets hang, or lets a hanging one finish.
+    /// Makes resets hang, or lets them work again. One that hangs goes on until the driver asks for another: a reset that
+    /// finished late would wipe what the driver, having given up on it, has configured since.
     pub fn set_hang_on_reset(&mut self, hang: bool) {
         self.faults.hang_on_reset = hang;
-        let pending = self.registers.get(r::CTRL) & (r::CTRL_RST | r::CTRL_LRST);
-        if !hang && pending != 0 {
-            self.software_reset(pending & r::CTRL_LRST != 0);
-            self.settle();
-        }
     }
 
     /// Switches every fault off.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
-        self.set_hang_on_reset(false);
         self.resume_dma();
         self.settle();
     }
