@@ -454,6 +454,10 @@ impl Device {
             r::FDIRCTRL => self.registers.set(r::FDIRCTRL, value | r::FDIRCTRL_INIT_DONE),
             // Filter commands complete at once: no filter is kept, every lookup misses.
             r::FDIRCMD => self.registers.set(r::FDIRCMD, value & !3),
+            r::RSSRK..=r::RSSRK_LAST => {
+                self.registers.write(offset, value);
+                self.receive.rss_key = None;
+            }
             r::RXCTRL => {
                 self.registers.write(r::RXCTRL, value);
                 let crc = self.registers.has(r::RDRXCTL, r::RDRXCTL_CRC_STRIP)
