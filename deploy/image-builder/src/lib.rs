@@ -121,6 +121,9 @@ pub fn build(options: &Options) -> Result<Built> {
     }
     let site = options.site.clone().unwrap_or_else(|| root.join("config/site"));
     archive.add_folder("site", &site)?;
+    if let Some(seconds) = archive::last_change(&site)? {
+        archive.add("site.time", format!("{seconds}\n").into_bytes())?;
+    }
     let path = options
         .archive
         .clone()
