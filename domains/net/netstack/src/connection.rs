@@ -1,6 +1,7 @@
 //! One TCP connection: a smoltcp socket in a set of its own, and what the stack knows beside it.
 
 use crate::demultiplex::{FlowKey, Segment, flag};
+use crate::light::{Light, PeerOptions};
 use crate::recovery::Recovery;
 use crate::table::Ticket;
 use crate::transmit::{LinkHeader, SentSegment, answering_header};
@@ -62,6 +63,12 @@ pub struct Connection {
     pub sent: SentSegment,
     /// Bytes that came since the last segment was sent, which acknowledged all before.
     unanswered_bytes: usize,
+    /// Its state while it has no socket.
+    pub light: Option<Light>,
+    /// What the peer's SYN said; `None` when it came the other way, and the connection keeps its socket.
+    pub options: Option<PeerOptions>,
+    /// When something last happened that needed the socket.
+    pub quiet_since_ns: u64,
     /// The sender's view of losses.
     pub recovery: Recovery,
     set: SocketSet<'static>,
@@ -108,25 +115,51 @@ impl Connection {
             buffer_bytes,
             sent: SentSegment::default(),
             unanswered_bytes: 0,
+            light: None,
+            options: None,
+            quiet_since_ns: 0,
             recovery: Recovery::default(),
             set,
             handle,
         }
     }
 
-    /// The set, for smoltcp's interface.
+    /// One without a socket, for `light.rs`.
+    pub fn without_socket(key: FlowKey, owner: OwnerId, link: LinkHeader) -> Connection {
+        Connection::new(
+            key,
+            owner,
+            link,
+            0,
+            (SocketSet::new(vec![]), SocketHandle::default()),
+        )
+    }
+
+    /// Gives it a socket.
+    pub fn put_socket(&mut self, set: SocketSet<'static>, handle: SocketHandle) {
+        self.light = None;
+        self.set = set;
+        self.handle = handle;
+    }
+
+    /// Takes its socket away; the caller says what state it is in without.
+    pub fn drop_socket(&mut self) {
+        self.set = SocketSet::new(vec![]);
+    }
+
+    /// The set, for smoltcp's interface. Empty while the connection is light.
     #[inline]
     pub fn set(&mut self) -> &mut SocketSet<'static> {
         &mut self.set
     }
 
-    /// The socket.
+    /// The socket. There is one unless the connection is light: callers see to that by `ensure_socket`.
     #[inline]
     pub fn socket(&mut self) -> &mut Socket<'static> {
         self.set.get_mut(self.handle)
     }
 
-    /// The socket, to look at.
+    /// The socket, to look at; as above.
     #[inline]
     pub fn socket_ref(&self) -> &Socket<'static> {
         self.set.get(self.handle)

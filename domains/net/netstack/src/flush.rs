@@ -6,6 +6,7 @@
 use crate::demultiplex::{ETHERNET_BYTES, flag};
 use crate::device::Exchange;
 use crate::events::Entry;
+use crate::light::QUIET_NS;
 use crate::receive::link_to;
 use crate::shard::{Outgoing, Shard, instant};
 use crate::table::Ticket;
@@ -149,6 +150,14 @@ impl Shard {
             if !self.is_ready(ticket, now_ns) {
                 continue;
             }
+            if self
+                .connections
+                .get(ticket)
+                .is_some_and(|connection| connection.light.is_some())
+            {
+                self.flush_lightly(ticket, packets, out, now_ns);
+                continue;
+            }
             let mut last = Last::More;
             for _ in 0..BURST {
                 if *out + room > limit {
@@ -164,6 +173,33 @@ impl Shard {
                 Last::Everything => self.settle_sent(ticket, now_ns, now),
                 Last::Nothing => self.settle(ticket, now_ns, now),
             }
+        }
+    }
+
+    /// Sends what a connection without a socket has, or gives it a socket when its time for that has come.
+    #[inline]
+    fn flush_lightly(&mut self, ticket: Ticket, packets: &mut PacketBatch, out: &mut usize, now_ns: u64) {
+        let tcp = &self.common.config.tcp;
+        let receive_bytes = tcp.receive_buffer_bytes as usize;
+        let keep_alive_ns = match tcp.keep_alive_s {
+            0 => u64::MAX,
+            seconds => u64::from(seconds) * 1_000_000_000,
+        };
+        let (Some(connection), Some(packet)) = (self.connections.get_mut(ticket), packets.get_mut(*out))
+        else {
+            return;
+        };
+        if connection.emit_lightly(packet, receive_bytes, self.capabilities.transmit_checksum, now_ns) {
+            packet.vlan = self.common.config.network.vlan;
+            *out += 1;
+        }
+        let deadline_ns = connection.light_deadline_ns(keep_alive_ns, self.capabilities.mtu.into());
+        if deadline_ns <= now_ns {
+            // An answer is lost, or the peer was not heard for long.
+            self.ensure_socket(ticket, now_ns, true, false);
+        } else if deadline_ns != u64::MAX {
+            self.timers
+                .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
         }
     }
 
@@ -297,6 +333,9 @@ impl Shard {
     /// Sees what a connection with nothing to send is waiting for.
     #[inline]
     fn settle(&mut self, ticket: Ticket, now_ns: u64, now: Instant) {
+        if self.lighten(ticket, now_ns) {
+            return self.mark_dirty(ticket);
+        }
         let Some(connection) = self.connections.get_mut(ticket) else {
             return;
         };
@@ -331,6 +370,10 @@ impl Shard {
             deadline_ns = deadline_ns.min(linger_ns);
         }
         deadline_ns = deadline_ns.min(probe_ns);
+        let quiet_ns = connection.quiet_since_ns.saturating_add(QUIET_NS);
+        if connection.options.is_some() && quiet_ns > now_ns && connection.socket_ref().send_queue() == 0 {
+            deadline_ns = deadline_ns.min(quiet_ns);
+        }
         if deadline_ns != u64::MAX {
             self.timers
                 .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);

@@ -432,6 +432,7 @@ impl Shard {
 
     /// Resets a connection that nobody is to hear of.
     fn abandon(&mut self, ticket: Ticket) {
+        self.ensure_socket(ticket, clock::now_ns(), false, true);
         if let Some(connection) = self.connections.get_mut(ticket) {
             connection.orphan = true;
             connection.socket().abort();
