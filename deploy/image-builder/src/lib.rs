@@ -153,6 +153,15 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     Ok(kernel)
 }
 
+/// Writes the workspace that the domain images are built from, and returns its directory.
+///
+/// # Errors
+/// When config/domains.toml is wrong or the workspace can't be written.
+pub fn generate_domains(root: &Path) -> Result<PathBuf> {
+    let domains = Domains::read(&root.join("config/domains.toml"))?;
+    Ok(generate::workspace(root, &domains)?.directory)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} can't be read", path.display()))
 }
