@@ -164,7 +164,7 @@ fn planted(root: &Path) -> Result<bool> {
 }
 
 fn host(root: &Path) -> Result<bool> {
-    succeeds(cargo(root).args(["test", "--quiet", "--workspace"]))
+    succeeds(cargo(root).args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
 }
 
 /// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are.
