@@ -141,7 +141,8 @@ impl Shard {
         if connection.light.is_some() {
             match connection.take_lightly(frame, segment, self.acknowledgement_delay_ns, now_ns) {
                 Taken::No => {
-                    self.ensure_socket(ticket, now_ns, false, false);
+                    let closing = segment.flags & (flag::FIN | flag::RST) != 0;
+                    self.ensure_socket(ticket, now_ns, false, closing);
                     return self.receive_on(ticket, frame, segment, now_ns, now);
                 }
                 Taken::Quiet => return,
@@ -371,6 +372,8 @@ impl Shard {
         connection.waiting_at = Some(half_open.listener);
         let ticket = self.connections.insert(Box::new(connection));
         self.flows.put(half_open.key, Place::Connection(ticket));
+        // Its first look at the clock is for the keep-alive.
+        self.mark_dirty(ticket);
         self.statistics.accepted += 1;
         let accepted = Entry::Accepted {
             listener: half_open.listener,

@@ -432,9 +432,16 @@ impl Shard {
 
     /// Resets a connection that nobody is to hear of.
     fn abandon(&mut self, ticket: Ticket) {
-        self.ensure_socket(ticket, clock::now_ns(), false, true);
         if let Some(connection) = self.connections.get_mut(ticket) {
             connection.orphan = true;
+            self.reset(ticket, clock::now_ns());
+        }
+    }
+
+    /// Resets a connection.
+    pub(crate) fn reset(&mut self, ticket: Ticket, now_ns: u64) {
+        self.ensure_socket(ticket, now_ns, false, true);
+        if let Some(connection) = self.connections.get_mut(ticket) {
             connection.socket().abort();
             self.mark_dirty(ticket);
         }

@@ -528,10 +528,8 @@ impl Sockets for Shared {
 
     fn abort(&self, socket: SocketId) -> Result<(), SocketError> {
         self.with_connection(socket, |shard, ticket| {
-            shard.ensure_socket(ticket, clock::now_ns(), false, true);
-            shard.connection(ticket)?.socket().abort();
             shard.statistics.aborted += 1;
-            shard.mark_dirty(ticket);
+            shard.reset(ticket, clock::now_ns());
             Ok(())
         })
     }
