@@ -5,14 +5,13 @@
 //! ones cost little, and a request costs a fraction of what two passes through smoltcp do.
 //!
 //! Everything else is smoltcp's: more than a segment to send, a segment out of order, loss, closing, a reset. The connection then
-//! gets a socket ([`Shard::ensure_socket`]): a new one, which is led through a handshake that ends at the connection's sequence
+//! gets a socket (`ensure_socket`): a new one, which is led through a handshake that ends at the connection's sequence
 //! numbers (`secret.rs` chooses its initial one), and is given what isn't received or acknowledged yet. When all of that has been quiet
-//! for a while, the socket goes again ([`Shard::lighten`]).
+//! for a while, the socket goes again (`lighten`).
 
 use crate::connection::Connection;
 use crate::demultiplex::{ETHERNET_BYTES, FlowKey, Segment, flag, narrow};
 use crate::device::Exchange;
-use crate::secret::seed_for;
 use crate::shard::{Shard, instant, new_interface};
 use crate::table::Ticket;
 use crate::transmit::{SentSegment, finish};
@@ -465,7 +464,10 @@ impl Shard {
         if set.get_mut::<tcp::Socket<'_>>(handle).listen(endpoint).is_err() {
             return false;
         }
-        let mut interface = new_interface(self.capabilities, seed_for(ours.wrapping_sub(1)), now);
+        let Some(draws) = self.draws else {
+            return false;
+        };
+        let mut interface = new_interface(self.capabilities, draws.seed_for(ours.wrapping_sub(1)), now);
         let syn = peers_packet(key, Some(options), peers.wrapping_sub(1), None, 0xffff, &[]);
         let acknowledgement = peers_packet(key, None, peers, Some(ours), window, &[]);
         let mut ignored = [0; 128];
