@@ -89,6 +89,7 @@ impl Context {
             cpus,
             memory_mib,
             instruction_counter: None,
+            profile: false,
         }))
     }
 
