@@ -1,30 +1,49 @@
-//! What tests share: the programs, built once, and labs that end when they are dropped.
+//! What tests share: the programs, built once, an appliance that several of them use, and the figures they measure.
 
-use std::cell::OnceCell;
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::cell::{OnceCell, RefCell};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use configuration::appliance::Appliance;
+use configuration::appliance::{Appliance, Prefixed};
 use image_builder::Built;
 use lab::{Guest, Lab, Options, Plan, Programs};
-use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::running_lab::RunningLab;
+use crate::site::LargeSite;
 
 /// The lab's name; another one than a person's own.
 const NAME: &str = "tests";
 /// How long the appliance may take until it answers; generous, because CI's machines are slow and busy.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// CPUs and memory of the machines that are tested.
+const CPUS: u32 = 2;
+const MEMORY_MIB: u32 = 1024;
+
+/// What is changed in the shipped configuration, so that tests of limits are short and shares of flows repeat: what is
+/// there, and what replaces it.
+const CONFIGURATION_CHANGES: [(&str, &str); 2] = [
+    ("request_timeout_ms = 10000", "request_timeout_ms = 2000"),
+    (
+        "table_size = 65537",
+        "table_size = 65537\nhash_seed = \"243f6a8885a308d313198a2e03707344\"",
+    ),
+];
+
+/// A backend that is in the lab, but that the balancer doesn't know when it starts.
+pub const SPARE_BACKEND: &str = "backend5";
 
 /// What is shared.
 pub struct Context {
     /// The project's root.
     pub root: PathBuf,
     programs: OnceCell<Programs>,
+    site: OnceCell<LargeSite>,
+    /// The appliance that tests share, while it is up.
+    appliance: RefCell<Option<RunningLab>>,
+    figures: RefCell<Map<String, Value>>,
 }
 
 impl Context {
@@ -45,6 +64,9 @@ impl Context {
         Ok(Self {
             root,
             programs: OnceCell::new(),
+            site: OnceCell::new(),
+            appliance: RefCell::new(None),
+            figures: RefCell::default(),
         })
     }
 
@@ -57,174 +79,168 @@ impl Context {
         Ok(self.programs.get_or_init(|| programs))
     }
 
+    /// The site that the shared appliance serves, made when first asked for.
+    pub fn site(&self) -> Result<&LargeSite> {
+        if let Some(site) = self.site.get() {
+            return Ok(site);
+        }
+        let site = LargeSite::make(&self.root.join("config/site"), &self.directory().join("site"))?;
+        Ok(self.site.get_or_init(|| site))
+    }
+
+    /// Where tests keep what they make.
+    pub fn directory(&self) -> PathBuf {
+        self.root.join("target/tests")
+    }
+
+    /// Says and keeps a figure of the test that runs; `unit` may be empty.
+    pub fn figure(&self, name: &str, value: impl Into<Value>, unit: &str) {
+        let value = value.into();
+        eprintln!("  {name}: {} {unit}", plain(&value));
+        self.figures.borrow_mut().insert(name.to_owned(), value);
+    }
+
+    /// The figures since the last call.
+    pub fn take_figures(&self) -> Map<String, Value> {
+        self.figures.take()
+    }
+
     /// A lab with the shipped configuration and no appliance.
     pub fn network(&self) -> Result<RunningLab> {
-        self.start(None)
+        self.start(self.shipped_plan()?, None)
     }
 
-    /// A lab with an appliance that runs `built`.
-    pub fn appliance(&self, built: &Built, cpus: u32, memory_mib: u32) -> Result<RunningLab> {
-        self.start(Some(Guest {
-            kernel: built.kernel.clone(),
-            archive: Some(built.archive.clone()),
-            arguments: String::new(),
-            cpus,
-            memory_mib,
-            instruction_counter: None,
-        }))
+    /// A lab with an appliance that runs `kernel` and `archive`, with the shipped addresses.
+    pub fn boot(&self, built: &Built) -> Result<RunningLab> {
+        self.start(self.shipped_plan()?, Some(guest(built)?))
     }
 
-    fn start(&self, guest: Option<Guest>) -> Result<RunningLab> {
+    /// Runs `test` with the appliance that tests share, which is booted when there is none. Also checks that the driver did
+    /// nothing that the datasheet forbids. After a failure the next test gets a fresh one.
+    pub fn with_appliance(&self, test: impl FnOnce(&RunningLab) -> Result<()>) -> Result<()> {
+        let taken = self.appliance.take();
+        let lab = match taken {
+            Some(lab) => lab,
+            None => self.boot_shared()?,
+        };
+        let outcome = lab.judge(test(&lab));
+        if outcome.is_ok() {
+            self.appliance.replace(Some(lab));
+        }
+        outcome
+    }
+
+    /// Ends the appliance that tests share, if it is up.
+    pub fn end_appliance(&self) {
+        drop(self.appliance.take());
+    }
+
+    fn boot_shared(&self) -> Result<RunningLab> {
+        let configuration = self.directory().join("appliance.toml");
+        write_configuration(&self.root.join("config/appliance.toml"), &configuration)?;
+        let site = self.site()?;
+        let built = image_builder::build(&image_builder::Options {
+            appliance: Some(configuration.clone()),
+            site: Some(site.folder.clone()),
+            archive: Some(self.directory().join("boot.tar")),
+            ..image_builder::Options::new(&self.root)
+        })?;
+        let mut plan = Plan::new(&Appliance::read(&configuration)?)?;
+        add_spare_backend(&mut plan)?;
+        self.start(plan, Some(guest(&built)?))
+    }
+
+    fn shipped_plan(&self) -> Result<Plan> {
+        Plan::new(&Appliance::read(&self.root.join("config/appliance.toml"))?)
+    }
+
+    fn start(&self, plan: Plan, guest: Option<Guest>) -> Result<RunningLab> {
+        // Labs have one name, so there is one at a time.
+        self.end_appliance();
         let programs = self.programs()?.clone();
-        let node = programs.node.clone();
-        let plan = Plan::new(&Appliance::read(&self.root.join("config/appliance.toml"))?)?;
         let lab = Lab::up(&Options {
             root: self.root.clone(),
             name: NAME.to_owned(),
             plan,
-            programs,
+            programs: programs.clone(),
             guest,
             boot_limit: BOOT_LIMIT,
             quiet: false,
         })?;
-        Ok(RunningLab { lab: Some(lab), node })
+        Ok(RunningLab::new(lab, programs))
     }
 }
 
-/// A lab that ends when this is dropped.
-pub struct RunningLab {
-    /// There until dropped.
-    lab: Option<Lab>,
-    node: PathBuf,
+fn guest(built: &Built) -> Result<Guest> {
+    // The archive stays in memory: the site is served from there.
+    let archive_mib = u32::try_from(fs::metadata(&built.archive)?.len() >> 20)?;
+    Ok(Guest {
+        kernel: built.kernel.clone(),
+        archive: Some(built.archive.clone()),
+        arguments: String::new(),
+        cpus: CPUS,
+        memory_mib: MEMORY_MIB + archive_mib,
+        instruction_counter: None,
+    })
 }
 
-impl Deref for RunningLab {
-    type Target = Lab;
-
-    fn deref(&self) -> &Lab {
-        self.lab.as_ref().expect("only taken when dropped")
+fn write_configuration(shipped: &Path, changed: &Path) -> Result<()> {
+    let mut text =
+        fs::read_to_string(shipped).with_context(|| format!("{} can't be read", shipped.display()))?;
+    for (before, after) in CONFIGURATION_CHANGES {
+        ensure!(
+            text.contains(before),
+            "{} has no line `{before}` any more",
+            shipped.display()
+        );
+        text = text.replace(before, after);
     }
+    if let Some(directory) = changed.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(changed, text).with_context(|| format!("{} can't be written", changed.display()))
 }
 
-impl DerefMut for RunningLab {
-    fn deref_mut(&mut self) -> &mut Lab {
-        self.lab.as_mut().expect("only taken when dropped")
-    }
-}
-
-impl Drop for RunningLab {
-    fn drop(&mut self) {
-        if let Some(lab) = self.lab.take() {
-            lab.down();
-        }
-    }
-}
-
-/// What came of many connections (`lab-node connections`).
-#[derive(Debug, Deserialize)]
-pub struct Outcome {
-    /// Answers.
-    pub answered: u64,
-    /// Requests without one, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// Answers by server.
-    pub by_server: BTreeMap<String, u64>,
-    /// Answers by another server than before on the same connection.
-    pub moved: u64,
-}
-
-impl RunningLab {
-    /// Runs a command in a node's namespace; returns what it wrote, or its error.
-    pub fn run(&self, node: &str, program: &str, arguments: &[&str]) -> Result<String> {
-        let output = self
-            .command_in(node, program)?
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "in {node}, `{program} {}` failed ({}): {}",
-                arguments.join(" "),
-                output.status,
-                said.trim()
-            );
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Makes `count` connections from the client with one request each, at most `at_once` open together.
-    pub fn connections(&self, to: SocketAddr, count: u64, at_once: u32) -> Result<Outcome> {
-        let program = self.node.to_string_lossy().into_owned();
-        let (to, count, at_once) = (to.to_string(), count.to_string(), at_once.to_string());
-        let text = self.run(
-            "client",
-            &program,
-            &[
-                "connections",
-                "--to",
-                &to,
-                "--count",
-                &count,
-                "--at-once",
-                &at_once,
-            ],
-        )?;
-        serde_json::from_str(&text).context("what lab-node printed can't be read")
-    }
-
-    /// Opens connections from the client that stay open, to be asked again with [`Held::ask`].
-    pub fn hold(&self, to: SocketAddr, count: u64) -> Result<Held> {
-        let mut command = self.command_in("client", &self.node)?;
-        command.args([
-            "connections",
-            "--hold",
-            "--to",
-            &to.to_string(),
-            "--count",
-            &count.to_string(),
-        ]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let input = child.stdin.take().context("the connections' input is gone")?;
-        let output = BufReader::new(child.stdout.take().context("the connections' output is gone")?);
-        Ok(Held {
-            child,
-            input,
-            output,
-            asked: false,
+/// Adds a node like the last backend, with the next addresses.
+fn add_spare_backend(plan: &mut Plan) -> Result<()> {
+    let Some((_, model)) = plan.nodes.iter().rfind(|(name, _)| *name != "client") else {
+        bail!("the configuration has no backends");
+    };
+    let mut spare = model.clone();
+    let (old4, old6) = (model.ipv4, model.ipv6);
+    spare.ipv4 = Prefixed {
+        address: std::net::Ipv4Addr::from_bits(old4.address.to_bits() + 1),
+        ..old4
+    };
+    spare.ipv6 = old6.map(|old6| Prefixed {
+        address: std::net::Ipv6Addr::from_bits(old6.address.to_bits() + 1),
+        ..old6
+    });
+    spare.listen = model
+        .listen
+        .iter()
+        .map(|address| {
+            let mut address = *address;
+            if address.ip() == old4.address {
+                address.set_ip(spare.ipv4.address.into());
+            }
+            if let (Some(old6), Some(new6)) = (old6, spare.ipv6)
+                && address.ip() == old6.address
+            {
+                address.set_ip(new6.address.into());
+            }
+            address
         })
-    }
+        .collect();
+    plan.nodes.insert(SPARE_BACKEND.to_owned(), spare);
+    Ok(())
 }
 
-/// Connections that are open until this is dropped.
-pub struct Held {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    asked: bool,
-}
-
-impl Held {
-    /// Sends a request on each connection and reads the answers.
-    pub fn ask(&mut self) -> Result<Outcome> {
-        // The first round comes by itself, when all are open.
-        if self.asked {
-            self.input
-                .write_all(b"\n")
-                .context("the connections' program has ended")?;
-        }
-        self.asked = true;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "the connections' program has ended");
-        serde_json::from_str(&line).context("what lab-node printed can't be read")
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A figure without the quotes and digits that nobody reads.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => format!("{:.3}", number.as_f64().unwrap_or_default()),
+        other => other.to_string(),
     }
 }

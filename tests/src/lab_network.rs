@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::context::{Context, RunningLab};
+use crate::context::Context;
+use crate::running_lab::RunningLab;
 
 /// Every backend answers with its own name by every way, and there is no way out of the lab.
 pub fn reaches_backends(context: &Context) -> Result<()> {

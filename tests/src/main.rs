@@ -7,11 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod balance;
+mod bare_machine;
 mod context;
-mod kernel_self_test;
+mod http_semantics;
+mod impaired;
+mod kernel;
+mod kill;
 mod lab_network;
 mod linux_guest;
+mod refused;
 mod runner;
+mod running_lab;
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,14 +28,20 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use context::Context;
-use runner::Test;
+use runner::{Selection, Test};
 
-/// All tests, in the order in which they run: what others rest on comes first.
-const TESTS: [Test; 5] = [
+/// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
+/// together.
+const TESTS: [Test; 17] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
-        run: kernel_self_test::passes,
+        run: kernel::passes_self_test,
+    },
+    Test {
+        name: "kernel-fault",
+        about: "a fault in the kernel ends the machine with registers, a symbolised backtrace and a failing exit code",
+        run: kernel::reports_faults,
     },
     Test {
         name: "lab-network",
@@ -49,6 +63,61 @@ const TESTS: [Test; 5] = [
         about: "the shipped image boots, serves its page, and runs every domain of the manifest",
         run: appliance::boots,
     },
+    Test {
+        name: "refused-images",
+        about: "a changed, foreign, mismatched or unsigned image is refused by name, and the rest boots without it",
+        run: refused::are_refused,
+    },
+    Test {
+        name: "site-files",
+        about: "every file of the site arrives whole with its type, the 200 MB one too",
+        run: site::serves_files,
+    },
+    Test {
+        name: "site-connections",
+        about: "2,000 connections are open at once and all served",
+        run: site::serves_many_connections,
+    },
+    Test {
+        name: "http-semantics",
+        about: "right and wrong requests get the answers that HTTP/1.1 asks for",
+        run: http_semantics::holds,
+    },
+    Test {
+        name: "site-wrk",
+        about: "wrk loads the server for 30 s without an error",
+        run: site::bears_load,
+    },
+    Test {
+        name: "balance-shares",
+        about: "10,000 connections reach all backends by their shares; a drained and a removed one move nobody else's",
+        run: balance::keeps_shares,
+    },
+    Test {
+        name: "balance-protocols",
+        about: "the balancer forwards IPv6 and UDP, and to a backend that is added at run time",
+        run: balance::forwards_all_protocols,
+    },
+    Test {
+        name: "kill-driver",
+        about: "ixgbe is killed once a second for 60 s under load; nothing is lost",
+        run: kill::driver_once_a_second,
+    },
+    Test {
+        name: "kill-others",
+        about: "httpd, netstack and maglev come back when they are killed",
+        run: kill::others_come_back,
+    },
+    Test {
+        name: "impaired-network",
+        about: "the 200 MB file arrives whole over a link that drops, duplicates, reorders and corrupts 1 % each",
+        run: impaired::download_survives,
+    },
+    Test {
+        name: "all-domains-run",
+        about: "after all of that every domain runs and no frame was handled against the datasheet",
+        run: appliance::is_well,
+    },
 ];
 
 /// Runs the end-to-end tests.
@@ -57,15 +126,25 @@ const TESTS: [Test; 5] = [
 struct Arguments {
     /// Run only tests whose name contains one of these.
     names: Vec<String>,
+    /// The same; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// List the tests.
     #[arg(long)]
     list: bool,
+    /// Write every test's figures into this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match root().and_then(|root| runner::run(&TESTS, &Context::new(root)?, &arguments.names, arguments.list))
-    {
+    let selection = Selection {
+        names: [arguments.names, arguments.only].concat(),
+        list: arguments.list,
+        json: arguments.json,
+    };
+    match root().and_then(|root| runner::run(&TESTS, &Context::new(root)?, &selection)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -5,13 +5,13 @@
 //! input, so that a test sees whether one has moved or was lost in between.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -31,6 +31,9 @@ pub struct Outcome {
     pub by_server: BTreeMap<String, u64>,
     /// Answers by another server than the one that answered first on the same connection.
     pub moved: u64,
+    /// Who answered each connection, in the order of their source ports, when these were given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<Option<String>>,
 }
 
 impl Outcome {
@@ -55,8 +58,9 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(to: SocketAddr, path: &str) -> Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(to))
+    /// From a source port of its own choice when one is given.
+    async fn open(to: SocketAddr, path: &str, port: Option<u16>) -> Result<Self> {
+        let stream = timeout(PATIENCE, connect(to, port))
             .await
             .context("connecting took too long")??;
         // An abortive close at the end leaves no port in TIME_WAIT, so that tests can use all of them again.
@@ -111,6 +115,20 @@ impl Connection {
     }
 }
 
+async fn connect(to: SocketAddr, port: Option<u16>) -> std::io::Result<TcpStream> {
+    let Some(port) = port else {
+        return TcpStream::connect(to).await;
+    };
+    let (socket, any): (_, IpAddr) = if to.is_ipv4() {
+        (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into())
+    } else {
+        (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into())
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(any, port))?;
+    socket.connect(to).await
+}
+
 struct Head {
     length: usize,
     status: u16,
@@ -142,16 +160,28 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>> {
     }))
 }
 
-/// Makes `count` connections with one request each, at most `at_once` of them open together.
-pub async fn one_each(to: SocketAddr, path: &str, count: u64, at_once: usize) -> Outcome {
+/// Makes `count` connections with one request each, at most `at_once` of them open together. With `first_port` they have the
+/// source ports from there on, and the outcome says who answered each.
+pub async fn one_each(
+    to: SocketAddr,
+    path: &str,
+    count: u64,
+    at_once: usize,
+    first_port: Option<u16>,
+) -> Outcome {
     let mut outcome = Outcome::default();
+    if first_port.is_some() {
+        outcome
+            .servers
+            .resize(usize::try_from(count).unwrap_or_default(), None);
+    }
     let mut tasks = JoinSet::new();
-    for _ in 0..count {
+    for index in 0..count {
         if tasks.len() >= at_once.max(1) {
             collect(&mut tasks, &mut outcome).await;
         }
         let path = path.to_owned();
-        tasks.spawn(async move { Connection::open(to, &path).await?.ask().await });
+        tasks.spawn(async move { (index, ask_once(to, &path, index, first_port).await) });
     }
     while !tasks.is_empty() {
         collect(&mut tasks, &mut outcome).await;
@@ -159,9 +189,28 @@ pub async fn one_each(to: SocketAddr, path: &str, count: u64, at_once: usize) ->
     outcome
 }
 
-async fn collect(tasks: &mut JoinSet<Result<String>>, outcome: &mut Outcome) {
+async fn ask_once(to: SocketAddr, path: &str, index: u64, first_port: Option<u16>) -> Result<String> {
+    let port = match first_port {
+        None => None,
+        Some(first) => Some(
+            u16::try_from(u64::from(first) + index)
+                .context("there are not so many ports behind the first")?,
+        ),
+    };
+    Connection::open(to, path, port).await?.ask().await
+}
+
+async fn collect(tasks: &mut JoinSet<(u64, Result<String>)>, outcome: &mut Outcome) {
     match tasks.join_next().await {
-        Some(Ok(result)) => outcome.count(result.as_deref()),
+        Some(Ok((index, result))) => {
+            outcome.count(result.as_deref());
+            let place = usize::try_from(index)
+                .ok()
+                .and_then(|index| outcome.servers.get_mut(index));
+            if let Some(place) = place {
+                *place = result.ok();
+            }
+        }
         Some(Err(error)) => outcome.count(Err(&error.into())),
         None => {}
     }
@@ -178,7 +227,7 @@ pub async fn hold(to: SocketAddr, path: &str, count: u64, at_once: usize) -> Res
             take_opened(&mut opening, &mut connections, &mut opened).await;
         }
         let path = path.to_owned();
-        opening.spawn(async move { Connection::open(to, &path).await });
+        opening.spawn(async move { Connection::open(to, &path, None).await });
     }
     while !opening.is_empty() {
         take_opened(&mut opening, &mut connections, &mut opened).await;
@@ -283,8 +332,9 @@ mod tests {
                     });
                 }
             });
-            let outcome = one_each(to, "/", 10, 3).await;
+            let outcome = one_each(to, "/", 10, 3, None).await;
             assert_eq!(outcome.answered, 10);
+            assert!(outcome.servers.is_empty());
             assert_eq!(
                 outcome.by_server,
                 [("even".to_owned(), 5), ("odd".to_owned(), 5)].into()

@@ -7,6 +7,7 @@
 
 mod backend;
 mod connections;
+mod exchange;
 mod fetch;
 mod forward;
 mod http;
@@ -67,8 +68,20 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         at_once: usize,
         /// Keep all open, and ask again on each for every line on standard input.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "first_port")]
         hold: bool,
+        /// Use the source ports from here on, one for each connection, and print who answered each.
+        #[arg(long)]
+        first_port: Option<u16>,
+    },
+    /// Sends its standard input to an address, then prints what comes back until the other side closes.
+    Exchange {
+        /// Where it goes.
+        #[arg(long)]
+        to: SocketAddr,
+        /// Gives up after so many milliseconds.
+        #[arg(long, default_value_t = 30_000)]
+        timeout_ms: u64,
     },
     /// Sends UDP datagrams at a rate, for a time, over many source ports; prints one JSON object.
     UdpLoad {
@@ -109,6 +122,7 @@ fn main() -> Result<()> {
             count,
             at_once,
             hold: true,
+            ..
         } => runtime.block_on(connections::hold(to, &path, count, at_once)),
         Command::Connections {
             to,
@@ -116,10 +130,14 @@ fn main() -> Result<()> {
             count,
             at_once,
             hold: false,
+            first_port,
         } => {
-            let outcome = runtime.block_on(connections::one_each(to, &path, count, at_once));
+            let outcome = runtime.block_on(connections::one_each(to, &path, count, at_once, first_port));
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
+        }
+        Command::Exchange { to, timeout_ms } => {
+            runtime.block_on(exchange::exchange(to, Duration::from_millis(timeout_ms)))
         }
         Command::UdpLoad {
             to,
