@@ -1,4 +1,5 @@
 //! Tells the linker how to make a freestanding, statically linked image at a fixed address.
+#![forbid(unsafe_code)]
 
 fn main() {
     let script = format!("{}/kernel.ld", env!("CARGO_MANIFEST_DIR"));

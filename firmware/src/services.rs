@@ -19,7 +19,7 @@ fn state(state: State) -> DomainState {
         State::Stopped => DomainState::Stopped,
         State::Starting => DomainState::Starting,
         State::Running => DomainState::Running,
-        State::Dying => DomainState::Dying,
+        State::Dying | State::Reaping => DomainState::Dying,
         State::Dead => DomainState::Dead,
     }
 }

@@ -12,7 +12,7 @@ use lab::{Guest, Lab, Options, Plan, Programs};
 use serde_json::{Map, Value};
 
 use crate::running_lab::RunningLab;
-use crate::site::LargeSite;
+use crate::serving::LargeSite;
 
 /// The lab's name; another one than a person's own.
 const NAME: &str = "tests";

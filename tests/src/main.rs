@@ -7,19 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
-mod balance;
+mod balancing;
 mod bare_machine;
 mod context;
+mod faults;
 mod http_semantics;
-mod impaired;
+mod images;
 mod kernel;
-mod kill;
 mod lab_network;
 mod linux_guest;
-mod refused;
+mod recovery;
 mod runner;
 mod running_lab;
-mod site;
+mod serving;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,54 +64,54 @@ const TESTS: [Test; 17] = [
         run: appliance::boots,
     },
     Test {
-        name: "refused-images",
+        name: "images-refused",
         about: "a changed, foreign, mismatched or unsigned image is refused by name, and the rest boots without it",
-        run: refused::are_refused,
+        run: images::are_refused,
     },
     Test {
-        name: "site-files",
+        name: "serving-files",
         about: "every file of the site arrives whole with its type, the 200 MB one too",
-        run: site::serves_files,
+        run: serving::serves_files,
     },
     Test {
-        name: "site-connections",
+        name: "serving-connections",
         about: "2,000 connections are open at once and all served",
-        run: site::serves_many_connections,
+        run: serving::serves_many_connections,
     },
     Test {
-        name: "http-semantics",
+        name: "serving-semantics",
         about: "right and wrong requests get the answers that HTTP/1.1 asks for",
         run: http_semantics::holds,
     },
     Test {
-        name: "site-wrk",
+        name: "serving-load",
         about: "wrk loads the server for 30 s without an error",
-        run: site::bears_load,
+        run: serving::bears_load,
     },
     Test {
-        name: "balance-shares",
+        name: "balancing-shares",
         about: "10,000 connections reach all backends by their shares; a drained and a removed one move nobody else's",
-        run: balance::keeps_shares,
+        run: balancing::keeps_shares,
     },
     Test {
-        name: "balance-protocols",
+        name: "balancing-protocols",
         about: "the balancer forwards IPv6 and UDP, and to a backend that is added at run time",
-        run: balance::forwards_all_protocols,
+        run: balancing::forwards_all_protocols,
     },
     Test {
-        name: "kill-driver",
+        name: "recovery-driver",
         about: "ixgbe is killed once a second for 60 s under load; nothing is lost",
-        run: kill::driver_once_a_second,
+        run: recovery::driver_once_a_second,
     },
     Test {
-        name: "kill-others",
+        name: "recovery-others",
         about: "httpd, netstack and maglev come back when they are killed",
-        run: kill::others_come_back,
+        run: recovery::others_come_back,
     },
     Test {
-        name: "impaired-network",
+        name: "faults",
         about: "the 200 MB file arrives whole over a link that drops, duplicates, reorders and corrupts 1 % each",
-        run: impaired::download_survives,
+        run: faults::download_survives,
     },
     Test {
         name: "all-domains-run",

@@ -206,7 +206,7 @@ impl RunningLab {
         at_once: u32,
         first_port: u16,
     ) -> Result<Outcome> {
-        self.ask_once(to, count, at_once, &["--first-port", &first_port.to_string()])
+        self.ask_once(to, count, at_once, &["--source-port", &first_port.to_string()])
     }
 
     fn ask_once(&self, to: SocketAddr, count: u64, at_once: u32, more: &[&str]) -> Result<Outcome> {

@@ -31,7 +31,8 @@ pub struct Outcome {
     pub by_server: BTreeMap<String, u64>,
     /// Answers by another server than the one that answered first on the same connection.
     pub moved: u64,
-    /// Who answered each connection, in the order of their source ports, when these were given.
+    /// Who answered each connection, in the order of their source ports, when these were given: what tells whether a flow
+    /// goes where it went before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<Option<String>>,
 }
@@ -58,9 +59,24 @@ struct Connection {
 }
 
 impl Connection {
-    /// From a source port of its own choice when one is given.
-    async fn open(to: SocketAddr, path: &str, port: Option<u16>) -> Result<Self> {
-        let stream = timeout(PATIENCE, connect(to, port))
+    /// `source_port` 0 lets the system choose one.
+    async fn open(to: SocketAddr, path: &str, source_port: u16) -> Result<Self> {
+        let socket = if to.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if source_port != 0 {
+            let any: IpAddr = if to.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            socket
+                .bind(SocketAddr::new(any, source_port))
+                .context("binding the source port")?;
+        }
+        let stream = timeout(PATIENCE, socket.connect(to))
             .await
             .context("connecting took too long")??;
         // An abortive close at the end leaves no port in TIME_WAIT, so that tests can use all of them again.
@@ -115,20 +131,6 @@ impl Connection {
     }
 }
 
-async fn connect(to: SocketAddr, port: Option<u16>) -> std::io::Result<TcpStream> {
-    let Some(port) = port else {
-        return TcpStream::connect(to).await;
-    };
-    let (socket, any): (_, IpAddr) = if to.is_ipv4() {
-        (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into())
-    } else {
-        (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into())
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(any, port))?;
-    socket.connect(to).await
-}
-
 struct Head {
     length: usize,
     status: u16,
@@ -160,28 +162,48 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>> {
     }))
 }
 
-/// Makes `count` connections with one request each, at most `at_once` of them open together. With `first_port` they have the
-/// source ports from there on, and the outcome says who answered each.
-pub async fn one_each(
-    to: SocketAddr,
-    path: &str,
-    count: u64,
-    at_once: usize,
-    first_port: Option<u16>,
-) -> Outcome {
+/// What connections to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where they go.
+    pub to: SocketAddr,
+    /// What is asked for.
+    pub path: String,
+    /// How many.
+    pub count: u16,
+    /// How many are open (or being opened) together at most.
+    pub at_once: usize,
+    /// The first one's source port, the others' follow; 0 lets the system choose.
+    pub source_port: u16,
+}
+
+impl Plan {
+    /// Source ports of the connections, in order.
+    fn source_ports(&self) -> impl Iterator<Item = u16> {
+        let first = self.source_port;
+        (0..self.count).map(move |index| {
+            if first == 0 {
+                0
+            } else {
+                first.saturating_add(index)
+            }
+        })
+    }
+}
+
+/// Makes the connections with one request each.
+pub async fn one_each(plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
-    if first_port.is_some() {
-        outcome
-            .servers
-            .resize(usize::try_from(count).unwrap_or_default(), None);
+    if plan.source_port != 0 {
+        outcome.servers.resize(usize::from(plan.count), None);
     }
     let mut tasks = JoinSet::new();
-    for index in 0..count {
-        if tasks.len() >= at_once.max(1) {
+    for (index, source_port) in plan.source_ports().enumerate() {
+        if tasks.len() >= plan.at_once.max(1) {
             collect(&mut tasks, &mut outcome).await;
         }
-        let path = path.to_owned();
-        tasks.spawn(async move { (index, ask_once(to, &path, index, first_port).await) });
+        let (to, path) = (plan.to, plan.path.clone());
+        tasks.spawn(async move { (index, ask_once(to, &path, source_port).await) });
     }
     while !tasks.is_empty() {
         collect(&mut tasks, &mut outcome).await;
@@ -189,25 +211,15 @@ pub async fn one_each(
     outcome
 }
 
-async fn ask_once(to: SocketAddr, path: &str, index: u64, first_port: Option<u16>) -> Result<String> {
-    let port = match first_port {
-        None => None,
-        Some(first) => Some(
-            u16::try_from(u64::from(first) + index)
-                .context("there are not so many ports behind the first")?,
-        ),
-    };
-    Connection::open(to, path, port).await?.ask().await
+async fn ask_once(to: SocketAddr, path: &str, source_port: u16) -> Result<String> {
+    Connection::open(to, path, source_port).await?.ask().await
 }
 
-async fn collect(tasks: &mut JoinSet<(u64, Result<String>)>, outcome: &mut Outcome) {
+async fn collect(tasks: &mut JoinSet<(usize, Result<String>)>, outcome: &mut Outcome) {
     match tasks.join_next().await {
         Some(Ok((index, result))) => {
             outcome.count(result.as_deref());
-            let place = usize::try_from(index)
-                .ok()
-                .and_then(|index| outcome.servers.get_mut(index));
-            if let Some(place) = place {
+            if let Some(place) = outcome.servers.get_mut(index) {
                 *place = result.ok();
             }
         }
@@ -216,18 +228,18 @@ async fn collect(tasks: &mut JoinSet<(u64, Result<String>)>, outcome: &mut Outco
     }
 }
 
-/// Opens `count` connections, asks once on each, and again for each line on standard input; prints an [`Outcome`] each
+/// Opens the connections, asks once on each, and again for each line on standard input; prints an [`Outcome`] each
 /// time. Ends with the input.
-pub async fn hold(to: SocketAddr, path: &str, count: u64, at_once: usize) -> Result<()> {
+pub async fn hold(plan: &Plan) -> Result<()> {
     let mut opened = Outcome::default();
     let mut connections = Vec::new();
     let mut opening = JoinSet::new();
-    for _ in 0..count {
-        if opening.len() >= at_once.max(1) {
+    for source_port in plan.source_ports() {
+        if opening.len() >= plan.at_once.max(1) {
             take_opened(&mut opening, &mut connections, &mut opened).await;
         }
-        let path = path.to_owned();
-        opening.spawn(async move { Connection::open(to, &path, None).await });
+        let (to, path) = (plan.to, plan.path.clone());
+        opening.spawn(async move { Connection::open(to, &path, source_port).await });
     }
     while !opening.is_empty() {
         take_opened(&mut opening, &mut connections, &mut opened).await;
@@ -332,14 +344,21 @@ mod tests {
                     });
                 }
             });
-            let outcome = one_each(to, "/", 10, 3, None).await;
+            let plan = Plan {
+                to,
+                path: "/".to_owned(),
+                count: 10,
+                at_once: 3,
+                source_port: 0,
+            };
+            let outcome = one_each(&plan).await;
             assert_eq!(outcome.answered, 10);
-            assert!(outcome.servers.is_empty());
             assert_eq!(
                 outcome.by_server,
                 [("even".to_owned(), 5), ("odd".to_owned(), 5)].into()
             );
             assert!(outcome.failed.is_empty());
+            assert!(outcome.servers.is_empty(), "no ports were given");
         });
     }
 }

@@ -63,16 +63,16 @@ enum Command {
         path: String,
         /// How many connections.
         #[arg(long)]
-        count: u64,
+        count: u16,
+        /// Source port of the first, the others' follow; 0 lets the system choose.
+        #[arg(long, default_value_t = 0)]
+        source_port: u16,
         /// Open together at most; with --hold, being opened together at most.
         #[arg(long, default_value_t = 200)]
         at_once: usize,
         /// Keep all open, and ask again on each for every line on standard input.
-        #[arg(long, conflicts_with = "first_port")]
-        hold: bool,
-        /// Use the source ports from here on, one for each connection, and print who answered each.
         #[arg(long)]
-        first_port: Option<u16>,
+        hold: bool,
     },
     /// Sends its standard input to an address, then prints what comes back until the other side closes.
     Exchange {
@@ -120,19 +120,21 @@ fn main() -> Result<()> {
             to,
             path,
             count,
+            source_port,
             at_once,
-            hold: true,
-            ..
-        } => runtime.block_on(connections::hold(to, &path, count, at_once)),
-        Command::Connections {
-            to,
-            path,
-            count,
-            at_once,
-            hold: false,
-            first_port,
+            hold,
         } => {
-            let outcome = runtime.block_on(connections::one_each(to, &path, count, at_once, first_port));
+            let plan = connections::Plan {
+                to,
+                path,
+                count,
+                at_once,
+                source_port,
+            };
+            if hold {
+                return runtime.block_on(connections::hold(&plan));
+            }
+            let outcome = runtime.block_on(connections::one_each(&plan));
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }

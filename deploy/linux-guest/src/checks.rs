@@ -1,7 +1,8 @@
 //! What Linux's driver has to get done with the model, in order.
 
 use crate::guest::{Guest, Model};
-use crate::network::{self, GUEST, GUEST_VLAN, HOST, PingResult, VLAN};
+use crate::network::{self, GUEST, HOST, PingResult};
+use crate::vlan::{self, GUEST_VLAN, HOST_VLAN, TaggedPort, VLAN};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const SHORT: Duration = Duration::from_secs(30);
 /// Limit of a transfer, of loading and of unloading the driver.
 const LONG: Duration = Duration::from_secs(120);
+/// Share of frames for each fault.
+const FAULT_RATE: f64 = 0.01;
 const TRANSFER_PORT: u16 = 5001;
 /// Kernel messages that mean that something went wrong.
 const BAD_MESSAGES: [&str; 9] = [
@@ -57,12 +60,20 @@ pub struct Report {
     pub ping: Option<PingResult>,
     /// Pings of several descriptors, with jumbo frames.
     pub ping_jumbo: Option<PingResult>,
-    /// Pings through a VLAN, unless this machine has no VLAN support.
+    /// Pings through a VLAN: the device filters, strips and inserts tags.
     pub ping_vlan: Option<PingResult>,
+    /// Frames with that VLAN's tag that the guest sent meanwhile, as captured on the wire.
+    pub tagged_frames: u32,
     /// Data to the guest.
     pub to_guest: Option<Transfer>,
     /// Data from the guest.
     pub from_guest: Option<Transfer>,
+    /// Seconds from pulling the cable and plugging it in again to the carrier's being back.
+    pub link_event_seconds: f64,
+    /// Data both ways while frames are dropped, duplicated, reordered and corrupted.
+    pub with_faults: Vec<Transfer>,
+    /// How often each of these faults happened.
+    pub faults: Value,
     /// Error and drop counters of the guest's interface that aren't zero.
     pub errors: Vec<String>,
     /// Kernel messages that mean trouble.
@@ -91,6 +102,16 @@ impl Report {
                     result.sent
                 ));
             }
+        }
+        if self
+            .ping_vlan
+            .as_ref()
+            .is_some_and(|ping| self.tagged_frames < ping.received)
+        {
+            problems.push(format!(
+                "VLAN: only {} frames from the guest were tagged",
+                self.tagged_frames
+            ));
         }
         for (name, transfer) in [
             ("transfer to the guest", &self.to_guest),
@@ -130,13 +151,17 @@ pub fn run(
     model: &Model,
     load_order: &[(String, Vec<String>)],
     amounts: Amounts,
+    folder: &Path,
     say: &dyn Fn(&str),
 ) -> Result<Report> {
     let mut report = Report::default();
     probe(guest, load_order, say, &mut report)?;
     link(guest, say, &mut report)?;
-    pings(guest, amounts, say, &mut report)?;
+    pings(guest, model, amounts, folder, say, &mut report)?;
     transfers(guest, amounts, say, &mut report)?;
+    report.errors = interface_errors(guest)?;
+    link_events(guest, model, say, &mut report)?;
+    faulty_transfers(guest, model, amounts, say, &mut report)?;
     unload(guest, say, &mut report)?;
     report.counters = model.ask(&json!({ "cmd": "counters" }))?;
     report.violations = model.ask(&json!({ "cmd": "violations" }))?["violations"].take();
@@ -152,6 +177,9 @@ pub fn leave_evidence(guest: &mut Guest, model: &Model, folder: &Path) {
     };
     if let Ok(messages) = guest.run("dmesg", SHORT) {
         put("dmesg.log", messages);
+    }
+    if let Ok(statistics) = guest.run("cat /proc/net/snmp /proc/net/softnet_stat", SHORT) {
+        put("network.log", statistics);
     }
     for question in ["registers", "counters", "violations"] {
         if let Ok(answer) = model.ask(&json!({ "cmd": question })) {
@@ -218,7 +246,14 @@ fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()
     Ok(())
 }
 
-fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+fn pings(
+    guest: &mut Guest,
+    model: &Model,
+    amounts: Amounts,
+    folder: &Path,
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
     let mut last = Instant::now();
     let mut progress = |done: u32| {
         if last.elapsed() > Duration::from_secs(1) {
@@ -229,75 +264,155 @@ fn pings(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut R
     say(&format!("{} pings", amounts.pings));
     report.ping = Some(network::ping(GUEST, amounts.pings, 56, &mut progress)?);
     let some = amounts.pings.div_ceil(20).min(500);
-    if network::has_vlan() {
-        say("pings through a VLAN");
-        let set_up = format!(
-            "ip link add link $IF name vlan0 type vlan id {VLAN} && ip addr add {GUEST_VLAN}/24 dev vlan0 && ip link set vlan0 up"
-        );
-        guest.run(&set_up, SHORT)?;
-        report.ping_vlan = Some(network::ping(GUEST_VLAN, some, 56, &mut |_| {})?);
-        guest.run("ip link del vlan0", SHORT)?;
-    }
+    say("pings through a VLAN");
+    vlan_pings(guest, model, some, folder, report)?;
     say("pings in jumbo frames");
-    guest.run("ip link set $IF mtu 9000", LONG)?;
-    guest.run(
-        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
-        LONG,
-    )?;
+    change_mtu(guest, 9000)?;
     report.ping_jumbo = Some(network::ping(GUEST, some, 8900, &mut |_| {})?);
-    guest.run("ip link set $IF mtu 1500", LONG)?;
+    change_mtu(guest, 1500)
+}
+
+/// Changes the MTU, for which the driver restarts the port, and waits until the link has settled.
+fn change_mtu(guest: &mut Guest, mtu: u32) -> Result<()> {
+    guest.run(&format!("ip link set $IF mtu {mtu}"), LONG)?;
+    let settled = "n=0; while [ $n -lt 15 ]; do usleep 100000; n=$((n+1)); \
+                   [ \"$(cat /sys/class/net/$IF/carrier)\" = 1 ] || n=0; done";
+    guest.run(settled, LONG)?;
+    Ok(())
+}
+
+fn vlan_pings(
+    guest: &mut Guest,
+    model: &Model,
+    count: u32,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<()> {
+    let port = TaggedPort::open(&report.mac)?;
+    let own_mac = port.own_mac();
     guest.run(
-        "while [ \"$(cat /sys/class/net/$IF/carrier)\" != 1 ]; do usleep 100000; done",
-        LONG,
+        &format!(
+            "ip link add link $IF name vlan0 type vlan id {VLAN} && ip addr add {GUEST_VLAN}/24 dev vlan0 && \
+             ip link set vlan0 up && arp -i vlan0 -s {HOST_VLAN} {own_mac}"
+        ),
+        SHORT,
     )?;
+    let capture = folder.join("vlan.pcap");
+    model.ask(&json!({ "cmd": "pcap", "file": capture }))?;
+    let result = port.ping(count);
+    model.ask(&json!({ "cmd": "pcap" }))?;
+    report.ping_vlan = Some(result?);
+    report.tagged_frames = vlan::count_tagged(&std::fs::read(&capture)?, &report.mac)?;
+    guest.run("ip link del vlan0", SHORT)?;
     Ok(())
 }
 
 fn transfers(guest: &mut Guest, amounts: Amounts, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     let data = network::test_data(amounts.transfer, 82_599);
-    let rate = |start: Instant| amounts.transfer as f64 / 1e6 / start.elapsed().as_secs_f64();
-
-    say(&format!("{} MB to the guest", amounts.transfer / 1_000_000));
-    let receive = format!("nc -l -p {TRANSFER_PORT} > /tmp/data");
-    let start = Instant::now();
-    guest.send(&receive)?;
-    network::send_to(SocketAddrV4::new(GUEST, TRANSFER_PORT), &data, LONG)?;
-    guest.finish(&receive, LONG)?;
-    let speed = rate(start);
-    let got = guest.run("sha256sum /tmp/data", LONG)?;
-    let intact = got.split_whitespace().next() == Some(network::sum(&data).as_str());
-    report.to_guest = Some(Transfer {
-        bytes: data.len(),
-        intact,
-        megabytes_per_second: speed,
-    });
-
-    say(&format!("{} MB from the guest", amounts.transfer / 1_000_000));
-    let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
-    let send = format!("nc {HOST} {TRANSFER_PORT} < /tmp/data");
-    let start = Instant::now();
-    guest.send(&send)?;
-    let back = network::receive_from(&listener, LONG)?;
-    let speed = rate(start);
-    guest.finish(&send, LONG)?;
-    report.from_guest = Some(Transfer {
-        bytes: back.len(),
-        intact: back == data,
-        megabytes_per_second: speed,
-    });
+    say(&format!("{} MB to the guest", data.len() / 1_000_000));
+    report.to_guest = Some(send(guest, &data)?);
+    say(&format!("{} MB from the guest", data.len() / 1_000_000));
+    report.from_guest = Some(fetch(guest, &data)?);
     Ok(())
 }
 
-fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+/// Sends data to the guest, which keeps it and says its SHA-256.
+fn send(guest: &mut Guest, data: &[u8]) -> Result<Transfer> {
+    let receive = format!("nc -l -p {TRANSFER_PORT} > /tmp/data");
+    let start = Instant::now();
+    guest.send(&receive)?;
+    network::send_to(SocketAddrV4::new(GUEST, TRANSFER_PORT), data, LONG)?;
+    guest.finish(&receive, LONG)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let got = guest.run("sha256sum /tmp/data", LONG)?;
+    let intact = got.split_whitespace().next() == Some(network::sum(data).as_str());
+    Ok(Transfer {
+        bytes: data.len(),
+        intact,
+        megabytes_per_second: data.len() as f64 / 1e6 / seconds,
+    })
+}
+
+/// Has the guest send back what it keeps, which should be `data`.
+fn fetch(guest: &mut Guest, data: &[u8]) -> Result<Transfer> {
+    let listener = TcpListener::bind(SocketAddrV4::new(HOST, TRANSFER_PORT))?;
+    let command = format!("nc {HOST} {TRANSFER_PORT} < /tmp/data");
+    let start = Instant::now();
+    guest.send(&command)?;
+    let back = network::receive_from(&listener, LONG)?;
+    let seconds = start.elapsed().as_secs_f64();
+    guest.finish(&command, LONG)?;
+    let intact = network::sum(&back) == network::sum(data);
+    Ok(Transfer {
+        bytes: back.len(),
+        intact,
+        megabytes_per_second: back.len() as f64 / 1e6 / seconds,
+    })
+}
+
+/// Error and drop counters of the interface that aren't zero.
+fn interface_errors(guest: &mut Guest) -> Result<Vec<String>> {
     let counters = guest.run(
         "cd /sys/class/net/$IF/statistics; for f in *error* *drop* *missed* collisions; do echo $f $(cat $f); done; cd /",
         SHORT,
     )?;
-    report.errors = counters
+    Ok(counters
         .lines()
         .filter(|line| !line.ends_with(" 0"))
         .map(str::to_owned)
-        .collect();
+        .collect())
+}
+
+/// Pulls the cable and plugs it in again; the driver has to notice both.
+fn link_events(guest: &mut Guest, model: &Model, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
+    say("pulling the cable");
+    let start = Instant::now();
+    for (up, carrier) in [(false, "0"), (true, "1")] {
+        model.ask(&json!({ "cmd": "link", "up": up }))?;
+        let wait = format!(
+            "i=0; while [ \"$(cat /sys/class/net/$IF/carrier)\" != {carrier} ] && [ $i -lt 200 ]; do usleep 50000; i=$((i+1)); \
+             done; cat /sys/class/net/$IF/carrier"
+        );
+        if guest.run(&wait, SHORT)? != carrier {
+            bail!(
+                "the driver doesn't notice that the cable is {}",
+                if up { "plugged in" } else { "pulled" }
+            );
+        }
+    }
+    report.link_event_seconds = start.elapsed().as_secs_f64();
+    Ok(())
+}
+
+/// A part of the data again, while the wire misbehaves: TCP and the checksums have to keep it whole.
+fn faulty_transfers(
+    guest: &mut Guest,
+    model: &Model,
+    amounts: Amounts,
+    say: &dyn Fn(&str),
+    report: &mut Report,
+) -> Result<()> {
+    const PART: usize = 10;
+    let data = network::test_data(amounts.transfer / PART, 10_082);
+    say(&format!(
+        "{} MB both ways, {FAULT_RATE} of the frames with each fault",
+        data.len() as f64 / 1e6
+    ));
+    for (seed, kind) in ["drop", "duplicate", "reorder", "corrupt"]
+        .into_iter()
+        .enumerate()
+    {
+        model.ask(
+            &json!({ "cmd": "fault", "kind": kind, "direction": "both", "rate": FAULT_RATE, "seed": seed }),
+        )?;
+    }
+    report.with_faults = vec![send(guest, &data)?, fetch(guest, &data)?];
+    report.faults = model.ask(&json!({ "cmd": "faults" }))?["faults"]["frames"].take();
+    model.ask(&json!({ "cmd": "clear" }))?;
+    Ok(())
+}
+
+fn unload(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()> {
     say("unloading ixgbe");
     guest.run("rmmod ixgbe", LONG)?;
     let messages = guest.run("dmesg", SHORT)?;

@@ -9,6 +9,7 @@ mod checks;
 mod guest;
 mod initramfs;
 mod network;
+mod vlan;
 
 use anyhow::{Context, Result};
 use checks::{Amounts, Report};
@@ -116,7 +117,7 @@ fn run(cli: &Cli, work: &std::path::Path) -> Result<Report> {
         pings: cli.pings,
         transfer: cli.megabytes * 1_000_000,
     };
-    let outcome = checks::run(&mut guest, &model, &initramfs.load_order, amounts, &say);
+    let outcome = checks::run(&mut guest, &model, &initramfs.load_order, amounts, work, &say);
     checks::leave_evidence(&mut guest, &model, work);
     let mut report = outcome?;
     report.boot_seconds = boot_seconds;
@@ -137,12 +138,11 @@ fn print(report: &Report) {
         ("ping jumbo", &report.ping_jumbo),
         ("ping VLAN", &report.ping_vlan),
     ] {
-        match ping {
-            Some(ping) => println!(
+        if let Some(ping) = ping {
+            println!(
                 "{name:<12} {} of {} answered, median {} us",
                 ping.received, ping.sent, ping.median_us
-            ),
-            None => println!("{name:<12} left out: this machine's kernel has no VLAN support"),
+            );
         }
     }
     for (name, transfer) in [("to guest", &report.to_guest), ("from guest", &report.from_guest)] {
@@ -158,6 +158,30 @@ fn print(report: &Report) {
             );
         }
     }
+    for transfer in &report.with_faults {
+        let verdict = if transfer.intact {
+            "SHA-256 equal"
+        } else {
+            "SHA-256 DIFFERS"
+        };
+        println!(
+            "with faults  {} bytes, {verdict}, {:.1} MB/s",
+            transfer.bytes, transfer.megabytes_per_second
+        );
+    }
+    for fault in report.faults.as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |key: &str| fault[key].as_str().unwrap_or("?").to_owned();
+        println!(
+            "             {} {} x {}",
+            text("direction"),
+            fault["count"],
+            text("kind")
+        );
+    }
+    println!(
+        "link event   down and up noticed in {:.1} s",
+        report.link_event_seconds
+    );
     let violations = report
         .violations
         .as_array()

@@ -16,16 +16,14 @@ pub const TAP: &str = "lg0";
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 82, 98, 1);
 /// The guest's address.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 82, 98, 2);
-/// The guest's address in the VLAN.
-pub const GUEST_VLAN: Ipv4Addr = Ipv4Addr::new(10, 82, 97, 2);
-/// The VLAN that is tried.
-pub const VLAN: u16 = 42;
 /// A ping without an answer after this time is lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// So many times nothing may come for that long before the whole thing is given up.
 const MOST_SILENCES: u32 = 5;
+/// Bytes of pings under way at once: more would overflow the guest's socket for answers.
+const PING_WINDOW: usize = 32 * 1024;
 /// Pings under way at once.
-const PING_WINDOW: u16 = 8;
+const MOST_PINGS: usize = 8;
 
 /// Leaves the machine's network for an empty one that ends with this process and its children.
 ///
@@ -45,32 +43,12 @@ pub fn enter_namespace() -> Result<()> {
 
 /// Gives the tap interface, which the model has made, its addresses.
 pub fn configure(busybox: &Path) -> Result<()> {
-    let host_vlan = "10.82.97.1/24";
-    let vlan_name = format!("{TAP}.{VLAN}");
-    let vlan = VLAN.to_string();
     let address = format!("{HOST}/24");
     ip(busybox, &["link", "set", "lo", "up"])?;
     ip(busybox, &["link", "set", TAP, "mtu", "9000"])?;
     ip(busybox, &["link", "set", TAP, "up"])?;
     ip(busybox, &["addr", "add", &address, "dev", TAP])?;
-    // The machine's kernel may have no VLAN support; then that part is left out.
-    if ip(
-        busybox,
-        &[
-            "link", "add", "link", TAP, "name", &vlan_name, "type", "vlan", "id", &vlan,
-        ],
-    )
-    .is_ok()
-    {
-        ip(busybox, &["addr", "add", host_vlan, "dev", &vlan_name])?;
-        ip(busybox, &["link", "set", &vlan_name, "up"])?;
-    }
     Ok(())
-}
-
-/// Whether the VLAN interface could be made.
-pub fn has_vlan() -> bool {
-    Path::new("/proc/net/vlan").join(format!("{TAP}.{VLAN}")).exists()
 }
 
 fn ip(busybox: &Path, arguments: &[&str]) -> Result<()> {
@@ -113,8 +91,9 @@ pub fn ping(to: Ipv4Addr, count: u32, size: usize, progress: &mut dyn FnMut(u32)
     let mut buffer = vec![0; 65_536];
     let mut last_answer = Instant::now();
     let mut silences = 0;
+    let window = (PING_WINDOW / (size + 1)).clamp(1, MOST_PINGS) as u32;
     while oldest < count {
-        while sent < count && sent - oldest < u32::from(PING_WINDOW) {
+        while sent < count && sent - oldest < window {
             let request = echo_request(own_id, sent, size);
             rustix::net::sendto(&socket, &request, SendFlags::empty(), &target)
                 .context("ping can't be sent")?;
@@ -171,7 +150,8 @@ fn payload(number: u32, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
+/// An ICMP echo request.
+pub fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
     let mut packet = vec![8, 0, 0, 0];
     packet.extend(id.to_be_bytes());
     packet.extend((number as u16).to_be_bytes());
@@ -189,7 +169,7 @@ fn echo_request(id: u16, number: u32, size: usize) -> Vec<u8> {
 }
 
 /// The number of the request that a packet answers, and whether its payload came back whole.
-fn echo_reply(packet: &[u8], id: u16, size: usize) -> Option<(u32, bool)> {
+pub fn echo_reply(packet: &[u8], id: u16, size: usize) -> Option<(u32, bool)> {
     let header = usize::from(packet.first()? & 0xF) * 4;
     let message = packet.get(header..)?;
     if message.get(..2)? != [0, 0] || message.get(4..6)? != id.to_be_bytes() {

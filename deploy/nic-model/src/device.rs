@@ -451,6 +451,11 @@ impl Device {
                     self.link.restart(self.now_ns);
                 }
             }
+            r::MSCA => {
+                // No PHY answers on this bus: the command ends, and reads give ones.
+                self.registers.set(r::MSCA, value & !r::MSCA_COMMAND);
+                self.registers.set(r::MSRWD, 0xFFFF_0000);
+            }
             r::FDIRCTRL => self.registers.set(r::FDIRCTRL, value | r::FDIRCTRL_INIT_DONE),
             // Filter commands complete at once: no filter is kept, every lookup misses.
             r::FDIRCMD => self.registers.set(r::FDIRCMD, value & !3),

@@ -192,3 +192,52 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceConfig;
+    use crate::wire::MemoryWire;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static STOP: AtomicBool = AtomicBool::new(false);
+
+    /// One user and one client are served side by side, also after the process has gone to sleep; nothing stays behind.
+    #[test]
+    fn serves_both_sockets_until_it_is_stopped() {
+        let folder = std::env::temp_dir().join(format!("nic-model-test-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("folder");
+        let config = ServerConfig {
+            socket: folder.join("nic"),
+            control: Some(folder.join("control")),
+            busy_poll: Duration::ZERO,
+            once: false,
+        };
+        let device = Device::new(DeviceConfig::default(), Box::new(MemoryWire::new()));
+        let server = Server::new(device, config).expect("sockets");
+        let serving = std::thread::spawn(move || server.run(|| STOP.load(Ordering::Relaxed)).map(|_| ()));
+
+        let user = UnixStream::connect(folder.join("control")).expect("control");
+        let mut client = UnixStream::connect(folder.join("nic")).expect("client");
+        for _ in 0..3 {
+            // VFIO_USER_DEVICE_GET_INFO.
+            let mut request = vec![1, 0, 4, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            request.resize(32, 0);
+            client.write_all(&request).expect("request");
+            let mut reply = [0; 32];
+            client.read_exact(&mut reply).expect("reply");
+            assert_eq!(reply[8], 1);
+            (&user).write_all(b"{\"cmd\":\"counters\"}\n").expect("question");
+            let mut line = String::new();
+            BufReader::new(&user).read_line(&mut line).expect("answer");
+            assert!(line.contains("\"ok\":true"), "{line}");
+        }
+        STOP.store(true, Ordering::Relaxed);
+        drop(user);
+        serving.join().expect("no panic").expect("no error");
+        assert!(!folder.join("nic").exists() && !folder.join("control").exists());
+        std::fs::remove_dir(&folder).expect("empty");
+    }
+}

@@ -102,7 +102,12 @@ impl QueuePair {
         limit_bytes: usize,
         link_up: bool,
     ) {
-        while let Some(front) = transmit.get(0) {
+        loop {
+            if link_up {
+                self.transmitter
+                    .send_plain(transmit, limit_bytes, &mut self.counters);
+            }
+            let Some(front) = transmit.get(0) else { break };
             let sent = if front.verdict == Verdict::Transmit && link_up {
                 self.transmitter
                     .send_front(transmit, limit_bytes, &mut self.counters)

@@ -9,7 +9,7 @@ use rref::packet::{ChecksumState, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Slots of a ring.
-const SLOTS: u16 = 512;
+const SLOTS: usize = 512;
 /// Packets that a ring starts with; more come as the first exchanges refill it, so that a restart is short.
 const FIRST_PACKETS: usize = 128;
 /// Packets that one refill allocates at most.
@@ -19,7 +19,7 @@ const PIECES_LIMIT: u32 = 5;
 
 /// One queue's receiving half.
 pub struct Receiver {
-    ring: ReceiveRing,
+    ring: ReceiveRing<SLOTS>,
     queue: u16,
     /// Whether hardware takes VLAN tags off.
     vlan_strip: bool,
@@ -29,7 +29,7 @@ impl Receiver {
     /// A ring for `queue`, not yet started.
     pub fn new(adapter: &Adapter, queue: u16) -> Result<Receiver, DeviceError> {
         Ok(Receiver {
-            ring: adapter.receive_ring(queue, SLOTS)?,
+            ring: adapter.receive_ring(queue)?,
             queue,
             vlan_strip: false,
         })
@@ -63,32 +63,34 @@ impl Receiver {
     /// Moves frames that have arrived whole into `received`, as long as they fit.
     #[inline]
     pub fn harvest(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        while !received.is_full() {
-            let Some(status) = self.ring.peek(0) else { return };
-            if status.is_end() {
-                self.take_single(received, counters);
-            } else if !self.take_pieces(received, counters) {
+        loop {
+            self.take_single(received, counters);
+            // What stops that is a full batch, nothing to take, or a frame in several buffers.
+            if received.is_full() || !self.has_work() || !self.take_pieces(received, counters) {
                 return;
             }
         }
     }
 
-    /// A frame in one buffer: nearly all of them.
+    /// Frames in one buffer each: nearly all of them.
     #[inline(always)]
     fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        let Some((mut packet, status)) = self.ring.take() else {
-            return;
-        };
-        if !status.is_intact() {
-            counters.receive_errors += 1;
-            self.recycle(packet);
-            return;
-        }
-        counters.received_frames += 1;
-        counters.received_bytes += packet.len() as u64;
-        self.describe(&mut packet, status, counters);
-        // There is room: the caller looked.
-        drop(received.push(packet));
+        let (mut frames, mut bytes, mut errors, mut wrong) = (0, 0, 0, 0);
+        let (queue, vlan_strip) = (self.queue, self.vlan_strip);
+        self.ring.take_frames(received, |packet, status| {
+            if !status.is_intact() {
+                errors += 1;
+                return false;
+            }
+            frames += 1;
+            bytes += packet.len() as u64;
+            wrong += u64::from(describe(packet, status, queue, vlan_strip));
+            true
+        });
+        counters.received_frames += frames;
+        counters.received_bytes += bytes;
+        counters.receive_errors += errors;
+        counters.checksum_errors += wrong;
     }
 
     /// A frame in several buffers; false when it isn't whole yet, or doesn't fit.
@@ -124,32 +126,18 @@ impl Receiver {
                 continue;
             };
             counters.received_bytes += packet.len() as u64;
-            self.describe(&mut packet, status, counters);
+            describe(&mut packet, status, self.queue, self.vlan_strip);
             packet.continues = piece != pieces;
             drop(received.push(packet));
         }
         match last {
-            Some(_) => counters.received_frames += 1,
+            Some(status) => {
+                counters.received_frames += 1;
+                counters.checksum_errors += u64::from(judge(status) == ChecksumState::Bad);
+            }
             None => counters.receive_errors += 1,
         }
         true
-    }
-
-    /// Says in the packet what hardware found.
-    #[inline(always)]
-    fn describe(&self, packet: &mut Packet, status: ReceiveStatus, counters: &mut QueueCounters) {
-        packet.verdict = Verdict::Received;
-        packet.queue = self.queue;
-        packet.rss_hash = status.rss_hash();
-        packet.vlan = if self.vlan_strip { status.vlan() } else { None };
-        packet.checksum = if status.all_checksums_right() {
-            ChecksumState::Good
-        } else {
-            judge(status)
-        };
-        if packet.checksum == ChecksumState::Bad {
-            counters.checksum_errors += 1;
-        }
     }
 
     /// Puts a packet that carries nothing back into the ring.
@@ -181,6 +169,23 @@ impl Receiver {
         }
         self.ring.publish();
     }
+}
+
+/// Says in the packet what hardware found; returns whether a checksum was wrong.
+#[inline(always)]
+fn describe(packet: &mut Packet, status: ReceiveStatus, queue: u16, vlan_strip: bool) -> bool {
+    packet.verdict = Verdict::Received;
+    packet.queue = queue;
+    packet.rss_hash = status.rss_hash();
+    if vlan_strip {
+        packet.vlan = status.vlan();
+    }
+    if status.all_checksums_right() {
+        packet.checksum = ChecksumState::Good;
+        return false;
+    }
+    packet.checksum = judge(status);
+    packet.checksum == ChecksumState::Bad
 }
 
 /// What a frame's status says of its checksums, when it isn't simply good.

@@ -34,7 +34,7 @@ pub fn set_up(registers: &Mmio, queues: u16) {
 fn redirection(index: u32, queues: u16) -> u32 {
     let queues = u32::from(queues.max(1));
     (0..4).fold(0, |word, entry| {
-        word | (index * 4 + entry) % queues << (entry * 8)
+        word | ((index * 4 + entry) % queues) << (entry * 8)
     })
 }
 

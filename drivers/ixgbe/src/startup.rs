@@ -216,7 +216,7 @@ pub fn set_up_interrupts(registers: &Mmio, queues: u16) {
         let even = u32::from(pair) * 2;
         let mut vectors = even | r::IVAR_VALID;
         if even + 1 < u32::from(queues) {
-            vectors |= (even + 1 | r::IVAR_VALID) << 16;
+            vectors |= ((even + 1) | r::IVAR_VALID) << 16;
         }
         registers.write(r::IVAR + u32::from(pair) * 4, vectors);
     }

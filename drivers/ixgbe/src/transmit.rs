@@ -5,11 +5,11 @@
 use crate::error::DeviceError;
 use crate::statistics::QueueCounters;
 use dma::ixgbe::{Adapter, ContextDescriptor, TransmitFlags, TransmitRing, TransportChecksum};
-use rref::packet::ChecksumRequest;
+use rref::packet::{ChecksumRequest, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Slots of a ring.
-const SLOTS: u16 = 512;
+const SLOTS: usize = 512;
 /// The shortest frame that hardware takes; it pads to 60 (7.2.1.1).
 const SHORTEST_BYTES: usize = 17;
 /// A ring that has sent nothing of what it holds for so long hangs.
@@ -31,7 +31,7 @@ pub enum Sent {
 
 /// One queue's transmitting half.
 pub struct Transmitter {
-    ring: TransmitRing,
+    ring: TransmitRing<SLOTS>,
     /// What hardware has as its context.
     context: Option<ContextDescriptor>,
     /// When it was first seen that frames are in the ring and none left, or 0.
@@ -42,7 +42,7 @@ impl Transmitter {
     /// A ring for `queue`, not yet started.
     pub fn new(adapter: &Adapter, queue: u16) -> Result<Transmitter, DeviceError> {
         Ok(Transmitter {
-            ring: adapter.transmit_ring(queue, SLOTS)?,
+            ring: adapter.transmit_ring(queue)?,
             context: None,
             stuck_since_ns: 0,
         })
@@ -83,6 +83,21 @@ impl Transmitter {
     /// Whether hardware has sent something since the last [`look`](Self::look).
     pub fn has_report(&self) -> bool {
         self.ring.has_report()
+    }
+
+    /// Puts frames from the front of `batch` into the ring while they are plain: one packet each, no wish to hardware, and fit to be sent.
+    #[inline(always)]
+    pub fn send_plain(&mut self, batch: &mut PacketBatch, limit_bytes: usize, counters: &mut QueueCounters) {
+        let lengths = SHORTEST_BYTES..=limit_bytes;
+        let (frames, bytes) = self.ring.push_frames(batch, |packet| {
+            packet.verdict == Verdict::Transmit
+                && packet.request == ChecksumRequest::None
+                && !packet.continues
+                && packet.vlan.is_none()
+                && lengths.contains(&packet.len())
+        });
+        counters.transmitted_frames += frames as u64;
+        counters.transmitted_bytes += bytes as u64;
     }
 
     /// Puts the frame at the front of `batch` into the ring, if its length is at most `limit_bytes`.

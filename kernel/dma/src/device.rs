@@ -3,7 +3,7 @@
 //! Which functions those are, their BARs, MSI-X and bus mastering are the kernel's; it releases all of it when the domain dies.
 
 use crate::interrupt::Interrupt;
-use crate::memory::DmaMemory;
+use crate::memory::Descriptors;
 use crate::mmio::{Bar, Mmio, WritableRange};
 use abi::sys;
 use abi::sys::status;
@@ -154,12 +154,12 @@ impl Device {
         }
     }
 
-    /// Memory that the device can reach.
-    pub(crate) fn memory(&self, bytes: usize) -> Option<DmaMemory> {
+    /// Descriptors that the device can reach.
+    pub(crate) fn descriptors<const SLOTS: usize>(&self) -> Option<Descriptors<SLOTS>> {
         match &self.kind {
-            Kind::Function { number } => DmaMemory::allocate(*number, bytes),
+            Kind::Function { number } => Descriptors::allocate(*number),
             #[cfg(feature = "host")]
-            Kind::Model(_) => DmaMemory::of_process(bytes),
+            Kind::Model(_) => Descriptors::of_process(),
         }
     }
 }

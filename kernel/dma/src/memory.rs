@@ -5,41 +5,53 @@
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-/// A zeroed, page-aligned block of 64-bit words that a device shares.
-///
-/// Accesses are volatile, since hardware changes the words; no reference into the block is ever made.
-pub struct DmaMemory {
-    base: NonNull<u64>,
-    physical: u64,
-    words: usize,
-    owns: PhantomData<u64>,
+/// A descriptor as two words; what they mean is the device's.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub struct Descriptor {
+    low: u64,
+    high: u64,
 }
 
-// SAFETY: The block belongs to this value alone (and the device); it is not tied to a thread.
-unsafe impl Send for DmaMemory {}
+/// Zeroed, page-aligned memory of `SLOTS` descriptors that a device shares.
+///
+/// `SLOTS` is a power of two, and any count names a slot: its remainder. Accesses are volatile, since hardware changes the words; no
+/// reference into the memory is ever made.
+pub struct Descriptors<const SLOTS: usize> {
+    base: NonNull<Descriptor>,
+    physical: u64,
+    owns: PhantomData<Descriptor>,
+}
 
-impl DmaMemory {
-    /// A block of at least `bytes` for device `device`; `None` when there is no memory.
-    pub fn allocate(device: u64, bytes: usize) -> Option<DmaMemory> {
-        let raw = (abi::sys().dma_allocate)(device, bytes);
-        Some(DmaMemory {
+// SAFETY: The memory belongs to this value alone (and the device); it is not tied to a thread.
+unsafe impl<const SLOTS: usize> Send for Descriptors<SLOTS> {}
+
+impl<const SLOTS: usize> Descriptors<SLOTS> {
+    /// Length in bytes.
+    pub const BYTES: usize = {
+        assert!(SLOTS.is_power_of_two());
+        SLOTS * size_of::<Descriptor>()
+    };
+
+    /// Memory for device `device`; `None` when there is none.
+    pub fn allocate(device: u64) -> Option<Self> {
+        let raw = (abi::sys().dma_allocate)(device, Self::BYTES);
+        Some(Descriptors {
             base: NonNull::new(raw.base.cast())?,
             physical: raw.physical,
-            words: bytes / size_of::<u64>(),
             owns: PhantomData,
         })
     }
 
     /// The same from the process's allocator, with addresses that are the process's own.
     #[cfg(feature = "host")]
-    pub fn of_process(bytes: usize) -> Option<DmaMemory> {
-        let layout = core::alloc::Layout::from_size_align(bytes.max(8), 4096).ok()?;
+    pub fn of_process() -> Option<Self> {
+        let layout = core::alloc::Layout::from_size_align(Self::BYTES, 4096).ok()?;
         // SAFETY: The layout is not empty.
         let base = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) })?;
-        Some(DmaMemory {
+        Some(Descriptors {
             base: base.cast(),
             physical: base.as_ptr() as u64,
-            words: bytes / size_of::<u64>(),
             owns: PhantomData,
         })
     }
@@ -49,23 +61,40 @@ impl DmaMemory {
         self.physical
     }
 
-    /// The word at `index`; 0 past the end.
     #[inline(always)]
-    pub fn read(&self, index: usize) -> u64 {
-        if index >= self.words {
-            return 0;
-        }
-        // SAFETY: `index` is inside the block, which is aligned to a page and lives as long as the domain.
-        unsafe { self.base.add(index).read_volatile() }
+    fn slot(&self, count: u32) -> *mut Descriptor {
+        // SAFETY: The remainder is below `SLOTS`, so the result is inside the memory, which lives as long as the domain.
+        unsafe { self.base.as_ptr().add(count as usize & (SLOTS - 1)) }
     }
 
-    /// Sets the word at `index`; nothing happens past the end.
+    /// The first word of slot `count`.
     #[inline(always)]
-    pub fn write(&mut self, index: usize, value: u64) {
-        if index >= self.words {
-            return;
+    pub fn low(&self, count: u32) -> u64 {
+        // SAFETY: `slot` is inside the memory and aligned; no reference to it exists.
+        unsafe { (&raw const (*self.slot(count)).low).read_volatile() }
+    }
+
+    /// The second word of slot `count`.
+    #[inline(always)]
+    pub fn high(&self, count: u32) -> u64 {
+        // SAFETY: As `low`.
+        unsafe { (&raw const (*self.slot(count)).high).read_volatile() }
+    }
+
+    /// Sets both words of slot `count`, the first one first.
+    #[inline(always)]
+    pub fn write(&mut self, count: u32, low: u64, high: u64) {
+        // SAFETY: As `low`, and software writes through this exclusive borrow only.
+        unsafe {
+            (&raw mut (*self.slot(count)).low).write_volatile(low);
+            (&raw mut (*self.slot(count)).high).write_volatile(high);
         }
-        // SAFETY: As `read`, and software writes through this exclusive borrow only.
-        unsafe { self.base.add(index).write_volatile(value) }
+    }
+
+    /// Sets the second word of slot `count`.
+    #[inline(always)]
+    pub fn write_high(&mut self, count: u32, high: u64) {
+        // SAFETY: As `write`.
+        unsafe { (&raw mut (*self.slot(count)).high).write_volatile(high) }
     }
 }

@@ -17,6 +17,8 @@ pub mod exchange;
 pub mod handle;
 pub mod packet;
 pub mod reference;
+#[cfg(doctest)]
+mod refusals;
 pub mod rpc;
 pub mod text;
 

@@ -364,3 +364,149 @@ fn set_irqs(device: &mut Device, payload: &[u8], descriptors: Vec<OwnedFd>) -> R
     }
     Ok(Vec::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceConfig;
+    use crate::wire::MemoryWire;
+    use proptest::prelude::*;
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+    /// A client that sends a request and waits for its answer.
+    struct Client {
+        socket: OwnedFd,
+        session: Session,
+        device: Device,
+    }
+
+    impl Client {
+        fn new() -> Self {
+            let flags = SocketFlags::CLOEXEC;
+            let (socket, theirs) =
+                rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("pair");
+            let device = Device::new(DeviceConfig::default(), Box::new(MemoryWire::new()));
+            Self {
+                socket,
+                session: Session::new(Connection::new(theirs)),
+                device,
+            }
+        }
+
+        fn send(&mut self, command: u16, flags: u32, payload: &[u8]) {
+            let length = (16 + payload.len()) as u32;
+            let head = [1u16.to_le_bytes(), command.to_le_bytes()].concat();
+            let message = Writer::default()
+                .bytes(&head)
+                .words(&[length, flags, 0])
+                .bytes(payload)
+                .finish();
+            rustix::io::write(&self.socket, &message).expect("write");
+            self.session.serve(&mut self.device).expect("served");
+        }
+
+        /// The answer's payload, or its error number; `None` when there is no answer.
+        fn receive(&mut self) -> Option<Result<Vec<u8>, u32>> {
+            let mut buffer = vec![0; 200_000];
+            let (length, _) = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
+            let mut reader = Reader::new(&buffer[8..16]);
+            let (flags, error) = (reader.u32()?, reader.u32()?);
+            Some(if flags & 0x20 != 0 {
+                Err(error)
+            } else {
+                Ok(buffer[16..length].to_vec())
+            })
+        }
+
+        fn ask(&mut self, command: u16, payload: &[u8]) -> Result<Vec<u8>, u32> {
+            self.send(command, 0, payload);
+            self.receive().expect("an answer")
+        }
+    }
+
+    fn access(offset: u64, region: u32, count: u32, data: &[u8]) -> Vec<u8> {
+        Writer::default()
+            .long(offset)
+            .words(&[region, count])
+            .bytes(data)
+            .finish()
+    }
+
+    #[test]
+    fn client_finds_a_pci_device_with_its_regions_and_interrupts() {
+        let mut client = Client::new();
+        let version = client.ask(1, &[0, 0, 3, 0]).expect("accepted");
+        assert_eq!(version[..4], [0, 0, 1, 0]);
+        assert_eq!(version.last(), Some(&0));
+        let info = client
+            .ask(4, &Writer::default().words(&[16, 0, 0, 0]).finish())
+            .expect("answered");
+        assert_eq!(info, Writer::default().words(&[16, 3, 9, 5]).finish());
+        let region = client
+            .ask(
+                5,
+                &Writer::default().words(&[32, 0, 7, 0]).long(0).long(0).finish(),
+            )
+            .expect("answered");
+        assert_eq!(region[16..24], 4096u64.to_le_bytes());
+        let irq = client
+            .ask(7, &Writer::default().words(&[16, 0, 2, 0]).finish())
+            .expect("answered");
+        assert_eq!(irq[12..16], 64u32.to_le_bytes());
+    }
+
+    #[test]
+    fn registers_are_read_and_written() {
+        let mut client = Client::new();
+        let id = client
+            .ask(9, &access(0, REGION_CONFIG, 4, &[]))
+            .expect("answered");
+        assert_eq!(id[16..], [0x86, 0x80, 0xFB, 0x10]);
+        client.send(10, 1 << 4, &access(0x5090, REGION_REGISTERS, 4, &[4, 0, 0, 0]));
+        assert!(client.receive().is_none(), "posted writes have no answer");
+        let value = client
+            .ask(9, &access(0x5090, REGION_REGISTERS, 4, &[]))
+            .expect("answered");
+        assert_eq!(value[16..], [4, 0, 0, 0]);
+        // The same register through the I/O ports.
+        client
+            .ask(10, &access(0, REGION_PORTS, 4, &0x5090u32.to_le_bytes()))
+            .expect("answered");
+        let value = client.ask(9, &access(4, REGION_PORTS, 4, &[])).expect("answered");
+        assert_eq!(value[16..], [4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        let mut client = Client::new();
+        let invalid = Errno::INVAL.raw_os_error().unsigned_abs();
+        assert_eq!(
+            client.ask(9, &access(0x1FFFE, REGION_REGISTERS, 4, &[])),
+            Err(invalid)
+        );
+        assert_eq!(
+            client.ask(9, &access(u64::MAX, REGION_CONFIG, 4, &[])),
+            Err(invalid)
+        );
+        assert_eq!(client.ask(9, &access(0, 3, 4, &[])), Err(invalid));
+        assert_eq!(client.ask(10, &access(0, REGION_CONFIG, 8, &[1])), Err(invalid));
+        assert_eq!(
+            client.ask(8, &Writer::default().words(&[20, 36, 2, 60, 10]).finish()),
+            Err(invalid)
+        );
+        assert_eq!(
+            client.ask(99, &[]),
+            Err(Errno::NOTSUP.raw_os_error().unsigned_abs())
+        );
+    }
+
+    proptest! {
+        /// No payload of any command ends the session or the process.
+        #[test]
+        fn any_payload_is_survived(command in 0u16..20, payload in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let mut client = Client::new();
+            client.send(command, 0, &payload);
+            prop_assert!(client.receive().is_some());
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Everything around the data path: start-up rules, resets, bus mastering, link, faults.
 
-use crate::harness::{CTRL, Driver, EICR, ENABLE, RDH, RDT, RX_RING, RXDCTL, SRRCTL, TDT, TXDCTL, frame};
+use crate::harness::{
+    CTRL, Case, Driver, EICR, ENABLE, RDH, RDT, RX_RING, RXDCTL, SRRCTL, TDT, TXDCTL, frame,
+};
 use nic_model::{Direction, FrameFault, ViolationKind};
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ fn eeprom_holds_a_valid_image_with_the_mac_address() {
 
 #[test]
 fn start_up_in_the_wrong_order_is_noted() {
-    let cases: [(&str, ViolationKind, fn(&mut Driver)); 8] = [
+    let cases: [Case; 8] = [
         ("enable without ring", ViolationKind::EnabledWithoutRing, |d| {
             d.write(RXDCTL, ENABLE)
         }),

@@ -29,6 +29,9 @@ pub struct Driver {
     pub clean: u32,
 }
 
+/// Something wrong, what it must be noted as, and how to do it.
+pub type Case = (&'static str, nic_model::ViolationKind, fn(&mut Driver));
+
 /// A received frame as its last descriptor describes it.
 #[derive(Debug)]
 pub struct Received {

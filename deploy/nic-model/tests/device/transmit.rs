@@ -1,6 +1,6 @@
 //! The transmit path, driven as a driver drives it.
 
-use crate::harness::{Driver, TDH, TDT, TX_BUFFERS, TX_RING, fold, frame, sum, udp};
+use crate::harness::{Case, Driver, TDH, TDT, TX_BUFFERS, TX_RING, fold, frame, sum, udp};
 use nic_model::ViolationKind;
 
 const INSERT_IP: u64 = 1 << 40;
@@ -134,7 +134,7 @@ fn ring_wraps() {
 /// What can't be sent is not sent, and said.
 #[test]
 fn wrong_descriptors_are_refused() {
-    let cases: [(&str, ViolationKind, fn(&mut Driver)); 6] = [
+    let cases: [Case; 6] = [
         ("payload length", ViolationKind::PayloadLength, |d| {
             d.send(&frame(100), None, 99, 0);
         }),

@@ -1,4 +1,5 @@
 //! The whole server over a stack in memory, through real proxies: threads, events, crossings, metrics.
+#![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

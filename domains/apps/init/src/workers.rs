@@ -37,7 +37,7 @@ struct Lead {
 }
 
 impl Workers {
-    /// Starts the first leader.
+    /// Starts the first leader, and the first idle thread so that no restart waits for one to be made.
     pub fn start(supervision: Arc<Supervision>, power: Handle<dyn Power>) -> Result<(), SpawnError> {
         let workers = Arc::new(Workers {
             supervision,
@@ -45,16 +45,20 @@ impl Workers {
             taken: Mutex::new(0),
             lead: Mutex::default(),
         });
-        workers.spawn()
+        workers.spawn(false)?;
+        workers.spawn(true)
     }
 
-    fn spawn(self: &Arc<Self>) -> Result<(), SpawnError> {
+    fn spawn(self: &Arc<Self>, leads: bool) -> Result<(), SpawnError> {
         let workers = self.clone();
-        thread::spawn("restart", None, move || workers.run()).map(drop)
+        thread::spawn("restart", None, move || workers.run(leads)).map(drop)
     }
 
-    /// A worker's life. It begins as the leader.
-    fn run(self: Arc<Self>) {
+    /// A worker's life.
+    fn run(self: Arc<Self>, leads: bool) {
+        if !leads {
+            self.wait_to_lead();
+        }
         loop {
             let record = self.next_death();
             let handed_over = self.hand_over();
@@ -110,7 +114,7 @@ impl Workers {
                 thread::unpark(next);
                 true
             }
-            None => match self.spawn() {
+            None => match self.spawn(true) {
                 Ok(()) => true,
                 Err(SpawnError) => {
                     error!("no memory for another restart thread: restarts wait for each other");

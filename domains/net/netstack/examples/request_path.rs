@@ -7,6 +7,7 @@
 //! ```
 //! The count divided by connections times rounds is one request: a segment in, its bytes to the application, 612 bytes and
 //! a header from it, and a segment out.
+#![forbid(unsafe_code)]
 
 use interface::net::{DeviceInfo, MacAddress};
 use interface::path::PacketProcessor;

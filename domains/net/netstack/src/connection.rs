@@ -1,6 +1,7 @@
 //! One TCP connection: a smoltcp socket in a set of its own, and what the stack knows beside it.
 
-use crate::demultiplex::{FlowKey, flag};
+use crate::demultiplex::{FlowKey, Segment, flag};
+use crate::light::{Light, PeerOptions};
 use crate::recovery::Recovery;
 use crate::table::Ticket;
 use crate::transmit::{LinkHeader, SentSegment, answering_header};
@@ -8,6 +9,10 @@ use alloc::vec;
 use rref::OwnerId;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+
+/// Unacknowledged bytes up to which any peer's acknowledgement may be delayed: the segment size of peers that don't name one
+/// (RFC 9293, 3.7.1); those that name a smaller one wait a little longer than they could.
+const SMALLEST_USUAL_SEGMENT: usize = 536;
 
 /// Something happened that the owner is to be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct Connection {
     pub link: LinkHeader,
     /// Another station that the last packet came from.
     other_station: Option<[u8; 6]>,
+    /// The station before the last change.
+    previous_station: Option<[u8; 6]>,
     /// Whether `link` names a station; otherwise the neighbour is being asked for.
     pub resolved: bool,
     /// Its earliest entry in the timers; `u64::MAX` for none.
@@ -54,6 +61,14 @@ pub struct Connection {
     pub buffer_bytes: u64,
     /// The sequence number after the last one sent, and the last acknowledgement and window.
     pub sent: SentSegment,
+    /// Bytes that came since the last segment was sent, which acknowledged all before.
+    unanswered_bytes: usize,
+    /// Its state while it has no socket.
+    pub light: Option<Light>,
+    /// What the peer's SYN said; `None` when it came the other way, and the connection keeps its socket.
+    pub options: Option<PeerOptions>,
+    /// When something last happened that needed the socket.
+    pub quiet_since_ns: u64,
     /// The sender's view of losses.
     pub recovery: Recovery,
     set: SocketSet<'static>,
@@ -86,6 +101,7 @@ impl Connection {
             waiting_at: None,
             link,
             other_station: None,
+            previous_station: None,
             resolved: true,
             scheduled_ns: u64::MAX,
             dirty: false,
@@ -98,25 +114,52 @@ impl Connection {
             orphan: false,
             buffer_bytes,
             sent: SentSegment::default(),
+            unanswered_bytes: 0,
+            light: None,
+            options: None,
+            quiet_since_ns: 0,
             recovery: Recovery::default(),
             set,
             handle,
         }
     }
 
-    /// The set, for smoltcp's interface.
+    /// One without a socket, for `light.rs`.
+    pub fn without_socket(key: FlowKey, owner: OwnerId, link: LinkHeader) -> Connection {
+        Connection::new(
+            key,
+            owner,
+            link,
+            0,
+            (SocketSet::new(vec![]), SocketHandle::default()),
+        )
+    }
+
+    /// Gives it a socket.
+    pub fn put_socket(&mut self, set: SocketSet<'static>, handle: SocketHandle) {
+        self.light = None;
+        self.set = set;
+        self.handle = handle;
+    }
+
+    /// Takes its socket away; the caller says what state it is in without.
+    pub fn drop_socket(&mut self) {
+        self.set = SocketSet::new(vec![]);
+    }
+
+    /// The set, for smoltcp's interface. Empty while the connection is light.
     #[inline]
     pub fn set(&mut self) -> &mut SocketSet<'static> {
         &mut self.set
     }
 
-    /// The socket.
+    /// The socket. There is one unless the connection is light: callers see to that by `ensure_socket`.
     #[inline]
     pub fn socket(&mut self) -> &mut Socket<'static> {
         self.set.get_mut(self.handle)
     }
 
-    /// The socket, to look at.
+    /// The socket, to look at; as above.
     #[inline]
     pub fn socket_ref(&self) -> &Socket<'static> {
         self.set.get(self.handle)
@@ -132,11 +175,22 @@ impl Connection {
         let header = answering_header(frame, own);
         let station = header.first_chunk().copied();
         if !self.resolved || self.other_station == station {
+            self.previous_station = self.link.first_chunk().copied().filter(|_| self.resolved);
             self.link = header;
             self.resolved = true;
             self.other_station = None;
         } else {
             self.other_station = station;
+        }
+    }
+
+    /// Nothing is acknowledged any more: perhaps the last change of station was wrong (a damaged frame can come twice), so the one
+    /// before has its turn.
+    pub fn doubt_station(&mut self) {
+        if let Some(station) = self.link.first_chunk_mut::<6>()
+            && let Some(previous) = &mut self.previous_station
+        {
+            core::mem::swap(station, previous);
         }
     }
 
@@ -160,9 +214,22 @@ impl Connection {
         self.sent.flags = segment.flags;
         self.sent.acknowledgement = segment.acknowledgement;
         self.sent.window = segment.window;
+        self.unanswered_bytes = 0;
         self.recovery
             .on_sent(segment, repeated, self.sent.sequence, now_ns);
         repeated
+    }
+
+    /// Whether, after this segment, the socket has nothing to send but an acknowledgement that may wait: the usual case of a
+    /// request. Says no when in doubt.
+    #[inline]
+    pub fn owes_at_most_delayed_acknowledgement(&mut self, segment: &Segment) -> bool {
+        self.unanswered_bytes += segment.payload_bytes;
+        let socket = self.socket_ref();
+        segment.flags & (flag::SYN | flag::FIN | flag::RST) == 0
+            && self.unanswered_bytes <= SMALLEST_USUAL_SEGMENT
+            && socket.send_queue() == 0
+            && socket.state() == State::Established
     }
 
     /// What a segment that just came changed for the owner.

@@ -3,9 +3,10 @@
 //! Frames are written straight into the batch's packets, from the front; packets are free up to the one that was handled last.
 //! A connection sends a bounded burst, then the next one has its turn.
 
-use crate::demultiplex::ETHERNET_BYTES;
+use crate::demultiplex::{ETHERNET_BYTES, flag};
 use crate::device::Exchange;
 use crate::events::Entry;
+use crate::light::QUIET_NS;
 use crate::receive::link_to;
 use crate::shard::{Outgoing, Shard, instant};
 use crate::table::Ticket;
@@ -23,6 +24,8 @@ const CAPACITY: usize = PACKET_BYTES - HEADROOM_BYTES;
 const BURST: usize = 16;
 /// A connection that wants to be polled at once but sends nothing is polled again after this time.
 const RETRY_NS: u64 = 1_000_000;
+/// Shortest time of smoltcp's retransmission timer (RFC 6298, 2.4).
+const LEAST_RETRANSMISSION_NS: u64 = 1_000_000_000;
 /// Time between looks whether an unknown neighbour has answered.
 const RESOLVE_NS: u64 = 1_000_000_000;
 
@@ -56,6 +59,28 @@ fn put_frame(
         *out += 1;
     }
     true
+}
+
+/// What a connection sent last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// Nothing: it has nothing to send.
+    Nothing,
+    /// A segment that ends its buffer: it has nothing more to send.
+    Everything,
+    /// A segment that others may follow.
+    More,
+}
+
+impl Last {
+    /// smoltcp sets PSH on the segment that ends its buffer.
+    fn after(segment: &SentSegment) -> Last {
+        if segment.flags & flag::PSH != 0 {
+            Last::Everything
+        } else {
+            Last::More
+        }
+    }
 }
 
 impl Shard {
@@ -125,21 +150,56 @@ impl Shard {
             if !self.is_ready(ticket, now_ns) {
                 continue;
             }
-            let mut finished = false;
+            if self
+                .connections
+                .get(ticket)
+                .is_some_and(|connection| connection.light.is_some())
+            {
+                self.flush_lightly(ticket, packets, out, now_ns);
+                continue;
+            }
+            let mut last = Last::More;
             for _ in 0..BURST {
                 if *out + room > limit {
                     break;
                 }
-                if !self.send_segment(ticket, packets, out, limit, frame_bytes, now_ns, now) {
-                    finished = true;
+                last = self.send_segment(ticket, packets, out, now_ns, now);
+                if last != Last::More {
                     break;
                 }
             }
-            if finished {
-                self.settle(ticket, now_ns, now);
-            } else {
-                self.mark_dirty(ticket);
+            match last {
+                Last::More => self.mark_dirty(ticket),
+                Last::Everything => self.settle_sent(ticket, now_ns, now),
+                Last::Nothing => self.settle(ticket, now_ns, now),
             }
+        }
+    }
+
+    /// Sends what a connection without a socket has, or gives it a socket when its time for that has come.
+    #[inline]
+    fn flush_lightly(&mut self, ticket: Ticket, packets: &mut PacketBatch, out: &mut usize, now_ns: u64) {
+        let tcp = &self.common.config.tcp;
+        let receive_bytes = tcp.receive_buffer_bytes as usize;
+        let keep_alive_ns = match tcp.keep_alive_s {
+            0 => u64::MAX,
+            seconds => u64::from(seconds) * 1_000_000_000,
+        };
+        let (Some(connection), Some(packet)) = (self.connections.get_mut(ticket), packets.get_mut(*out))
+        else {
+            return;
+        };
+        if connection.emit_lightly(packet, receive_bytes, self.capabilities.transmit_checksum, now_ns) {
+            packet.vlan = self.common.config.network.vlan;
+            *out += 1;
+        }
+        let deadline_ns = connection.light_deadline_ns(keep_alive_ns, self.capabilities.mtu.into());
+        if deadline_ns <= now_ns {
+            // An answer is lost, or the peer was not heard for long.
+            self.ensure_socket(ticket, now_ns, true, false);
+        } else if deadline_ns != u64::MAX {
+            self.timers
+                .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
         }
     }
 
@@ -170,48 +230,51 @@ impl Shard {
         false
     }
 
-    /// Has a connection's socket send one segment; false when it had none.
+    /// Has a connection's socket send one segment.
     #[inline]
     fn send_segment(
         &mut self,
         ticket: Ticket,
         packets: &mut PacketBatch,
         out: &mut usize,
-        limit: usize,
-        frame_bytes: usize,
         now_ns: u64,
         now: Instant,
-    ) -> bool {
+    ) -> Last {
         let Some(connection) = self.connections.get_mut(ticket) else {
-            return false;
+            return Last::Nothing;
         };
+        let frame_bytes = ETHERNET_BYTES + usize::from(self.capabilities.mtu);
         if frame_bytes > CAPACITY {
-            return self.send_long_segment(ticket, packets, out, limit, now_ns, now);
+            return self.send_long_segment(ticket, packets, out, now_ns, now);
         }
         let Some(packet) = packets.get_mut(*out) else {
-            return false;
+            return Last::Nothing;
         };
         packet.reset();
         let Some((link, body)) = packet.resize(frame_bytes).split_at_mut_checked(ETHERNET_BYTES) else {
-            return false;
+            return Last::Nothing;
         };
         let mut device = Exchange::new(self.capabilities, None, &mut *body);
         self.interface.poll_egress(now, &mut device, connection.set());
         let sent = device.sent_bytes();
         if sent == 0 {
             packet.reset();
-            return false;
+            return Last::Nothing;
+        }
+        let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
+        if connection.note_sent(&segment, now_ns) {
+            self.statistics.retransmitted += 1;
+            if connection.recovery.is_going_back() {
+                connection.doubt_station();
+            }
         }
         link.copy_from_slice(&connection.link);
-        let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        let repeated = connection.note_sent(&segment, now_ns);
-        self.statistics.retransmitted += u64::from(repeated);
         let frame = packet.resize(ETHERNET_BYTES + sent);
         packet.request = finish(frame, self.capabilities.transmit_checksum);
         packet.verdict = Verdict::Transmit;
         packet.vlan = self.common.config.network.vlan;
         *out += 1;
-        true
+        Last::after(&segment)
     }
 
     /// As `send_segment`, for frames that are longer than a packet.
@@ -220,34 +283,59 @@ impl Shard {
         ticket: Ticket,
         packets: &mut PacketBatch,
         out: &mut usize,
-        limit: usize,
         now_ns: u64,
         now: Instant,
-    ) -> bool {
+    ) -> Last {
         let Some(connection) = self.connections.get_mut(ticket) else {
-            return false;
+            return Last::Nothing;
         };
         let Some((link, body)) = self.reply.split_at_mut_checked(ETHERNET_BYTES) else {
-            return false;
+            return Last::Nothing;
         };
         let mut device = Exchange::new(self.capabilities, None, &mut *body);
         self.interface.poll_egress(now, &mut device, connection.set());
         let sent = device.sent_bytes();
         if sent == 0 {
-            return false;
+            return Last::Nothing;
+        }
+        let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
+        if connection.note_sent(&segment, now_ns) {
+            self.statistics.retransmitted += 1;
+            if connection.recovery.is_going_back() {
+                connection.doubt_station();
+            }
         }
         link.copy_from_slice(&connection.link);
-        let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        let repeated = connection.note_sent(&segment, now_ns);
-        self.statistics.retransmitted += u64::from(repeated);
         self.reply_bytes = ETHERNET_BYTES + sent;
+        let limit = packets.len();
         self.put_reply(packets, out, limit);
-        true
+        Last::after(&segment)
+    }
+
+    /// As `settle`, after all that the socket had was sent: it then waits for an acknowledgement, no shorter than the least of the
+    /// retransmission timer's times. Earlier timers have their entries already.
+    #[inline]
+    fn settle_sent(&mut self, ticket: Ticket, now_ns: u64, now: Instant) {
+        let Some(connection) = self.connections.get_mut(ticket) else {
+            return;
+        };
+        if connection.linger_ns.is_some() || connection.socket_ref().state() != tcp::State::Established {
+            return self.settle(ticket, now_ns, now);
+        }
+        let probe_ns = connection
+            .recovery
+            .probe_ns(connection.sent.sequence, u32::from(self.capabilities.mtu));
+        let deadline_ns = probe_ns.min(now_ns + LEAST_RETRANSMISSION_NS);
+        self.timers
+            .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
     }
 
     /// Sees what a connection with nothing to send is waiting for.
     #[inline]
     fn settle(&mut self, ticket: Ticket, now_ns: u64, now: Instant) {
+        if self.lighten(ticket, now_ns) {
+            return self.mark_dirty(ticket);
+        }
         let Some(connection) = self.connections.get_mut(ticket) else {
             return;
         };
@@ -282,6 +370,10 @@ impl Shard {
             deadline_ns = deadline_ns.min(linger_ns);
         }
         deadline_ns = deadline_ns.min(probe_ns);
+        let quiet_ns = connection.quiet_since_ns.saturating_add(QUIET_NS);
+        if connection.options.is_some() && quiet_ns > now_ns && connection.socket_ref().send_queue() == 0 {
+            deadline_ns = deadline_ns.min(quiet_ns);
+        }
         if deadline_ns != u64::MAX {
             self.timers
                 .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);

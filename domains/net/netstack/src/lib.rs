@@ -29,6 +29,7 @@ pub mod echo;
 pub mod events;
 pub mod flush;
 pub mod half_open;
+pub mod light;
 pub mod listener;
 pub mod neighbours;
 pub mod processor;

@@ -9,6 +9,7 @@ use crate::device::Exchange;
 use crate::echo;
 use crate::events::Entry;
 use crate::half_open::HalfOpen;
+use crate::light::{PeerOptions, Taken};
 use crate::neighbours::{self, Heard};
 use crate::secret::seed_for;
 use crate::shard::{Shard, new_interface};
@@ -137,6 +138,26 @@ impl Shard {
             return;
         };
         connection.heard_from(frame, self.common.mac);
+        if connection.light.is_some() {
+            match connection.take_lightly(frame, segment, self.acknowledgement_delay_ns, now_ns) {
+                Taken::No => {
+                    self.ensure_socket(ticket, now_ns, false, false);
+                    return self.receive_on(ticket, frame, segment, now_ns, now);
+                }
+                Taken::Quiet => return,
+                Taken::Readable => {
+                    let deadline_ns = connection.light_deadline_ns(u64::MAX, self.capabilities.mtu.into());
+                    if deadline_ns <= now_ns {
+                        self.mark_dirty(ticket);
+                    } else {
+                        self.timers
+                            .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
+                    }
+                    return self.tell(ticket, true, false);
+                }
+            }
+        }
+        connection.quiet_since_ns = now_ns;
         let mut device = Exchange::new(self.capabilities, frame.get(segment.packet.clone()), out);
         self.interface
             .poll_ingress_single(now, &mut device, connection.set());
@@ -154,13 +175,25 @@ impl Shard {
         if segment.flags & flag::RST != 0 && connection.socket_ref().state() == tcp::State::Closed {
             self.statistics.aborted += 1;
         }
+        let quiet = !lost
+            && self.acknowledgement_delay_ns > 0
+            && connection.owes_at_most_delayed_acknowledgement(segment);
+        if quiet && segment.payload_bytes > 0 {
+            self.timers.schedule(
+                ticket,
+                &mut connection.scheduled_ns,
+                now_ns + self.acknowledgement_delay_ns,
+            );
+        }
         if news.readable || news.writable {
             self.tell(ticket, news.readable, news.writable);
         }
         if lost {
             self.resend(ticket, false, now);
         }
-        self.mark_dirty(ticket);
+        if !quiet {
+            self.mark_dirty(ticket);
+        }
     }
 
     /// Has a connection's socket take its first unacknowledged segment for lost; see `recovery.rs`.
@@ -168,6 +201,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(ticket) else {
             return;
         };
+        if probe {
+            connection.doubt_station();
+        }
         let duplicate = connection.recovery.resend(connection.sent.sequence, probe);
         let key = connection.key;
         let from_peer = FlowKey {
@@ -273,7 +309,7 @@ impl Shard {
         } else if segment.flags & flag::ACK != 0
             && segment.acknowledgement == half_open.sequence.wrapping_add(1)
         {
-            if let Some(connection) = self.open(ticket, now_ns, now) {
+            if let Some(connection) = self.open(ticket, now_ns) {
                 self.receive_on(connection, frame, segment, now_ns, now);
             }
         } else {
@@ -306,45 +342,32 @@ impl Shard {
         }
     }
 
-    /// Makes a connection of a half-open one, in the state after its SYN|ACK; `None` when memory is used up.
-    fn open(&mut self, ticket: Ticket, now_ns: u64, now: Instant) -> Option<Ticket> {
-        let Some((receive_bytes, transmit_bytes)) = self.reserve_buffers() else {
-            self.statistics.dropped_syn += 1;
-            return None;
-        };
+    /// Makes a connection of a half-open one; `None` when its listener is gone.
+    fn open(&mut self, ticket: Ticket, now_ns: u64) -> Option<Ticket> {
         let half_open = self.half_opens.take(ticket)?;
-        let Some(owner) = self
-            .listeners
-            .get(half_open.listener)
-            .map(|listener| listener.owner)
-        else {
-            self.release_buffers((receive_bytes + transmit_bytes) as u64);
+        let listener = self.listeners.get(half_open.listener);
+        let (Some(owner), Some(options)) = (
+            listener.map(|listener| listener.owner),
+            PeerOptions::read(half_open.syn()),
+        ) else {
             self.flows.remove(&half_open.key);
+            self.listeners.release(half_open.listener);
             return None;
         };
-        let (mut set, handle) = self.socket(receive_bytes, transmit_bytes);
-        let sent = replay_syn(
-            self.capabilities,
-            &half_open,
-            &mut set,
-            handle,
-            &mut self.reply,
-            now,
-        );
-        let mut connection = Connection::new(
-            half_open.key,
-            owner,
-            half_open.link,
-            (receive_bytes + transmit_bytes) as u64,
-            (set, handle),
-        );
-        if let Some(answer) = self
-            .reply
-            .get(ETHERNET_BYTES..ETHERNET_BYTES + sent)
-            .and_then(SentSegment::read)
-        {
-            connection.note_sent(&answer, now_ns);
-        }
+        let mut connection = Connection::without_socket(half_open.key, owner, half_open.link);
+        let syn = SentSegment {
+            flags: flag::SYN | flag::ACK,
+            sequence: half_open.sequence,
+            acknowledgement: half_open.remote_sequence.wrapping_add(1),
+            window: 0,
+            payload_bytes: 0,
+        };
+        connection.note_sent(&syn, now_ns);
+        connection.options = Some(options);
+        connection
+            .recovery
+            .start(half_open.sequence.wrapping_add(1), syn.acknowledgement, now_ns);
+        Shard::start_lightly(&mut connection, syn.acknowledgement, now_ns);
         connection.waiting_at = Some(half_open.listener);
         let ticket = self.connections.insert(Box::new(connection));
         self.flows.put(half_open.key, Place::Connection(ticket));

@@ -61,6 +61,14 @@ fn is_after(a: u32, b: u32) -> bool {
 }
 
 impl Recovery {
+    /// Begins at these sequence numbers: ours, and the peer's next.
+    pub fn start(&mut self, unacknowledged: u32, remote_next: u32, now_ns: u64) {
+        self.started = true;
+        self.unacknowledged = unacknowledged;
+        self.remote_next = remote_next;
+        self.progress_ns = now_ns;
+    }
+
     /// Takes note of a segment from the peer; true when the first unacknowledged segment is to be sent again now.
     ///
     /// `end` is the sequence number after the last one sent.
@@ -122,6 +130,29 @@ impl Recovery {
             }
         }
         false
+    }
+
+    /// First sequence number that isn't acknowledged.
+    #[inline]
+    pub fn unacknowledged(&self) -> u32 {
+        self.unacknowledged
+    }
+
+    /// The peer's window field as it was last.
+    #[inline]
+    pub fn window(&self) -> u16 {
+        self.window
+    }
+
+    /// The sequence number after the peer's last one, in order or not.
+    #[inline]
+    pub fn remote_next(&self) -> u32 {
+        self.remote_next
+    }
+
+    /// Whether the retransmission timer has fired and what was in flight is sent again.
+    pub fn is_going_back(&self) -> bool {
+        self.going_back
     }
 
     /// RFC 6298, 2.

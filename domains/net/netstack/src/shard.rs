@@ -60,6 +60,7 @@ pub struct Shard {
     pub(crate) number: u16,
     pub(crate) common: Arc<Common>,
     pub(crate) capabilities: Capabilities,
+    pub(crate) acknowledgement_delay_ns: u64,
     pub(crate) interface: Interface,
     pub(crate) receiver: Receiver,
     pub(crate) addresses: Addresses,
@@ -128,6 +129,7 @@ impl Shard {
         Shard {
             number,
             capabilities,
+            acknowledgement_delay_ns: u64::from(tcp.acknowledgement_delay_ms) * 1_000_000,
             interface: new_interface(capabilities, secret.draw(), now),
             receiver: Receiver::default(),
             addresses: Addresses::default(),
@@ -430,6 +432,7 @@ impl Shard {
 
     /// Resets a connection that nobody is to hear of.
     fn abandon(&mut self, ticket: Ticket) {
+        self.ensure_socket(ticket, clock::now_ns(), false, true);
         if let Some(connection) = self.connections.get_mut(ticket) {
             connection.orphan = true;
             connection.socket().abort();

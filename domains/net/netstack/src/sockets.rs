@@ -166,10 +166,20 @@ impl Shard {
 
     /// Copies `data` into a connection's transmit buffer: how much was taken.
     fn send(&mut self, ticket: Ticket, data: &[u8]) -> Result<u32, SocketError> {
+        let mtu = self.capabilities.mtu;
         let connection = self.connection(ticket)?;
         if connection.linger_ns.is_some() || connection.connecting {
             return Err(SocketError::Invalid);
         }
+        if connection.light.is_some() {
+            if connection.send_lightly(data, mtu) {
+                self.mark_dirty(ticket);
+                return Ok(data.len() as u32);
+            }
+            self.ensure_socket(ticket, clock::now_ns(), false, false);
+        }
+        let connection = self.connection(ticket)?;
+        connection.quiet_since_ns = clock::now_ns();
         let Ok(taken) = connection.socket().send_slice(data) else {
             return Err(SocketError::Reset);
         };
@@ -185,6 +195,9 @@ impl Shard {
     /// Copies received bytes into `buffer`: how many, and whether the peer has closed and all is received.
     fn receive_bytes(&mut self, ticket: Ticket, buffer: &mut [u8]) -> Result<(usize, bool), SocketError> {
         let connection = self.connection(ticket)?;
+        if let Some(count) = connection.receive_lightly(buffer) {
+            return Ok((count, false));
+        }
         let socket = connection.socket();
         let before = socket.recv_queue();
         let mut taken = 0;
@@ -483,6 +496,7 @@ impl Sockets for Shared {
         match kind {
             Kind::Connection => self.with_connection(socket, |shard, ticket| {
                 let linger_ns = u64::from(shard.common.config.tcp.linger_s) * 1_000_000_000;
+                shard.ensure_socket(ticket, clock::now_ns(), false, true);
                 let connection = shard.connection(ticket)?;
                 if connection.linger_ns.is_none() {
                     connection.linger_ns = Some(clock::now_ns().saturating_add(linger_ns));
@@ -514,6 +528,7 @@ impl Sockets for Shared {
 
     fn abort(&self, socket: SocketId) -> Result<(), SocketError> {
         self.with_connection(socket, |shard, ticket| {
+            shard.ensure_socket(ticket, clock::now_ns(), false, true);
             shard.connection(ticket)?.socket().abort();
             shard.statistics.aborted += 1;
             shard.mark_dirty(ticket);

@@ -1,4 +1,5 @@
 //! Connections against a scripted peer: handshake, data, closing, limits.
+#![forbid(unsafe_code)]
 
 mod lab;
 

@@ -54,6 +54,8 @@ pub struct Cpu {
     pub(super) scheduler: InterruptLock<Scheduler>,
     /// Number of the last `smp::broadcast` that this CPU has answered.
     pub(super) broadcast_seen: AtomicU64,
+    /// Whether it is halted with nothing to run (`smp::enter_idle`).
+    pub(super) idle: AtomicBool,
     /// Number of the last TLB flush that this CPU has done.
     pub(super) flush_seen: AtomicU64,
     /// Whether an exception is being handled, so that one inside of it is recognised.
@@ -147,6 +149,7 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         apic_id,
         scheduler: InterruptLock::new(Scheduler::new()),
         broadcast_seen: AtomicU64::new(0),
+        idle: AtomicBool::new(false),
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),
         online: AtomicBool::new(false),

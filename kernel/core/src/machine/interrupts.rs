@@ -331,6 +331,7 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
 }
 
 fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
+    smp::leave_idle(cpu);
     cpu.interrupts.fetch_add(1, Ordering::Relaxed);
     let mut answered = None;
     match vector {

@@ -356,7 +356,11 @@ fn release(start: usize, runs: impl IntoIterator<Item = Mapped>) {
         }
         frames.push(run);
     }
-    smp::flush_all_cpus();
+    if tables.is_empty() {
+        smp::flush_all_cpus();
+    } else {
+        smp::flush_all_cpus_before_freeing_tables();
+    }
     for table in tables {
         free_raw(table, 1);
     }
@@ -442,7 +446,7 @@ pub(super) fn with_start_up_page<R>(physical: u64, f: impl FnOnce(*mut u8) -> R)
     let mut tables = Vec::new();
     // SAFETY: Mapped above; `f` has made sure that no CPU is in that code any more.
     unsafe { paging::unmap(physical as usize, &mut |table| tables.push(table)) };
-    smp::flush_all_cpus();
+    smp::flush_all_cpus_before_freeing_tables();
     for table in tables {
         free_raw(table, 1);
     }

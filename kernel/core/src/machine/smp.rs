@@ -185,38 +185,70 @@ extern "C" fn other_cpu_main(cpu: &'static cpu::Cpu) -> ! {
 static BROADCASTS: AtomicU64 = AtomicU64::new(0);
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
-/// Interrupts every other CPU and waits until each has run the return hook on what it was running
-/// (`interrupts::set_return_hook`) or was idle. Everything written before is visible to them afterwards, and
-/// the other way round: a membarrier.
+/// Makes every other CPU run the return hook on what it is running (`interrupts::set_return_hook`) and waits
+/// until each has; CPUs that are idle run nothing and aren't woken. Everything written before is visible to
+/// them afterwards, and the other way round: a membarrier.
 ///
 /// Call it on a thread, with interrupts on and no lock held: the CPUs answer as soon as they take interrupts.
 pub fn broadcast_and_wait() {
-    let number = BROADCASTS.fetch_add(1, Ordering::AcqRel) + 1;
+    broadcast(false);
+}
+
+fn broadcast(wake_idle: bool) {
+    // Sequentially consistent, like what `enter_idle` and `leave_idle` do: either this finds a CPU idle,
+    // which then finds this number when it leaves, or it finds it busy and interrupts it.
+    let number = BROADCASTS.fetch_add(1, Ordering::SeqCst) + 1;
     if cpu::count() == 1 {
         return;
     }
     let me = cpu::current().index();
-    apic::send_to_others(Message::Vector(BROADCAST_VECTOR));
+    let is_left_alone = |cpu: &cpu::Cpu| !wake_idle && cpu.idle.load(Ordering::SeqCst);
+    for other in cpu::all().filter(|cpu| cpu.index() != me && !is_left_alone(cpu)) {
+        apic::send(other.apic_id, Message::Vector(BROADCAST_VECTOR));
+    }
     for other in cpu::all().filter(|cpu| cpu.index() != me) {
-        while other.broadcast_seen.load(Ordering::Acquire) < number {
+        while other.broadcast_seen.load(Ordering::SeqCst) < number && !is_left_alone(other) {
             core::hint::spin_loop();
         }
     }
 }
 
-/// Makes every CPU forget what it has cached of the page tables. Same conditions as [`broadcast_and_wait`],
-/// except while the machine comes up.
+/// Makes every CPU forget what it has cached of the page tables, idle ones before they run anything again.
+/// Same conditions as [`broadcast_and_wait`], except while the machine comes up.
 pub(super) fn flush_all_cpus() {
-    FLUSHES.fetch_add(1, Ordering::AcqRel);
+    FLUSHES.fetch_add(1, Ordering::SeqCst);
     paging::flush_this_cpu();
-    broadcast_and_wait();
+    broadcast(false);
+}
+
+/// The same, for when page tables are going to be freed: idle CPUs too do it now, since a processor may walk
+/// tables that it remembers even while it waits.
+pub(super) fn flush_all_cpus_before_freeing_tables() {
+    FLUSHES.fetch_add(1, Ordering::SeqCst);
+    paging::flush_this_cpu();
+    broadcast(true);
+}
+
+/// This CPU is about to halt, with interrupts off: from now on broadcasts leave it alone.
+pub(super) fn enter_idle(cpu: &cpu::Cpu) {
+    cpu.idle.store(true, Ordering::SeqCst);
+}
+
+/// This CPU is going to do something again: makes up for the broadcasts that left it alone. Called before
+/// anything else that an interrupt of an idle CPU does, and before the idle loop goes on.
+pub(super) fn leave_idle(cpu: &cpu::Cpu) {
+    if cpu.idle.load(Ordering::Relaxed) {
+        cpu.idle.store(false, Ordering::SeqCst);
+        let number = broadcast_received(cpu);
+        cpu.broadcast_seen.store(number, Ordering::SeqCst);
+    }
 }
 
 /// The interrupt of a broadcast on a CPU that is asked; the number to be acknowledged once the return hook
 /// has run.
 pub(super) fn broadcast_received(cpu: &cpu::Cpu) -> u64 {
-    let number = BROADCASTS.load(Ordering::Acquire);
-    let flushes = FLUSHES.load(Ordering::Acquire);
+    let number = BROADCASTS.load(Ordering::SeqCst);
+    let flushes = FLUSHES.load(Ordering::SeqCst);
     if cpu.flush_seen.load(Ordering::Relaxed) < flushes {
         paging::flush_this_cpu();
         cpu.flush_seen.store(flushes, Ordering::Relaxed);

@@ -11,7 +11,7 @@ pub struct ReceiveStatus {
 
 /// Bits of the second word: extended status in 0 to 19, extended errors in 20 to 31.
 pub(crate) const RECEIVE_DONE: u64 = 1 << 0;
-const END_OF_PACKET: u64 = 1 << 1;
+pub(crate) const END_OF_PACKET: u64 = 1 << 1;
 const VLAN_FRAME: u64 = 1 << 3;
 const TRANSPORT_CHECKED: u64 = 1 << 5;
 const IPV4_CHECKED: u64 = 1 << 6;

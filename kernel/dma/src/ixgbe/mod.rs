@@ -135,16 +135,18 @@ impl Adapter {
         self.shared.device.interrupt(entry, cpu)
     }
 
-    /// A receive ring for `queue`, which is off until [`ReceiveRing::start`]. `slots` is a power of two from 8 to 4096.
-    pub fn receive_ring(&self, queue: u16, slots: u16) -> Result<ReceiveRing, RingError> {
-        let claim = QueueClaim::new(&self.shared, queue, |shared| &shared.receive_rings)?;
-        ReceiveRing::new(claim, slots)
+    /// A receive ring for `queue`, which is off until [`ReceiveRing::start`]. `SLOTS` is a power of two from 8 to 4096.
+    pub fn receive_ring<const SLOTS: usize>(&self, queue: u16) -> Result<ReceiveRing<SLOTS>, RingError> {
+        ReceiveRing::new(QueueClaim::new(&self.shared, queue, |shared| {
+            &shared.receive_rings
+        })?)
     }
 
-    /// A transmit ring for `queue`, which is off until [`TransmitRing::start`]. `slots` is a power of two from 8 to 4096.
-    pub fn transmit_ring(&self, queue: u16, slots: u16) -> Result<TransmitRing, RingError> {
-        let claim = QueueClaim::new(&self.shared, queue, |shared| &shared.transmit_rings)?;
-        TransmitRing::new(claim, slots)
+    /// A transmit ring for `queue`, which is off until [`TransmitRing::start`]. `SLOTS` is a power of two from 8 to 4096.
+    pub fn transmit_ring<const SLOTS: usize>(&self, queue: u16) -> Result<TransmitRing<SLOTS>, RingError> {
+        TransmitRing::new(QueueClaim::new(&self.shared, queue, |shared| {
+            &shared.transmit_rings
+        })?)
     }
 }
 
@@ -188,8 +190,8 @@ impl QueueClaim {
         self.kept = true;
     }
 
-    fn memory(&self, bytes: usize) -> Result<crate::memory::DmaMemory, RingError> {
-        self.shared.device.memory(bytes).ok_or(RingError::OutOfMemory)
+    fn descriptors<const SLOTS: usize>(&self) -> Result<crate::memory::Descriptors<SLOTS>, RingError> {
+        self.shared.device.descriptors().ok_or(RingError::OutOfMemory)
     }
 }
 

@@ -4,16 +4,15 @@
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
 use super::QueueClaim;
-use super::descriptor::{RECEIVE_DONE, ReceiveStatus};
+use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
 use super::ring::{
-    self, DCA_CONTROL, DCTL, DESCRIPTOR_BYTES, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of,
-    receive_register,
+    self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
 };
-use crate::memory::DmaMemory;
+use crate::memory::Descriptors;
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 use rref::packet::{BUFFER_BYTES, HEADROOM_BYTES, PACKET_BYTES};
-use rref::{Packet, RRef};
+use rref::{Packet, PacketBatch, RRef};
 
 /// SRRCTL (8.2.3.8.7): buffers of 2 KiB, advanced descriptors with one buffer, and drop what finds no descriptor, so that one queue
 /// that isn't served doesn't hold up the others. No header split: the device would use a header address.
@@ -31,12 +30,11 @@ const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES >= BUFFER_BYTES && BUFFER_BY
 ///
 /// `taken <= published <= posted`, running counts of slots; `buffers` has a packet for each slot from `taken` up to `posted`, which is
 /// fewer than all. Hardware reaches slots below `published` only.
-pub struct ReceiveRing {
+pub struct ReceiveRing<const SLOTS: usize> {
     claim: QueueClaim,
     base: u32,
-    memory: DmaMemory,
-    buffers: Box<[Option<RRef<Packet>>]>,
-    mask: u32,
+    memory: Descriptors<SLOTS>,
+    buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
     taken: u32,
     published: u32,
     posted: u32,
@@ -45,19 +43,19 @@ pub struct ReceiveRing {
     running: bool,
 }
 
-impl ReceiveRing {
-    pub(super) fn new(claim: QueueClaim, slots: u16) -> Result<ReceiveRing, RingError> {
-        let mask = mask_of(slots)?;
+impl<const SLOTS: usize> ReceiveRing<SLOTS> {
+    const MASK: u32 = mask_of(SLOTS);
+
+    pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
         let base = receive_register(claim.queue, 0);
         // Before there is memory that the device could reach: see `Adapter::new`.
         ring::turn_off(claim.registers(), base)?;
-        let memory = claim.memory(usize::from(slots) * DESCRIPTOR_BYTES)?;
+        let memory = claim.descriptors()?;
         Ok(ReceiveRing {
             claim,
             base,
             memory,
-            buffers: (0..slots).map(|_| None).collect(),
-            mask,
+            buffers: Box::new([const { None }; SLOTS]),
             taken: 0,
             published: 0,
             posted: 0,
@@ -73,7 +71,7 @@ impl ReceiveRing {
 
     /// Packets that it can hold.
     pub fn capacity(&self) -> usize {
-        self.mask as usize
+        Self::MASK as usize
     }
 
     /// Packets in it.
@@ -91,7 +89,7 @@ impl ReceiveRing {
     /// Packets that still fit.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        self.mask as usize - self.len()
+        Self::MASK as usize - self.len()
     }
 
     /// Turns the queue on, with an empty ring. Post packets after it, and publish them.
@@ -105,7 +103,7 @@ impl ReceiveRing {
         self.buffers.fill_with(|| None);
         (self.taken, self.published, self.posted) = (0, 0, 0);
         let registers = self.claim.registers();
-        ring::set_extent(&self.claim, self.base, &self.memory, self.mask + 1);
+        ring::set_extent(&self.claim, self.base, &self.memory);
         registers.write_trusted(self.base + SRRCTL, SRRCTL_VALUE);
         registers.write_trusted(self.base + RSCCTL, 0);
         registers.write_trusted(self.base + DCA_CONTROL, DCA_VALUE);
@@ -136,24 +134,26 @@ impl ReceiveRing {
     }
 
     /// Puts a packet in, reset and empty; gives it back when the ring is full. Hardware has it after [`publish`](Self::publish).
-    #[inline]
+    #[inline(always)]
     pub fn post(&mut self, mut packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
         if self.room() == 0 {
             return Err(packet);
         }
         packet.reset();
-        let slot = (self.posted & self.mask) as usize;
-        let Some(buffer) = self.buffers.get_mut(slot) else {
-            return Err(packet);
-        };
         // Hardware writes up to `BUFFER_BYTES` from here, which a reset packet has (asserted above). The second word is the header
         // buffer's address, which hardware doesn't use (`SRRCTL_VALUE`), and where DD appears.
-        self.memory
-            .write(slot * 2, packet.physical() + packet.data_offset() as u64);
-        self.memory.write(slot * 2 + 1, 0);
-        *buffer = Some(packet);
+        let address = packet.physical() + packet.data_offset() as u64;
+        self.memory.write(self.posted, address, 0);
+        // The slot is free, since there is room; forgetting what can't be there spares its drop code.
+        core::mem::forget(self.buffer(self.posted).replace(packet));
         self.posted = self.posted.wrapping_add(1);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn buffer(&mut self, count: u32) -> &mut Option<RRef<Packet>> {
+        // The remainder is below the array's length; the optimiser sees that too.
+        &mut self.buffers[count as usize % SLOTS]
     }
 
     /// Gives hardware what was posted: one register write, or none when nothing was.
@@ -167,7 +167,7 @@ impl ReceiveRing {
         fence(Ordering::Release);
         self.claim
             .registers()
-            .write_trusted(self.base + TAIL, self.posted & self.mask);
+            .write_trusted(self.base + TAIL, self.posted & Self::MASK);
     }
 
     /// What hardware wrote about the `ahead`-th packet from the head; `None` while it is hardware's.
@@ -176,15 +176,15 @@ impl ReceiveRing {
         if ahead >= self.published.wrapping_sub(self.taken) {
             return None;
         }
-        let slot = (self.taken.wrapping_add(ahead) & self.mask) as usize;
-        let high = self.memory.read(slot * 2 + 1);
+        let count = self.taken.wrapping_add(ahead);
+        let high = self.memory.high(count);
         if high & RECEIVE_DONE == 0 {
             return None;
         }
         // What hardware wrote before DD must not be read before it.
         fence(Ordering::Acquire);
         Some(ReceiveStatus {
-            low: self.memory.read(slot * 2),
+            low: self.memory.low(count),
             high,
         })
     }
@@ -193,20 +193,50 @@ impl ReceiveRing {
     #[inline]
     pub fn take(&mut self) -> Option<(RRef<Packet>, ReceiveStatus)> {
         let status = self.peek(0)?;
-        let slot = (self.taken & self.mask) as usize;
-        let mut packet = self.buffers.get_mut(slot)?.take()?;
+        let mut packet = self.buffer(self.taken).take()?;
         self.taken = self.taken.wrapping_add(1);
         packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
         Some((packet, status))
     }
+
+    /// Moves frames that fill one packet each from the head to the end of `frames`, as many as there are and fit, up to the first that
+    /// isn't so. `describe` notes the status in each; where it says false the frame is dropped.
+    #[inline(always)]
+    pub fn take_frames(
+        &mut self,
+        frames: &mut PacketBatch,
+        mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
+    ) {
+        let available = self.published.wrapping_sub(self.taken);
+        for _ in 0..available.min(frames.room() as u32) {
+            let count = self.taken;
+            let high = self.memory.high(count);
+            if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
+                return;
+            }
+            // As in `peek`.
+            fence(Ordering::Acquire);
+            let low = self.memory.low(count);
+            let Some(mut packet) = self.buffer(count).take() else {
+                return;
+            };
+            self.taken = count.wrapping_add(1);
+            let status = ReceiveStatus { low, high };
+            packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
+            if describe(&mut packet, status) {
+                // It fits: counted above.
+                drop(frames.push(packet));
+            }
+        }
+    }
 }
 
-impl Drop for ReceiveRing {
+impl<const SLOTS: usize> Drop for ReceiveRing<SLOTS> {
     fn drop(&mut self) {
         if self.stop().is_err() {
             // Hardware may still write to them: they stay this domain's until the kernel, which stops the device first, takes
             // everything back. So does the queue.
-            for buffer in &mut self.buffers {
+            for buffer in self.buffers.iter_mut() {
                 core::mem::forget(buffer.take());
             }
             self.claim.keep();

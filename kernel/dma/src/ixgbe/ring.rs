@@ -1,7 +1,7 @@
 //! What receive and transmit rings have in common: where a queue's registers are, how it is turned on and off.
 
 use super::QueueClaim;
-use crate::memory::DmaMemory;
+use crate::memory::Descriptors;
 use crate::mmio::{Mmio, RegisterTimeout};
 use core::fmt;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -27,9 +27,6 @@ pub const WRITE_BACK_LOW: u32 = 0x38;
 pub const WRITE_BACK_HIGH: u32 = 0x3C;
 /// ENABLE in RXDCTL and TXDCTL.
 pub const ENABLE: u32 = 1 << 25;
-
-/// Bytes of a descriptor.
-pub const DESCRIPTOR_BYTES: usize = 16;
 
 /// How long a queue may take to turn on or off. The datasheet names no bound; it is a matter of microseconds.
 const SWITCH_LIMIT_US: u64 = 5_000;
@@ -65,11 +62,6 @@ pub enum RingError {
         /// The queue.
         queue: u16,
     },
-    /// Not a power of two from 8 to 4096.
-    BadSize {
-        /// Slots asked for.
-        slots: u16,
-    },
     /// No memory for descriptors.
     OutOfMemory,
     /// The queue didn't turn on or off.
@@ -87,12 +79,6 @@ impl fmt::Display for RingError {
         match self {
             RingError::NoQueue { queue } => write!(f, "no ring can be made for queue {queue}"),
             RingError::InUse { queue } => write!(f, "queue {queue} has a ring already"),
-            RingError::BadSize { slots } => {
-                write!(
-                    f,
-                    "a ring can't have {slots} slots: a power of two from 8 to 4096 is needed"
-                )
-            }
             RingError::OutOfMemory => f.write_str("no memory for descriptors"),
             RingError::Timeout(timeout) => timeout.fmt(f),
         }
@@ -143,13 +129,10 @@ impl Drop for NoneRunning<'_> {
     }
 }
 
-/// Checks a ring's size; returns the mask that makes a slot of a running count.
-pub fn mask_of(slots: u16) -> Result<u32, RingError> {
-    if slots.is_power_of_two() && (8..=4096).contains(&slots) {
-        Ok(u32::from(slots) - 1)
-    } else {
-        Err(RingError::BadSize { slots })
-    }
+/// The mask that makes a slot of a running count; a size that rings can't have doesn't compile.
+pub const fn mask_of(slots: usize) -> u32 {
+    assert!(slots.is_power_of_two() && slots >= 8 && slots <= 4096);
+    slots as u32 - 1
 }
 
 /// Turns the queue whose registers begin at `base` off and waits until it says so.
@@ -178,11 +161,11 @@ pub fn turn_on(registers: &Mmio, base: u32, control: u32) -> Result<(), Register
 }
 
 /// Tells the device where an off queue's descriptors are, with head and tail at the start.
-pub fn set_extent(claim: &QueueClaim, base: u32, memory: &DmaMemory, slots: u32) {
+pub fn set_extent<const SLOTS: usize>(claim: &QueueClaim, base: u32, memory: &Descriptors<SLOTS>) {
     let registers = claim.registers();
     let physical = memory.physical();
     registers.write_trusted(base + BASE_LOW, physical as u32);
     registers.write_trusted(base + BASE_HIGH, (physical >> 32) as u32);
-    registers.write_trusted(base + LENGTH, slots * DESCRIPTOR_BYTES as u32);
+    registers.write_trusted(base + LENGTH, Descriptors::<SLOTS>::BYTES as u32);
     registers.write_trusted(base + HEAD, 0);
 }

@@ -6,14 +6,12 @@
 use super::QueueClaim;
 use super::descriptor::{ContextDescriptor, REPORT, TRANSMIT_DONE, TransmitFlags, data_word};
 use super::ring::{
-    self, DCA_CONTROL, DESCRIPTOR_BYTES, RingError, TAIL, WRITE_BACK_HIGH, WRITE_BACK_LOW, mask_of,
-    transmit_register,
+    self, DCA_CONTROL, RingError, TAIL, WRITE_BACK_HIGH, WRITE_BACK_LOW, mask_of, transmit_register,
 };
-use crate::memory::DmaMemory;
+use crate::memory::Descriptors;
 use alloc::boxed::Box;
-use alloc::vec;
 use core::sync::atomic::{Ordering, fence};
-use rref::{Packet, RRef};
+use rref::{Packet, PacketBatch, RRef};
 
 /// Thresholds in TXDCTL (7.2.3.4.1): prefetch below 36 descriptors when 8 are there. Write-back at once (WTHRESH 0), which reports need.
 const CONTROL: u32 = 36 | 8 << 8;
@@ -24,44 +22,43 @@ const DCA_VALUE: u32 = 1 << 9;
 ///
 /// `cleaned <= done <= published <= pushed`, running counts of slots; those from `cleaned` up to `pushed`, fewer than all, may hold a
 /// packet (a context descriptor's slot holds none). Hardware has reported all below `done`.
-pub struct TransmitRing {
+pub struct TransmitRing<const SLOTS: usize> {
     claim: QueueClaim,
     base: u32,
-    memory: DmaMemory,
-    buffers: Box<[Option<RRef<Packet>>]>,
-    mask: u32,
+    memory: Descriptors<SLOTS>,
+    buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
     cleaned: u32,
     done: u32,
     published: u32,
     pushed: u32,
-    /// The last data descriptor since the last publish: its count, and its second word.
-    last: Option<(u32, u64)>,
+    /// The last data descriptor: its count, and its second word. The one before `published` when nothing was pushed since.
+    last: (u32, u64),
     /// Counts of descriptors that will report, oldest at `reports_head`: a queue of as many as there are slots.
-    reports: Box<[u32]>,
+    reports: Box<[u32; SLOTS]>,
     reports_head: u32,
     reports_tail: u32,
     running: bool,
 }
 
-impl TransmitRing {
-    pub(super) fn new(claim: QueueClaim, slots: u16) -> Result<TransmitRing, RingError> {
-        let mask = mask_of(slots)?;
+impl<const SLOTS: usize> TransmitRing<SLOTS> {
+    const MASK: u32 = mask_of(SLOTS);
+
+    pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
         let base = transmit_register(claim.queue, 0);
         // Before there is memory that the device could reach: see `Adapter::new`.
         ring::turn_off(claim.registers(), base)?;
-        let memory = claim.memory(usize::from(slots) * DESCRIPTOR_BYTES)?;
+        let memory = claim.descriptors()?;
         Ok(TransmitRing {
             claim,
             base,
             memory,
-            buffers: (0..slots).map(|_| None).collect(),
-            mask,
+            buffers: Box::new([const { None }; SLOTS]),
             cleaned: 0,
             done: 0,
             published: 0,
             pushed: 0,
-            last: None,
-            reports: vec![0; usize::from(slots)].into_boxed_slice(),
+            last: (u32::MAX, 0),
+            reports: Box::new([0; SLOTS]),
             reports_head: 0,
             reports_tail: 0,
             running: false,
@@ -75,7 +72,7 @@ impl TransmitRing {
 
     /// Descriptors that it can hold.
     pub fn capacity(&self) -> usize {
-        self.mask as usize
+        Self::MASK as usize
     }
 
     /// Descriptors in it.
@@ -99,7 +96,7 @@ impl TransmitRing {
     /// Descriptors that still fit.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        self.mask as usize - self.len()
+        Self::MASK as usize - self.len()
     }
 
     /// Turns the queue on, with an empty ring; what an earlier run left in it is dropped. Transmission must be enabled first (4.6.8).
@@ -110,9 +107,9 @@ impl TransmitRing {
         self.running = true;
         self.buffers.fill_with(|| None);
         (self.cleaned, self.done, self.published, self.pushed) = (0, 0, 0, 0);
-        (self.reports_head, self.reports_tail, self.last) = (0, 0, None);
+        (self.reports_head, self.reports_tail, self.last) = (0, 0, (u32::MAX, 0));
         let registers = self.claim.registers();
-        ring::set_extent(&self.claim, self.base, &self.memory, self.mask + 1);
+        ring::set_extent(&self.claim, self.base, &self.memory);
         registers.write_trusted(self.base + WRITE_BACK_LOW, 0);
         registers.write_trusted(self.base + WRITE_BACK_HIGH, 0);
         registers.write_trusted(self.base + DCA_CONTROL, DCA_VALUE);
@@ -132,6 +129,26 @@ impl TransmitRing {
         Ok(())
     }
 
+    #[inline(always)]
+    fn buffer(&mut self, count: u32) -> &mut Option<RRef<Packet>> {
+        // The remainder is below the array's length; the optimiser sees that too.
+        &mut self.buffers[count as usize % SLOTS]
+    }
+
+    /// Puts a packet into the next slot, which is free. What is sent of it is what its own length says, at most what it holds
+    /// behind `data_offset`: that is its invariant.
+    #[inline(always)]
+    fn put(&mut self, packet: RRef<Packet>, frame_bytes: u32, flags: TransmitFlags) {
+        let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
+        let word = data_word(packet.len() as u16, frame_bytes, flags);
+        let address = packet.physical() + packet.data_offset() as u64;
+        self.memory.write(self.pushed, address, word);
+        // Nothing is there; forgetting it spares its drop code.
+        core::mem::forget(self.buffer(self.pushed).replace(packet));
+        self.last = (self.pushed, word);
+        self.pushed = self.pushed.wrapping_add(1);
+    }
+
     /// Adds a packet as the next buffer of a frame of `frame_bytes` in all; gives it back when the ring is full or the packet empty.
     #[inline]
     pub fn push(
@@ -143,20 +160,30 @@ impl TransmitRing {
         if self.room() == 0 || packet.is_empty() {
             return Err(packet);
         }
-        let slot = (self.pushed & self.mask) as usize;
-        let Some(buffer) = self.buffers.get_mut(slot) else {
-            return Err(packet);
-        };
-        let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
-        // `len` is at most what the packet holds behind `data_offset`: its own invariant.
-        let word = data_word(packet.len() as u16, frame_bytes, flags);
-        self.memory
-            .write(slot * 2, packet.physical() + packet.data_offset() as u64);
-        self.memory.write(slot * 2 + 1, word);
-        *buffer = Some(packet);
-        self.last = Some((self.pushed, word));
-        self.pushed = self.pushed.wrapping_add(1);
+        self.put(packet, frame_bytes, flags);
         Ok(())
+    }
+
+    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` doesn't take. None of
+    /// them has a wish to hardware. Returns how many and how many bytes.
+    #[inline(always)]
+    pub fn push_frames(
+        &mut self,
+        frames: &mut PacketBatch,
+        mut accept: impl FnMut(&Packet) -> bool,
+    ) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for _ in 0..self.room() {
+            let length = match frames.get(0) {
+                Some(front) if accept(front) && !front.is_empty() => front.len(),
+                _ => break,
+            };
+            let Some(packet) = frames.pop_front() else { break };
+            self.put(packet, length as u32, TransmitFlags::END);
+            count += 1;
+            bytes += length;
+        }
+        (count, bytes)
     }
 
     /// Adds a context for the frames that follow; false when the ring is full.
@@ -164,10 +191,8 @@ impl TransmitRing {
         if self.room() == 0 {
             return false;
         }
-        let slot = (self.pushed & self.mask) as usize;
         let [low, high] = context.words();
-        self.memory.write(slot * 2, low);
-        self.memory.write(slot * 2 + 1, high);
+        self.memory.write(self.pushed, low, high);
         self.pushed = self.pushed.wrapping_add(1);
         true
     }
@@ -175,34 +200,35 @@ impl TransmitRing {
     /// Gives hardware what was pushed: one register write, or none when nothing was. Call it between frames.
     #[inline]
     pub fn publish(&mut self) {
-        let Some((count, word)) = self.last.take() else {
+        let (count, word) = self.last;
+        let end = count.wrapping_add(1);
+        if end == self.published {
             return;
-        };
-        self.memory
-            .write((count & self.mask) as usize * 2 + 1, word | REPORT);
-        if let Some(report) = self.reports.get_mut((self.reports_tail & self.mask) as usize) {
-            *report = count;
-            self.reports_tail = self.reports_tail.wrapping_add(1);
         }
-        self.published = count.wrapping_add(1);
+        self.memory.write_high(count, word | REPORT);
+        self.reports[self.reports_tail as usize % SLOTS] = count;
+        self.reports_tail = self.reports_tail.wrapping_add(1);
+        self.published = end;
         // The device must see descriptors no later than the tail that covers them.
         fence(Ordering::Release);
         self.claim
             .registers()
-            .write_trusted(self.base + TAIL, self.published & self.mask);
+            .write_trusted(self.base + TAIL, end & Self::MASK);
+    }
+
+    /// The oldest descriptor that will report and hasn't been seen to.
+    #[inline(always)]
+    fn next_report(&self) -> Option<u32> {
+        (self.reports_head != self.reports_tail).then(|| self.reports[self.reports_head as usize % SLOTS])
     }
 
     /// Looks how far hardware has come; returns whether it has moved since the last look.
     #[inline]
     pub fn look(&mut self) -> bool {
         let before = self.done;
-        while self.reports_head != self.reports_tail {
-            let Some(&count) = self.reports.get((self.reports_head & self.mask) as usize) else {
-                break;
-            };
-            if self.memory.read((count & self.mask) as usize * 2 + 1) & TRANSMIT_DONE == 0 {
-                break;
-            }
+        while let Some(count) = self.next_report()
+            && self.memory.high(count) & TRANSMIT_DONE != 0
+        {
             self.done = count.wrapping_add(1);
             self.reports_head = self.reports_head.wrapping_add(1);
         }
@@ -212,34 +238,30 @@ impl TransmitRing {
     /// Whether hardware has reported something that [`look`](Self::look) hasn't seen.
     #[inline]
     pub fn has_report(&self) -> bool {
-        self.reports_head != self.reports_tail
-            && self
-                .reports
-                .get((self.reports_head & self.mask) as usize)
-                .is_some_and(|&count| {
-                    self.memory.read((count & self.mask) as usize * 2 + 1) & TRANSMIT_DONE != 0
-                })
+        self.next_report()
+            .is_some_and(|count| self.memory.high(count) & TRANSMIT_DONE != 0)
     }
 
     /// Takes a packet that hardware had reported sent at the last [`look`](Self::look), oldest first.
-    #[inline]
+    #[inline(always)]
     pub fn take_sent(&mut self) -> Option<RRef<Packet>> {
         while self.cleaned != self.done {
-            let slot = (self.cleaned & self.mask) as usize;
-            self.cleaned = self.cleaned.wrapping_add(1);
-            if let Some(packet) = self.buffers.get_mut(slot).and_then(Option::take) {
-                return Some(packet);
+            let count = self.cleaned;
+            self.cleaned = count.wrapping_add(1);
+            let packet = self.buffer(count).take();
+            if packet.is_some() {
+                return packet;
             }
         }
         None
     }
 }
 
-impl Drop for TransmitRing {
+impl<const SLOTS: usize> Drop for TransmitRing<SLOTS> {
     fn drop(&mut self) {
         if self.stop().is_err() {
             // As for a receive ring: hardware may still read them.
-            for buffer in &mut self.buffers {
+            for buffer in self.buffers.iter_mut() {
                 core::mem::forget(buffer.take());
             }
             self.claim.keep();

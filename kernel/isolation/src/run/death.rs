@@ -237,14 +237,14 @@ pub fn exception_in_domain(
 
 /// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
 pub fn reap(domain: &'static Domain) -> bool {
-    let incarnation = {
-        let life = domain.life.lock();
+    let (incarnation, holdings) = {
+        let mut life = domain.life.lock();
         if life.state != State::Dying {
             return false;
         }
-        OwnerId::new(domain.header.slot, life.generation)
+        life.state = State::Reaping;
+        (OwnerId::new(domain.header.slot, life.generation), core::mem::take(&mut life.holdings))
     };
-    let holdings = core::mem::take(&mut domain.life.lock().holdings);
     let super::domain::Holdings {
         devices,
         handles,
@@ -285,14 +285,11 @@ fn wait_until_left(incarnation: OwnerId) {
             if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
                 return;
             }
-            let own = core::ptr::eq(header, current());
+            // A thread on another CPU is not looked at: it counts as inside until it has looked itself.
+            let stands_still = core::ptr::eq(header, current()) || state != machine::State::Running;
             // SAFETY: It is the running thread, or one that isn't on a CPU and can't be put on one while `for_each` holds its
-            // scheduler's lock. A thread on another CPU is not looked at: it counts as inside until it has looked itself.
-            occupied |= if own || state != machine::State::Running {
-                unsafe { is_on_chain(header, |owner| owner == incarnation) }
-            } else {
-                true
-            };
+            // scheduler's lock.
+            occupied |= !stands_still || unsafe { is_on_chain(header, |owner| owner == incarnation) };
         });
         if !occupied {
             return;

@@ -26,6 +26,8 @@ pub enum State {
     Running,
     /// Dead; not everything is given back yet.
     Dying,
+    /// Dead; somebody is giving everything back.
+    Reaping,
     /// Dead, everything given back.
     Dead,
 }

@@ -2,7 +2,7 @@
 //!
 //! Each runs as trusted code on the caller's thread and stack, and ends by looking whether the caller is still alive.
 
-use super::domain::is_live;
+use super::domain::{domain_name, is_live};
 use super::{archive, death, device, loader, memory, proxy, thread};
 use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
 use abi::{OwnerId, SysTable, current};
@@ -140,7 +140,7 @@ extern "C" fn log(level: u32, line: RawBytes) {
             4 => log::Level::Debug,
             _ => log::Level::Trace,
         };
-        log::log!(level, "{}", text(&line));
+        kernel::machine::log::append(level, domain_name(current().owner()), format_args!("{}", text(&line)));
     });
 }
 

@@ -128,6 +128,16 @@ pub(super) fn enumerate(platform: &Platform) {
             if function.msix.is_some() { ", MSI-X" } else { "" }
         );
     }
+    for function in &found {
+        for (number, bar) in function.bars.iter().enumerate() {
+            if bar.is_some_and(|bar| bar.address == 0) {
+                log::warn!(
+                    "PCI {}: firmware gave BAR {number} no address; it can't be used",
+                    function.address
+                );
+            }
+        }
+    }
     FUNCTIONS.store(Box::into_raw(Box::new(found)), Ordering::Release);
 }
 

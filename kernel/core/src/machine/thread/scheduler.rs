@@ -13,7 +13,7 @@ use super::super::cpu::{self, Cpu};
 use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
 use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
-use super::super::{apic, clock};
+use super::super::{apic, clock, smp};
 use super::{SLOTS, Saved, State, Thread, ThreadId, Wake, unpark};
 use crate::sched::queue::{RunQueue, SLICE_NS};
 use crate::time::NEVER;
@@ -459,6 +459,7 @@ pub(super) fn idle_loop() -> ! {
     loop {
         processor::disable();
         let cpu = cpu::current();
+        smp::leave_idle(cpu);
         let next = {
             let mut scheduler = cpu.scheduler.lock();
             let now = clock::now_ns();
@@ -472,8 +473,11 @@ pub(super) fn idle_loop() -> ! {
         };
         match next {
             Some(next) => switch(running_idle(cpu), next),
-            // An interrupt that comes between the two instructions ends the halt at once.
-            None => processor::enable_and_hlt(),
+            None => {
+                smp::enter_idle(cpu);
+                // An interrupt that comes between the two instructions ends the halt at once.
+                processor::enable_and_hlt();
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use progress::Step;
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::site::{DOWNLOAD_LIMIT, LARGE_FILE};
+use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE};
 
 /// What happens to frames, each to this share of them in both directions.
 const FAULTS: [&str; 4] = ["drop", "duplicate", "reorder", "corrupt"];

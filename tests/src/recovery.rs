@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::appliance::state;
 use crate::context::Context;
 use crate::running_lab::{Held, RunningLab};
-use crate::site::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
+use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
 
 /// How often, and every how long, the driver is killed.
 const KILLS: u64 = 60;

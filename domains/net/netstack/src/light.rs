@@ -1,0 +1,495 @@
+//! Connections without a socket: the life of a kept connection between and during small exchanges.
+//!
+//! A request of one segment and an answer of one segment, in order, each acknowledged by the other, need none of a TCP machine's
+//! choices. A connection in this state is a few numbers and at most one segment in each direction, so that ten thousand idle
+//! ones cost little, and a request costs a fraction of what two passes through smoltcp do.
+//!
+//! Everything else is smoltcp's: more than a segment to send, a segment out of order, loss, closing, a reset. The connection then
+//! gets a socket ([`Shard::ensure_socket`]): a new one, which is led through a handshake that ends at the connection's sequence
+//! numbers (`secret.rs` chooses its initial one), and is given what isn't received or acknowledged yet. When all of that has been quiet
+//! for a while, the socket goes again ([`Shard::lighten`]).
+
+use crate::connection::Connection;
+use crate::demultiplex::{ETHERNET_BYTES, FlowKey, Segment, flag, narrow};
+use crate::device::Exchange;
+use crate::secret::seed_for;
+use crate::shard::{Shard, instant, new_interface};
+use crate::table::Ticket;
+use crate::transmit::{SentSegment, finish};
+use alloc::vec;
+use alloc::vec::Vec;
+use rref::Packet;
+use rref::packet::Verdict;
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
+use smoltcp::wire::{
+    IpAddress, IpListenEndpoint, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, checksum,
+};
+
+/// Unreceived bytes that a connection without a socket keeps.
+const RECEIVE_LIMIT: usize = 4096;
+/// Received bytes that are acknowledged at once rather than after a delay: the segment size of peers that name none.
+const ACKNOWLEDGE_BYTES: usize = 536;
+/// Quiet time after which a connection loses its socket.
+pub(crate) const QUIET_NS: u64 = 1_000_000_000;
+/// Buffers of a socket that is only to be closed or reset.
+const CLOSING_BUFFER_BYTES: usize = 4096;
+/// Segments that are taken from a new socket because they were sent before.
+const REPLAY_LIMIT: usize = 4;
+
+/// What the peer's SYN said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Longest segment that it takes.
+    pub segment_bytes: u16,
+    /// Its window's scale, if it scales.
+    pub window_scale: Option<u8>,
+    /// It understands selective acknowledgements.
+    pub selective: bool,
+}
+
+impl PeerOptions {
+    /// Reads a SYN's IP packet.
+    pub fn read(syn: &[u8]) -> Option<PeerOptions> {
+        let header_bytes = match syn.first()? >> 4 {
+            4 => usize::from(syn.first()? & 0x0f) * 4,
+            _ => 40,
+        };
+        let packet = TcpPacket::new_checked(syn.get(header_bytes..)?).ok()?;
+        // Neither addresses nor checksum matter for the options.
+        let any = IpAddress::v4(0, 0, 0, 0);
+        let segment = TcpRepr::parse(&packet, &any, &any, &ChecksumCapabilities::ignored()).ok()?;
+        Some(PeerOptions {
+            segment_bytes: segment.max_seg_size.filter(|bytes| *bytes >= 48).unwrap_or(536),
+            window_scale: segment.window_scale,
+            selective: segment.sack_permitted,
+        })
+    }
+}
+
+/// The state of a connection without a socket.
+#[derive(Debug, Default)]
+pub struct Light {
+    /// Next sequence number of the peer.
+    receive_next: u32,
+    /// Received bytes that the owner has not asked for.
+    received: Vec<u8>,
+    /// Bytes that were sent or are to be sent, and are not acknowledged.
+    transmit: Vec<u8>,
+    /// `transmit` was sent.
+    sent: bool,
+    /// An acknowledgement is owed by this time.
+    acknowledge_ns: u64,
+    /// When the peer was last heard.
+    heard_ns: u64,
+}
+
+/// What came of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It needs a socket.
+    No,
+    /// It brought nothing for the owner.
+    Quiet,
+    /// It brought bytes.
+    Readable,
+}
+
+impl Connection {
+    /// Takes a segment that needs no socket.
+    #[inline]
+    pub fn take_lightly(&mut self, frame: &[u8], segment: &Segment, delay_ns: u64, now_ns: u64) -> Taken {
+        let end = self.sent.sequence;
+        let Some(light) = &mut self.light else {
+            return Taken::No;
+        };
+        let payload_bytes = segment.payload_bytes;
+        let acknowledged = segment.acknowledgement;
+        // Either everything is acknowledged or nothing new.
+        let all = acknowledged == end;
+        let none = acknowledged == self.recovery.unacknowledged();
+        if segment.flags & !flag::PSH != flag::ACK
+            || segment.sequence != light.receive_next
+            || light.received.len() + payload_bytes > RECEIVE_LIMIT
+            || !(all || (none && payload_bytes > 0))
+            || segment.window == 0
+        {
+            return Taken::No;
+        }
+        if self.recovery.on_segment(segment, end, now_ns) {
+            return Taken::No;
+        }
+        light.heard_ns = now_ns;
+        if all && light.sent {
+            light.transmit.clear();
+            light.sent = false;
+        }
+        if payload_bytes == 0 {
+            return Taken::Quiet;
+        }
+        let start = segment.packet.end.saturating_sub(payload_bytes);
+        light
+            .received
+            .extend_from_slice(frame.get(start..segment.packet.end).unwrap_or(&[]));
+        light.receive_next = light.receive_next.wrapping_add(payload_bytes as u32);
+        light.acknowledge_ns = if light.received.len() > ACKNOWLEDGE_BYTES {
+            now_ns
+        } else {
+            light.acknowledge_ns.min(now_ns + delay_ns)
+        };
+        Taken::Readable
+    }
+
+    /// When a connection without a socket wants to be looked at.
+    #[inline]
+    pub fn light_deadline_ns(&self, keep_alive_ns: u64, lone_bytes: u32) -> u64 {
+        let Some(light) = &self.light else {
+            return u64::MAX;
+        };
+        let probe_ns = self.recovery.probe_ns(self.sent.sequence, lone_bytes);
+        light
+            .acknowledge_ns
+            .min(probe_ns)
+            .min(light.heard_ns.saturating_add(keep_alive_ns))
+    }
+
+    /// Moves received bytes into `buffer`; `None` when there is a socket, which has them.
+    #[inline]
+    pub fn receive_lightly(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let light = self.light.as_mut()?;
+        let count = light.received.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), light.received.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        if count == light.received.len() {
+            light.received.clear();
+        } else {
+            light.received.drain(..count);
+        }
+        Some(count)
+    }
+
+    /// Takes bytes to send that fit into one segment; false when they need a socket.
+    #[inline]
+    pub fn send_lightly(&mut self, data: &[u8], mtu: u16) -> bool {
+        let header_bytes = if self.is_ipv4() { 40 } else { 60 };
+        let (window, limit) = (
+            self.recovery.window(),
+            usize::from(mtu).saturating_sub(header_bytes),
+        );
+        let (Some(light), Some(options)) = (&mut self.light, &self.options) else {
+            return false;
+        };
+        let limit = limit.min(options.segment_bytes.into());
+        let window = usize::from(window) << options.window_scale.unwrap_or(0);
+        if !light.transmit.is_empty() || data.len() > limit.min(window) {
+            return false;
+        }
+        light.transmit.extend_from_slice(data);
+        true
+    }
+
+    /// Writes what a connection without a socket has to send into `packet`; false when there is nothing.
+    #[inline]
+    pub fn emit_lightly(
+        &mut self,
+        packet: &mut Packet,
+        receive_bytes: usize,
+        offload: bool,
+        now_ns: u64,
+    ) -> bool {
+        let is_ipv4 = self.is_ipv4();
+        let key = self.key;
+        let Some(light) = &mut self.light else {
+            return false;
+        };
+        let payload: &[u8] = if light.sent { &[] } else { &light.transmit };
+        if payload.is_empty() && light.acknowledge_ns > now_ns {
+            return false;
+        }
+        let ip_bytes = if is_ipv4 { 20 } else { 40 };
+        let start = ETHERNET_BYTES + ip_bytes;
+        packet.reset();
+        let frame = packet.resize(start + 20 + payload.len());
+        let scale = self
+            .options
+            .and_then(|options| options.window_scale)
+            .map_or(0, |_| window_scale(receive_bytes));
+        let window = (receive_bytes - light.received.len().min(receive_bytes)) >> scale;
+        let segment = SentSegment {
+            flags: if payload.is_empty() {
+                flag::ACK
+            } else {
+                flag::ACK | flag::PSH
+            },
+            sequence: self.sent.sequence,
+            acknowledgement: light.receive_next,
+            window: window.min(0xffff) as u16,
+            payload_bytes: payload.len() as u32,
+        };
+        write_headers(frame, &self.link, &key, &segment);
+        if let Some(to) = frame.get_mut(start + 20..) {
+            to.copy_from_slice(payload);
+        }
+        packet.request = finish(frame, offload);
+        if !offload {
+            write_checksum(packet.frame_mut(), start, &key);
+        }
+        packet.verdict = Verdict::Transmit;
+        light.sent |= !light.transmit.is_empty();
+        light.acknowledge_ns = u64::MAX;
+        self.note_sent(&segment, now_ns);
+        true
+    }
+
+    fn is_ipv4(&self) -> bool {
+        self.key.remote >> 32 == 0xffff
+    }
+}
+
+/// The scale that smoltcp announces for a receive buffer (RFC 7323, 2.3).
+fn window_scale(receive_bytes: usize) -> u32 {
+    (usize::BITS - receive_bytes.leading_zeros()).saturating_sub(16)
+}
+
+fn write_headers(frame: &mut [u8], link: &[u8], key: &FlowKey, segment: &SentSegment) {
+    let is_ipv4 = key.remote >> 32 == 0xffff;
+    let Some((ethernet, packet)) = frame.split_at_mut_checked(ETHERNET_BYTES) else {
+        return;
+    };
+    ethernet.copy_from_slice(link);
+    let total = packet.len() as u16;
+    let transport = if is_ipv4 {
+        let Some((header, transport)) = packet.split_first_chunk_mut::<20>() else {
+            return;
+        };
+        let [a, b] = total.to_be_bytes();
+        *header = [0x45, 0, a, b, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        header[12..16].copy_from_slice(&(key.local as u32).to_be_bytes());
+        header[16..20].copy_from_slice(&(key.remote as u32).to_be_bytes());
+        transport
+    } else {
+        let Some((header, transport)) = packet.split_first_chunk_mut::<40>() else {
+            return;
+        };
+        let [a, b] = total.saturating_sub(40).to_be_bytes();
+        header[..8].copy_from_slice(&[0x60, 0, 0, 0, a, b, 6, 64]);
+        header[8..24].copy_from_slice(&key.local.to_be_bytes());
+        header[24..40].copy_from_slice(&key.remote.to_be_bytes());
+        transport
+    };
+    if let Some(header) = transport.first_chunk_mut::<20>() {
+        header[0..2].copy_from_slice(&key.local_port.to_be_bytes());
+        header[2..4].copy_from_slice(&key.remote_port.to_be_bytes());
+        header[4..8].copy_from_slice(&segment.sequence.to_be_bytes());
+        header[8..12].copy_from_slice(&segment.acknowledgement.to_be_bytes());
+        header[12..14].copy_from_slice(&[0x50, segment.flags]);
+        header[14..16].copy_from_slice(&segment.window.to_be_bytes());
+        header[16..20].copy_from_slice(&[0; 4]);
+    }
+}
+
+fn write_checksum(frame: &mut [u8], start: usize, key: &FlowKey) {
+    let Some(segment) = frame.get_mut(start..) else {
+        return;
+    };
+    let (source, destination) = (
+        IpAddress::from(narrow(key.local)),
+        IpAddress::from(narrow(key.remote)),
+    );
+    let pseudo = checksum::pseudo_header(&source, &destination, IpProtocol::Tcp, segment.len() as u32);
+    let sum = !checksum::combine(&[pseudo, checksum::data(segment)]);
+    if let Some(field) = segment.get_mut(16..18) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// What the peer would send, as an IP packet.
+fn peers_packet(
+    key: &FlowKey,
+    options: Option<&PeerOptions>,
+    sequence: u32,
+    acknowledgement: Option<u32>,
+    window: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let (source, destination) = (
+        IpAddress::from(narrow(key.remote)),
+        IpAddress::from(narrow(key.local)),
+    );
+    let segment = TcpRepr {
+        src_port: key.remote_port,
+        dst_port: key.local_port,
+        control: if options.is_some() {
+            TcpControl::Syn
+        } else {
+            TcpControl::None
+        },
+        seq_number: TcpSeqNumber(sequence as i32),
+        ack_number: acknowledgement.map(|number| TcpSeqNumber(number as i32)),
+        window_len: window,
+        window_scale: options.and_then(|options| options.window_scale),
+        max_seg_size: options.map(|options| options.segment_bytes),
+        sack_permitted: options.is_some_and(|options| options.selective),
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload,
+    };
+    let packet = IpRepr::new(source, destination, IpProtocol::Tcp, segment.buffer_len(), 64);
+    let capabilities = ChecksumCapabilities::ignored();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.emit(&mut bytes, &capabilities);
+    if let Some(body) = bytes.get_mut(packet.header_len()..) {
+        segment.emit(
+            &mut TcpPacket::new_unchecked(body),
+            &source,
+            &destination,
+            &capabilities,
+        );
+    }
+    bytes
+}
+
+impl Shard {
+    /// Makes an established connection one without a socket.
+    pub(crate) fn start_lightly(connection: &mut Connection, receive_next: u32, now_ns: u64) {
+        connection.light = Some(Light {
+            receive_next,
+            heard_ns: now_ns,
+            acknowledge_ns: u64::MAX,
+            ..Light::default()
+        });
+    }
+
+    /// Gives a connection its socket, if it has none. `lost`: what was sent is to be sent again. `closing`: the socket is only to be
+    /// closed, and needs little memory.
+    ///
+    /// When memory is used up the connection is reset.
+    pub(crate) fn ensure_socket(&mut self, ticket: Ticket, now_ns: u64, lost: bool, closing: bool) {
+        let Some(connection) = self.connections.get_mut(ticket) else {
+            return;
+        };
+        let (Some(light), Some(options)) = (connection.light.take(), connection.options) else {
+            return;
+        };
+        let key = connection.key;
+        let (first, window) = (connection.recovery.unacknowledged(), connection.recovery.window());
+        let reserved = if closing { None } else { self.reserve_buffers() };
+        let closing_bytes = (
+            CLOSING_BUFFER_BYTES.max(light.received.len()),
+            CLOSING_BUFFER_BYTES.max(light.transmit.len()),
+        );
+        let (receive_bytes, transmit_bytes) = reserved.unwrap_or(closing_bytes);
+        let (mut set, handle) = self.socket(receive_bytes, transmit_bytes);
+        let now = instant(now_ns);
+        let unread = light.receive_next.wrapping_sub(light.received.len() as u32);
+        let established = self.lead_to(&mut set, handle, &key, &options, [first, unread], window, now);
+        let mut give = |packet: &[u8]| {
+            let mut ignored = [0; 128];
+            let mut device = Exchange::new(self.capabilities, Some(packet), &mut ignored);
+            self.interface.poll_ingress_single(now, &mut device, &mut set);
+        };
+        if !light.received.is_empty() {
+            give(&peers_packet(
+                &key,
+                None,
+                unread,
+                Some(first),
+                window,
+                &light.received,
+            ));
+        }
+        if !light.transmit.is_empty() {
+            // The buffer is empty, and no smaller than this.
+            set.get_mut::<tcp::Socket<'_>>(handle)
+                .send_slice(&light.transmit)
+                .ok();
+            if light.sent && !lost {
+                for _ in 0..REPLAY_LIMIT {
+                    let mut device = Exchange::new(self.capabilities, None, &mut self.reply);
+                    self.interface.poll_egress(now, &mut device, &mut set);
+                    if device.sent_bytes() == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        let starved = reserved.is_none() && !closing;
+        if starved || !established {
+            set.get_mut::<tcp::Socket<'_>>(handle).abort();
+            self.statistics.aborted += 1;
+        }
+        if let Some(connection) = self.connections.get_mut(ticket) {
+            connection.put_socket(set, handle);
+            connection.quiet_since_ns = now_ns;
+            if reserved.is_some() {
+                connection.buffer_bytes = (receive_bytes + transmit_bytes) as u64;
+            }
+        }
+        self.mark_dirty(ticket);
+    }
+
+    /// Leads a closed socket through a handshake that ends at these sequence numbers: ours, and the peer's.
+    fn lead_to(
+        &mut self,
+        set: &mut SocketSet<'static>,
+        handle: SocketHandle,
+        key: &FlowKey,
+        options: &PeerOptions,
+        [ours, peers]: [u32; 2],
+        window: u16,
+        now: Instant,
+    ) -> bool {
+        let endpoint = IpListenEndpoint {
+            addr: Some(IpAddress::from(narrow(key.local))),
+            port: key.local_port,
+        };
+        if set.get_mut::<tcp::Socket<'_>>(handle).listen(endpoint).is_err() {
+            return false;
+        }
+        let mut interface = new_interface(self.capabilities, seed_for(ours.wrapping_sub(1)), now);
+        let syn = peers_packet(key, Some(options), peers.wrapping_sub(1), None, 0xffff, &[]);
+        let acknowledgement = peers_packet(key, None, peers, Some(ours), window, &[]);
+        let mut ignored = [0; 128];
+        let mut device = Exchange::new(self.capabilities, Some(&syn), &mut ignored);
+        interface.poll_ingress_single(now, &mut device, set);
+        let mut device = Exchange::new(self.capabilities, None, &mut ignored);
+        interface.poll_egress(now, &mut device, set);
+        let mut device = Exchange::new(self.capabilities, Some(&acknowledgement), &mut ignored);
+        interface.poll_ingress_single(now, &mut device, set);
+        set.get::<tcp::Socket<'_>>(handle).state() == tcp::State::Established
+    }
+
+    /// Takes a connection's socket away when it has been quiet for a while and holds nothing.
+    pub(crate) fn lighten(&mut self, ticket: Ticket, now_ns: u64) -> bool {
+        let Some(connection) = self.connections.get_mut(ticket) else {
+            return false;
+        };
+        if connection.light.is_some()
+            || connection.options.is_none()
+            || connection.linger_ns.is_some()
+            || connection.orphan
+            || connection.wants_room
+            || now_ns.saturating_sub(connection.quiet_since_ns) < QUIET_NS
+        {
+            return false;
+        }
+        let socket = connection.socket_ref();
+        let receive_next = connection.sent.acknowledgement;
+        if socket.state() != tcp::State::Established
+            || socket.send_queue() > 0
+            || socket.recv_queue() > 0
+            || connection.recovery.unacknowledged() != connection.sent.sequence
+            || connection.recovery.remote_next() != receive_next
+        {
+            return false;
+        }
+        let bytes = core::mem::take(&mut connection.buffer_bytes);
+        connection.drop_socket();
+        Shard::start_lightly(connection, receive_next, now_ns);
+        self.release_buffers(bytes);
+        true
+    }
+}
