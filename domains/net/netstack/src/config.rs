@@ -290,6 +290,11 @@ address = "fd82:99::100"
     }
 
     #[test]
+    fn the_shipped_file_is_right() {
+        assert_eq!(check(include_str!("../../../../config/appliance.toml")), Ok(()));
+    }
+
+    #[test]
     fn errors_name_the_key_and_the_line() {
         for (text, word, line) in [
             ("[network]\nipv4 = \"10.0.0.1\"\n", "10.0.0.1", "line 2"),
