@@ -1,9 +1,14 @@
-//! Cache prefetch hints for safe code.
+//! What packet work in safe code needs of the CPU and can't say in Rust: cache prefetch hints, and comparing the words of a
+//! cache line at once (`equal.rs`).
 //!
 //! A hint starts bringing a cache line in and never waits for it, so that packet work can ask for the lines of a whole
 //! batch before it needs the first. Safe code has no other means: a load that warms the cache also holds up everything
 //! behind it until it is done.
 #![no_std]
+
+mod equal;
+
+pub use equal::equal_words;
 
 /// Starts bringing the first cache line of `value` into all levels of the cache.
 ///

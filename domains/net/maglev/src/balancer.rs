@@ -61,40 +61,43 @@ pub enum Verdict {
 /// How long the fragments of one datagram may be apart (RFC 791 suggests 15 seconds).
 const FRAGMENT_SECONDS: u16 = 15;
 
-/// What the first pass found out about a frame.
+/// What the first pass found out about a frame that is for a VIP.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     hash: u64,
-    length: u32,
+    /// Position in the batch.
+    index: u16,
     vip: VipIndex,
-    event: Event,
     step: Step,
 }
 
 /// What is left to do for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Nothing: somebody else's.
-    NotMine,
-    /// Nothing: its headers are nonsense.
-    Malformed,
     /// A whole packet of a flow.
-    Whole,
+    Whole(Event),
     /// As for a whole packet, and remember the choice for the later fragments.
-    FirstFragment,
+    FirstFragment(Event),
     /// Find what the first fragment left.
     LaterFragment,
     /// Find the flow's backend without touching the flow.
     IcmpError,
 }
 
+/// Why nothing is left to do for a frame.
+enum Stranger {
+    /// It is somebody else's.
+    NotMine,
+    /// Its headers are nonsense.
+    Malformed,
+}
+
 impl Pending {
-    const NOT_MINE: Self = Self {
+    const NONE: Self = Self {
         hash: 0,
-        length: 0,
+        index: 0,
         vip: 0,
-        event: Event::Segment,
-        step: Step::NotMine,
+        step: Step::IcmpError,
     };
 }
 
@@ -142,7 +145,7 @@ impl Balancer {
             snapshot,
             flows,
             counters,
-            pending: [Pending::NOT_MINE; BATCH],
+            pending: [Pending::NONE; BATCH],
         }
     }
 
@@ -167,43 +170,58 @@ impl Balancer {
 
     #[inline(always)]
     fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
-        let snapshot = &*self.snapshot;
         for frame in &mut *frames {
             prefetch(&*frame.bytes());
         }
+        let (snapshot, counters) = (&*self.snapshot, &*self.counters);
         let connections = &self.flows.connections;
-        for (frame, pending) in frames.iter_mut().zip(&mut self.pending) {
-            read(snapshot, frame.bytes(), pending);
-            connections.prefetch(pending.hash);
-        }
+        let count = read_batch(
+            snapshot,
+            connections,
+            counters,
+            frames,
+            verdicts,
+            &mut self.pending,
+        );
+        let pending = self.pending.get(..count).unwrap_or_default();
+        self.flows
+            .decide_batch(snapshot, counters, pending, frames, verdicts);
+    }
+}
 
-        for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
-            let choice = match pending.step {
-                Step::Whole => self.flows.assign(snapshot, pending, &self.counters),
-                Step::NotMine => {
-                    *verdict = Verdict::NotMine;
-                    continue;
+/// The first pass: writes down what is left to do for the frames that are for a VIP, decides on the others, and asks for buckets.
+/// Returns how many there are.
+///
+/// Out of line, as the second pass is, so that each has the registers to itself.
+#[inline(never)]
+fn read_batch<F: FrameMut>(
+    snapshot: &Snapshot,
+    connections: &ConnectionTable,
+    counters: &CpuCounters,
+    frames: &mut [F],
+    verdicts: &mut [Verdict],
+    all_pending: &mut [Pending; BATCH],
+) -> usize {
+    let mut count = 0;
+    for (index, (frame, verdict)) in frames.iter_mut().zip(verdicts).enumerate() {
+        match read(snapshot, frame.bytes()) {
+            Ok((hash, vip, step)) => {
+                connections.prefetch(hash);
+                if let Some(pending) = all_pending.get_mut(count) {
+                    *pending = Pending {
+                        hash,
+                        index: index as u16,
+                        vip,
+                        step,
+                    };
+                    count += 1;
                 }
-                step => self
-                    .flows
-                    .unusual(step, snapshot, pending, frame.bytes(), &self.counters),
-            };
-            *verdict = match choice {
-                Ok((slot, target)) if target.reachability == Reachability::Known => {
-                    // Whatever has a backend is longer than that.
-                    if let Some(header) = frame.bytes().first_chunk_mut() {
-                        *header = target.header;
-                    }
-                    if let Some(counter) = self.counters.backend(slot) {
-                        counter.count_frame(u64::from(pending.length));
-                    }
-                    Verdict::Transmit(slot)
-                }
-                Ok(_) => drop_frame(&self.counters, DropReason::NeighbourUnknown),
-                Err(reason) => drop_frame(&self.counters, reason),
-            };
+            }
+            Err(Stranger::NotMine) => *verdict = Verdict::NotMine,
+            Err(Stranger::Malformed) => *verdict = drop_frame(counters, DropReason::Malformed),
         }
     }
+    count
 }
 
 #[cold]
@@ -214,70 +232,41 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
 
 /// The first pass: what is this frame, whose is it, and which flow does it belong to?
 #[inline(always)]
-fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
+fn read(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
     let Some(packet) = PlainIpv4::parse(frame) else {
-        *pending = read_unusual(snapshot, frame);
-        return;
+        return read_unusual(snapshot, frame);
     };
     let flow = packet.flow();
-    pending.hash = snapshot.hasher.flow(&flow);
-    pending.length = frame.len() as u32;
-    pending.event = Event::of(packet.protocol, packet.flags);
-    match snapshot.find_vip(&flow) {
-        Some(vip) => {
-            pending.vip = vip;
-            pending.step = Step::Whole;
-        }
-        None => pending.step = Step::NotMine,
-    }
+    let vip = snapshot.find_vip(&flow).ok_or(Stranger::NotMine)?;
+    let event = Event::of(packet.protocol, packet.flags);
+    Ok((snapshot.hasher.flow(&flow), vip, Step::Whole(event)))
 }
 
 #[cold]
 #[inline(never)]
-fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Pending {
+fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
     let hasher = &snapshot.hasher;
-    let (vip, hash, event, step) = match parse(frame) {
-        Err(_) => {
-            return Pending {
-                step: Step::Malformed,
-                ..Pending::NOT_MINE
-            };
-        }
-        Ok(Parsed::Other) => return Pending::NOT_MINE,
-        Ok(Parsed::Packet { flow, flags }) => {
+    let (vip, hash, step) = match parse(frame).map_err(|_| Stranger::Malformed)? {
+        Parsed::Other => return Err(Stranger::NotMine),
+        Parsed::Packet { flow, flags } => {
             let event = Event::of(flow.protocol, flags);
-            (snapshot.find_vip(&flow), hasher.flow(&flow), event, Step::Whole)
+            (snapshot.find_vip(&flow), hasher.flow(&flow), Step::Whole(event))
         }
-        Ok(Parsed::FirstFragment { flow, flags, .. }) => {
+        Parsed::FirstFragment { flow, flags, .. } => {
             let event = Event::of(flow.protocol, flags);
             (
                 snapshot.find_vip(&flow),
                 hasher.flow(&flow),
-                event,
-                Step::FirstFragment,
+                Step::FirstFragment(event),
             )
         }
-        Ok(Parsed::LaterFragment { key }) => {
+        Parsed::LaterFragment { key } => {
             let vip = snapshot.find_vip_without_port(&key.addresses, key.protocol);
-            (vip, hasher.fragment(&key), Event::Segment, Step::LaterFragment)
+            (vip, hasher.fragment(&key), Step::LaterFragment)
         }
-        Ok(Parsed::IcmpError { flow }) => (
-            snapshot.find_vip(&flow),
-            hasher.flow(&flow),
-            Event::Segment,
-            Step::IcmpError,
-        ),
+        Parsed::IcmpError { flow } => (snapshot.find_vip(&flow), hasher.flow(&flow), Step::IcmpError),
     };
-    match vip {
-        Some(vip) => Pending {
-            hash,
-            length: frame.len() as u32,
-            vip,
-            event,
-            step,
-        },
-        None => Pending::NOT_MINE,
-    }
+    Ok((hash, vip.ok_or(Stranger::NotMine)?, step))
 }
 
 /// The backend that the lookup table has for a flow.
@@ -302,70 +291,138 @@ impl Flows {
         }
     }
 
+    /// The second pass: decides on the frames that are for a VIP.
+    #[inline(never)]
+    fn decide_batch<F: FrameMut>(
+        &mut self,
+        snapshot: &Snapshot,
+        counters: &CpuCounters,
+        all_pending: &[Pending],
+        frames: &mut [F],
+        verdicts: &mut [Verdict],
+    ) {
+        for pending in all_pending {
+            let index = usize::from(pending.index);
+            let (Some(frame), Some(verdict)) = (frames.get_mut(index), verdicts.get_mut(index)) else {
+                continue;
+            };
+            let choice = match pending.step {
+                Step::Whole(event) => self
+                    .assign(snapshot, pending, event, counters)
+                    .ok_or(DropReason::NoBackend),
+                _ => self.unusual(snapshot, pending, frame.bytes(), counters),
+            };
+            let (slot, target) = match choice {
+                Ok(choice) => choice,
+                Err(reason) => {
+                    *verdict = drop_frame(counters, reason);
+                    continue;
+                }
+            };
+            if target.reachability != Reachability::Known {
+                *verdict = drop_frame(counters, DropReason::NeighbourUnknown);
+                continue;
+            }
+            let bytes = frame.bytes();
+            let length = bytes.len() as u64;
+            // Whatever has a backend is longer than that.
+            if let Some(header) = bytes.first_chunk_mut() {
+                *header = target.header;
+            }
+            if let Some(counter) = counters.backend(slot) {
+                counter.count_frame(length);
+            }
+            *verdict = Verdict::Transmit(slot);
+        }
+    }
+
     /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
     #[inline(always)]
     fn assign<'a>(
         &mut self,
         snapshot: &'a Snapshot,
         pending: &Pending,
+        event: Event,
         counters: &CpuCounters,
-    ) -> Choice<'a> {
-        let mut is_stale = false;
-        if let Some(mut entry) = self.connections.find(pending.hash) {
+    ) -> Option<(BackendSlot, &'a Target)> {
+        let slot = if let Some(mut entry) = self.connections.find(pending.hash) {
             let (backend, life) = (entry.backend(), entry.life());
             if let Some(target) = snapshot.remembered(backend, pending.vip)
-                && !(pending.event == Event::Opens && begins_anew(life, target))
+                && !(event == Event::Opens && begins_anew(life, target))
             {
-                entry.set_life(self.lives.after(life, pending.event));
-                return Ok((backend.slot, target));
+                entry.set_life(self.lives.after(life, event));
+                return Some((backend.slot, target));
             }
-            is_stale = true;
-        }
-        self.assign_anew(snapshot, pending, counters, is_stale)
+            self.assign_in_place(snapshot, pending, event, counters)?
+        } else {
+            self.assign_anew(snapshot, pending, event, counters)?
+        };
+        Some((slot, snapshot.target(slot)?))
     }
 
-    /// Gives a flow the backend that the lookup table has, in place of a remembered one that is `is_stale`.
+    /// Gives a flow of which nothing is remembered the backend that the lookup table has.
     ///
     /// Out of line, so that the usual way has the registers to itself.
     #[inline(never)]
-    fn assign_anew<'a>(
+    fn assign_anew(
         &mut self,
-        snapshot: &'a Snapshot,
+        snapshot: &Snapshot,
         pending: &Pending,
+        event: Event,
         counters: &CpuCounters,
-        is_stale: bool,
-    ) -> Choice<'a> {
-        let (slot, target) = look_up(snapshot, pending.hash, pending.vip)?;
+    ) -> Option<BackendSlot> {
+        let (slot, target) = look_up(snapshot, pending.hash, pending.vip).ok()?;
         let backend = BackendRef {
             slot,
             incarnation: target.incarnation,
         };
-        let life = self.lives.first(pending.event);
-        let is_remembered = if is_stale {
-            self.connections.remember(pending.hash, backend, life)
-        } else {
-            self.connections.insert(pending.hash, backend, life)
-        };
+        let is_remembered = self
+            .connections
+            .insert(pending.hash, backend, self.lives.first(event));
         // A UDP flow that finds no place looks new with every packet.
-        if pending.event == Event::Opens || (pending.event == Event::Datagram && is_remembered) {
+        if event == Event::Opens || (event == Event::Datagram && is_remembered) {
             count_connection(counters, slot);
         }
-        Ok((slot, target))
+        Some(slot)
+    }
+
+    /// The same for one whose remembered backend is no longer its.
+    #[cold]
+    #[inline(never)]
+    fn assign_in_place(
+        &mut self,
+        snapshot: &Snapshot,
+        pending: &Pending,
+        event: Event,
+        counters: &CpuCounters,
+    ) -> Option<BackendSlot> {
+        let (slot, target) = look_up(snapshot, pending.hash, pending.vip).ok()?;
+        let backend = BackendRef {
+            slot,
+            incarnation: target.incarnation,
+        };
+        self.connections
+            .remember(pending.hash, backend, self.lives.first(event));
+        if matches!(event, Event::Opens | Event::Datagram) {
+            count_connection(counters, slot);
+        }
+        Some(slot)
     }
 
     #[cold]
     #[inline(never)]
     fn unusual<'a>(
         &mut self,
-        step: Step,
         snapshot: &'a Snapshot,
         pending: &Pending,
         frame: &[u8],
         counters: &CpuCounters,
     ) -> Choice<'a> {
-        match (step, parse(frame)) {
-            (Step::FirstFragment, Ok(Parsed::FirstFragment { key, .. })) => {
-                let (slot, target) = self.assign(snapshot, pending, counters)?;
+        match (pending.step, parse(frame)) {
+            (Step::FirstFragment(event), Ok(Parsed::FirstFragment { key, .. })) => {
+                let (slot, target) = self
+                    .assign(snapshot, pending, event, counters)
+                    .ok_or(DropReason::NoBackend)?;
                 let backend = BackendRef {
                     slot,
                     incarnation: target.incarnation,

@@ -127,10 +127,7 @@ impl Bucket {
     /// The entry with `tag` that is alive.
     #[inline(always)]
     fn find(&self, tag: u32, now: Tick) -> Option<usize> {
-        let mut matches = 0_u32;
-        for (way, &candidate) in self.tags.iter().enumerate() {
-            matches |= u32::from(candidate == tag) << way;
-        }
+        let mut matches = prefetch::equal_words(&self.tags, tag);
         while matches != 0 {
             let way = matches.trailing_zeros() as usize;
             if self.lives.get(way).is_some_and(|life| life.is_alive(now)) {
@@ -362,14 +359,28 @@ impl ConnectionTable {
     fn sweep(&mut self, buckets: usize) {
         for _ in 0..buckets.min(self.sweep_owed) {
             let index = self.sweep_next & self.mask;
-            for way in 0..BUCKET_ENTRIES {
-                let life = self.buckets[index].lives[way];
-                if life != Life::EMPTY && !life.is_alive(self.now) {
-                    self.vacate(index, way);
-                }
-            }
             self.sweep_next = index + 1;
             self.sweep_owed -= 1;
+            let Some(bucket) = self.buckets.get_mut(index) else {
+                return;
+            };
+            let (mut vacated, mut guests) = (0, 0_u8);
+            for (way, life) in bucket.lives.iter_mut().enumerate() {
+                let is_guest = bucket.guests >> way & 1;
+                if *life != Life::EMPTY && !life.is_alive(self.now) {
+                    // What a guest's leaving takes concerns another bucket.
+                    guests |= is_guest << way;
+                    if is_guest == 0 {
+                        *life = Life::EMPTY;
+                        vacated += 1;
+                    }
+                }
+            }
+            self.statistics.entries -= vacated;
+            while guests != 0 {
+                self.vacate(index, guests.trailing_zeros() as usize);
+                guests &= guests - 1;
+            }
         }
     }
 
