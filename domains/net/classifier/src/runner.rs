@@ -79,6 +79,8 @@ pub struct Runner {
     given: usize,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
+    /// When this thread last parked: it knows of all that applications wrote before.
+    parked_ns: u64,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -102,6 +104,7 @@ impl Runner {
             received: 0,
             given: 0,
             idle_since_ns: None,
+            parked_ns: 0,
             urgent: false,
             gathered: false,
         }
@@ -219,7 +222,7 @@ impl Runner {
             && (self.ask_stack
                 || self.stack.has_more()
                 || self.stack.due_ns() <= now_ns
-                || busy && now_ns.saturating_sub(self.stack.called_ns()) >= STACK_POLL_NS)
+                || busy && now_ns.saturating_sub(self.stack.called_ns().max(self.parked_ns)) >= STACK_POLL_NS)
     }
 
     /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
@@ -236,6 +239,7 @@ impl Runner {
     /// Gives the CPU away for a while, or until an application has written something.
     fn gather(&mut self, now_ns: u64) {
         self.gathered = true;
+        self.parked_ns = now_ns;
         let deadline_ns = now_ns.saturating_add(GATHER_NS);
         if thread::park_until(deadline_ns) == Wake::Woken {
             self.ask_stack = true;
