@@ -1,37 +1,59 @@
 //! The appliance as shipped: it boots, answers, and every domain of the manifest runs.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use configuration::domains::Domains;
+use serde_json::Value;
 
 use crate::context::Context;
+use crate::running_lab::RunningLab;
 
-/// CPUs and memory of the machine that is tested.
-const CPUS: u32 = 2;
-const MEMORY_MIB: u32 = 1024;
-
-/// The shipped image serves its own page to the client, and the console knows every domain.
+/// The shipped image serves its own page to the client, and every domain of the manifest runs.
 pub fn boots(context: &Context) -> Result<()> {
     let options = image_builder::Options::new(&context.root);
     let built = image_builder::build(&options)?;
-    let lab = context.appliance(&built, CPUS, MEMORY_MIB)?;
-    let report = lab.report();
+    let lab = context.boot(&built)?;
+    if let Some(time) = lab.boot_time {
+        context.figure("first_answer", time.as_secs_f64(), "s after QEMU's start");
+    }
+    lab.judge(serves_own_page(context, &lab).and_then(|()| domains_run(context, &lab)))
+}
 
-    let page = lab.run("client", "curl", &["-sS", "-m", "10", &report.appliance.http])?;
+/// Every domain of the manifest runs on the shared appliance.
+pub fn is_well(context: &Context) -> Result<()> {
+    context.with_appliance(|lab| domains_run(context, lab))
+}
+
+fn serves_own_page(context: &Context, lab: &RunningLab) -> Result<()> {
+    let page = lab.run(
+        "client",
+        "curl",
+        &["-sS", "-m", "30", &lab.report().appliance.http],
+    )?;
     let shipped = std::fs::read_to_string(context.root.join("config/site/index.html"))?;
     ensure!(
         page == shipped,
         "the page differs from config/site/index.html:\n{page}"
     );
+    Ok(())
+}
 
-    let listing = lab::run_command(&report.serial, "domains", Duration::from_secs(30))?;
+fn domains_run(context: &Context, lab: &RunningLab) -> Result<()> {
+    let listing = lab.console_json("domains --json")?;
     let domains = Domains::read(&context.root.join("config/domains.toml"))?;
     for domain in &domains.system.domains {
-        let line = listing
-            .lines()
-            .find(|line| line.split_whitespace().any(|word| word == domain.name));
-        line.with_context(|| format!("`domains` doesn't list {}:\n{listing}", domain.name))?;
+        let state = state(&listing, &domain.name)
+            .with_context(|| format!("`domains` doesn't list {}: {listing}", domain.name))?;
+        ensure!(state == "running", "{} is {state}: {listing}", domain.name);
     }
     Ok(())
+}
+
+/// A domain's state in what `domains --json` has printed.
+pub fn state<'a>(listing: &'a Value, name: &str) -> Option<&'a str> {
+    listing
+        .as_array()?
+        .iter()
+        .find(|domain| domain["name"] == name)?
+        .get("state")?
+        .as_str()
 }

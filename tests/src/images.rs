@@ -1,138 +1,131 @@
-//! What isn't signed as it should be isn't loaded, and the appliance says why and runs without it.
+//! Images that must not run: changed, signed by somebody else, built against other interfaces, unsigned.
 
 use std::fs;
 
-use abi::image::{ImageManifest, SIGNATURE_BYTES, TRAILER_BYTES};
 use anyhow::{Context as _, Result, ensure};
-use image_builder::Built;
 use image_builder::archive::BootArchive;
-use sign::Key;
+use image_builder::{Built, Options};
+use sign::{Key, SignedImage, read_image, sign_image};
 
+use crate::appliance::state;
 use crate::context::Context;
 
-/// The domain whose image is spoilt; the web server, by which the lab sees that the appliance is up, does without it.
+/// The domain whose image is spoiled: the site and the console must work without it.
 const DOMAIN: &str = "maglev";
+/// Seed of somebody else's key (RFC 8032, section 7.1, test 1).
+const OTHER_SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 
-/// One way to spoil an image, and what the appliance must say.
-struct Case {
+/// A way to spoil an image, and what the refusal must say.
+struct Spoiled {
     what: &'static str,
-    spoil: fn(&[u8]) -> Result<Vec<u8>>,
-    message: &'static str,
+    image: Vec<u8>,
+    said: &'static str,
 }
 
-const CASES: [Case; 4] = [
-    Case {
-        what: "one flipped byte",
-        spoil: flip_byte,
-        message: "it was changed after it was signed",
-    },
-    Case {
-        what: "another key",
-        spoil: sign_with_another_key,
-        message: "it is signed with another key",
-    },
-    Case {
-        what: "another interface hash",
-        spoil: change_hash,
-        message: "its interface hash is not this kernel's",
-    },
-    Case {
-        what: "no signature",
-        spoil: cut_signature,
-        message: "it has no signature",
-    },
-];
-
-/// A flipped byte, another key, another interface hash and no signature are each refused with their own message.
-pub fn refused(context: &Context) -> Result<()> {
-    let good = image_builder::build(&image_builder::Options::new(&context.root))?;
-    let directory = tempfile::tempdir()?;
-    for case in &CASES {
-        eprintln!("  {}", case.what);
-        let mut archive = BootArchive::read(&good.archive)?;
-        let name = format!("domains/{DOMAIN}");
-        let image = archive
-            .get(&name)
-            .with_context(|| format!("there is no {name} in the archive"))?;
-        let spoilt = (case.spoil)(image)?;
-        archive.add(&name, spoilt)?;
-        let path = directory.path().join("boot.tar");
+/// Each of them in a boot of its own.
+pub fn are_refused(context: &Context) -> Result<()> {
+    let built = image_builder::build(&Options::new(&context.root))?;
+    let good = BootArchive::read(&built.archive)?;
+    let name = format!("domains/{DOMAIN}");
+    let image = good
+        .get(&name)
+        .with_context(|| format!("the archive has no {name}"))?;
+    for spoiled in spoil(image)? {
+        let mut archive = BootArchive::read(&built.archive)?;
+        archive.add(&name, spoiled.image)?;
+        let path = context.directory().join("refused.tar");
         archive.write(&path)?;
-
-        let lab = context.appliance(
-            &Built {
-                archive: path,
-                ..good.clone()
-            },
-            2,
-            1024,
-        )?;
-        let page = lab.run(
-            "client",
-            "curl",
-            &["-sS", "-m", "10", &lab.report().appliance.http],
-        )?;
-        ensure!(
-            page.contains("<html"),
-            "the appliance serves no page without {DOMAIN}"
-        );
-        let said = fs::read_to_string(lab.report().serial_log)?;
-        let line = said
-            .lines()
-            .find(|line| line.contains(DOMAIN) && line.contains(case.message));
-        ensure!(
-            line.is_some(),
-            "with {}, the console doesn't say `{}`:\n{said}",
-            case.what,
-            case.message
-        );
-        let domains = lab.console("domains")?;
-        let state = domains
-            .lines()
-            .find(|line| line.starts_with(DOMAIN))
-            .unwrap_or_default();
-        ensure!(
-            !state.contains("running"),
-            "{DOMAIN} runs with {}: {state}",
-            case.what
-        );
+        let altered = Built {
+            archive: path,
+            ..built.clone()
+        };
+        is_refused(context, &altered, spoiled.said)
+            .with_context(|| format!("{DOMAIN}'s image {}", spoiled.what))?;
     }
     Ok(())
 }
 
-fn flip_byte(image: &[u8]) -> Result<Vec<u8>> {
-    let mut image = image.to_vec();
-    let middle = image.len() / 2;
-    *image.get_mut(middle).context("the image is empty")? ^= 1;
-    Ok(image)
+fn spoil(image: &[u8]) -> Result<[Spoiled; 4]> {
+    let key = Key::development();
+    let SignedImage { elf, manifest } = read_image(image, &key)?;
+
+    let mut flipped = image.to_vec();
+    let middle = flipped.get_mut(elf.len() / 2).context("the image is empty")?;
+    *middle ^= 1;
+
+    let seed = tempfile::NamedTempFile::new()?;
+    fs::write(seed.path(), OTHER_SEED)?;
+    let foreign = sign_image(elf, manifest.clone(), &Key::from_file(seed.path())?);
+
+    let mut other = manifest.clone();
+    for byte in &mut other.interface_hash {
+        *byte ^= 0xff;
+    }
+    let mismatched = sign_image(elf, other, &key);
+
+    Ok([
+        Spoiled {
+            what: "with one flipped byte",
+            image: flipped,
+            said: "it was changed after it was signed",
+        },
+        Spoiled {
+            what: "signed with another key",
+            image: foreign,
+            said: "it is signed with another key",
+        },
+        Spoiled {
+            what: "with another interface hash",
+            image: mismatched,
+            said: "its interface hash is not this kernel's",
+        },
+        Spoiled {
+            what: "without a signature",
+            image: elf.to_vec(),
+            said: "it has no signature",
+        },
+    ])
 }
 
-/// Signs what the image holds anew.
-fn signed(image: &[u8], change: impl FnOnce(&mut ImageManifest), key: &Key) -> Result<Vec<u8>> {
-    let read = sign::read_image(image, &Key::development())?;
-    let mut manifest = read.manifest;
-    change(&mut manifest);
-    Ok(sign::sign_image(read.elf, manifest, key))
-}
-
-fn sign_with_another_key(image: &[u8]) -> Result<Vec<u8>> {
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), "11".repeat(32))?;
-    signed(image, |_| {}, &Key::from_file(file.path())?)
-}
-
-fn change_hash(image: &[u8]) -> Result<Vec<u8>> {
-    signed(
-        image,
-        |manifest| manifest.interface_hash = [0x5a; 32],
-        &Key::development(),
-    )
-}
-
-fn cut_signature(image: &[u8]) -> Result<Vec<u8>> {
-    ensure!(
-        image.len() > TRAILER_BYTES + SIGNATURE_BYTES,
-        "the image is too short"
-    );
-    Ok(image.split_at(image.len() - TRAILER_BYTES).0.to_vec())
+fn is_refused(context: &Context, built: &Built, said: &str) -> Result<()> {
+    let lab = context.boot(built)?;
+    let check = || -> Result<()> {
+        // That it answers at all is what booting waits for.
+        let listing = lab.console_json("domains --json")?;
+        let domains = listing.as_array().context("`domains` printed no list")?;
+        for domain in domains {
+            let name = domain["name"].as_str().unwrap_or_default();
+            let is_running = state(&listing, name) == Some("running");
+            let is_refused = domain["refused"] == true;
+            ensure!(
+                is_running != is_refused && is_refused == (name == DOMAIN),
+                "{name} should be {}: {listing}",
+                if name == DOMAIN { "refused" } else { "running" }
+            );
+        }
+        let table = lab.console("domains")?;
+        ensure!(
+            table
+                .lines()
+                .any(|line| line.contains(DOMAIN) && line.contains("refused")),
+            "`domains` doesn't show that {DOMAIN} is refused:\n{table}"
+        );
+        let serial = lab.serial();
+        let line = serial
+            .lines()
+            .find(|line| line.contains(&format!("{DOMAIN}: refused: ")))
+            .with_context(|| format!("the serial log says nothing of a refusal:\n{serial}"))?;
+        ensure!(
+            line.contains(said),
+            "the refusal should say \"{said}\", and says: {line}"
+        );
+        let vip = lab.report().vip.context("the configuration has no VIP")?;
+        ensure!(
+            lab.run("client", "curl", &["-s", "-m", "1", &vip.http]).is_err(),
+            "the VIP answers without {DOMAIN}"
+        );
+        eprintln!("  {}", line.trim());
+        Ok(())
+    };
+    lab.judge(check())
 }

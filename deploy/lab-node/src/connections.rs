@@ -31,6 +31,10 @@ pub struct Outcome {
     pub by_server: BTreeMap<String, u64>,
     /// Answers by another server than the one that answered first on the same connection.
     pub moved: u64,
+    /// Who answered each connection, in the order of their source ports, when these were given: what tells whether a flow
+    /// goes where it went before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<Option<String>>,
 }
 
 impl Outcome {
@@ -190,13 +194,16 @@ impl Plan {
 /// Makes the connections with one request each.
 pub async fn one_each(plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
+    if plan.source_port != 0 {
+        outcome.servers.resize(usize::from(plan.count), None);
+    }
     let mut tasks = JoinSet::new();
-    for source_port in plan.source_ports() {
+    for (index, source_port) in plan.source_ports().enumerate() {
         if tasks.len() >= plan.at_once.max(1) {
             collect(&mut tasks, &mut outcome).await;
         }
         let (to, path) = (plan.to, plan.path.clone());
-        tasks.spawn(async move { Connection::open(to, &path, source_port).await?.ask().await });
+        tasks.spawn(async move { (index, ask_once(to, &path, source_port).await) });
     }
     while !tasks.is_empty() {
         collect(&mut tasks, &mut outcome).await;
@@ -204,9 +211,18 @@ pub async fn one_each(plan: &Plan) -> Outcome {
     outcome
 }
 
-async fn collect(tasks: &mut JoinSet<Result<String>>, outcome: &mut Outcome) {
+async fn ask_once(to: SocketAddr, path: &str, source_port: u16) -> Result<String> {
+    Connection::open(to, path, source_port).await?.ask().await
+}
+
+async fn collect(tasks: &mut JoinSet<(usize, Result<String>)>, outcome: &mut Outcome) {
     match tasks.join_next().await {
-        Some(Ok(result)) => outcome.count(result.as_deref()),
+        Some(Ok((index, result))) => {
+            outcome.count(result.as_deref());
+            if let Some(place) = outcome.servers.get_mut(index) {
+                *place = result.ok();
+            }
+        }
         Some(Err(error)) => outcome.count(Err(&error.into())),
         None => {}
     }
@@ -342,6 +358,7 @@ mod tests {
                 [("even".to_owned(), 5), ("odd".to_owned(), 5)].into()
             );
             assert!(outcome.failed.is_empty());
+            assert!(outcome.servers.is_empty(), "no ports were given");
         });
     }
 }

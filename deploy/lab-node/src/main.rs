@@ -7,6 +7,7 @@
 
 mod backend;
 mod connections;
+mod exchange;
 mod fetch;
 mod forward;
 mod http;
@@ -73,6 +74,15 @@ enum Command {
         #[arg(long)]
         hold: bool,
     },
+    /// Sends its standard input to an address, then prints what comes back until the other side closes.
+    Exchange {
+        /// Where it goes.
+        #[arg(long)]
+        to: SocketAddr,
+        /// Gives up after so many milliseconds.
+        #[arg(long, default_value_t = 30_000)]
+        timeout_ms: u64,
+    },
     /// Sends UDP datagrams at a rate, for a time, over many source ports; prints one JSON object.
     UdpLoad {
         /// Where they go.
@@ -127,6 +137,9 @@ fn main() -> Result<()> {
             let outcome = runtime.block_on(connections::one_each(&plan));
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
+        }
+        Command::Exchange { to, timeout_ms } => {
+            runtime.block_on(exchange::exchange(to, Duration::from_millis(timeout_ms)))
         }
         Command::UdpLoad {
             to,
