@@ -183,6 +183,8 @@ impl Runner {
             spent = self.take_local_answer(answer);
             // Applications of this CPU run now, and what they answer goes out with the next exchange.
             thread::yield_now();
+            // What they wrote is asked for below, so their wake has done its work and must not end the next pause.
+            thread::park_until(0);
             self.ask_stack = true;
         }
         if self.stack_has_work(now_ns, work) && self.pending.len() < PENDING_ENOUGH {
@@ -234,9 +236,10 @@ impl Runner {
     /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
     #[inline]
     fn gather_if_few(&mut self, now_ns: u64) {
+        let gathered = core::mem::take(&mut self.gathered);
         let few = self.received < GATHER && self.pending.len() <= 1 && !self.urgent;
         let more = self.stack.has_more() || self.balancer.has_more();
-        if !few || more || core::mem::take(&mut self.gathered) {
+        if !few || more || gathered {
             return;
         }
         self.gather(now_ns);
