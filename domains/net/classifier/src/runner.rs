@@ -79,8 +79,10 @@ pub struct Runner {
     given: usize,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
-    /// When this thread last parked: it knows of all that applications wrote before.
+    /// When this thread last came back from a park: it knows of all that applications wrote before.
     parked_ns: u64,
+    /// It has just come back from one.
+    parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -105,6 +107,7 @@ impl Runner {
             given: 0,
             idle_since_ns: None,
             parked_ns: 0,
+            parked: false,
             urgent: false,
             gathered: false,
         }
@@ -131,6 +134,9 @@ impl Runner {
             self.services.expire();
         }
         self.stack.connect(now_ns);
+        if core::mem::take(&mut self.parked) {
+            self.parked_ns = now_ns;
+        }
 
         let transmit = match self.pending.pop_front() {
             Some(transmit) => transmit,
@@ -239,7 +245,7 @@ impl Runner {
     /// Gives the CPU away for a while, or until an application has written something.
     fn gather(&mut self, now_ns: u64) {
         self.gathered = true;
-        self.parked_ns = now_ns;
+        self.parked = true;
         let deadline_ns = now_ns.saturating_add(GATHER_NS);
         if thread::park_until(deadline_ns) == Wake::Woken {
             self.ask_stack = true;
