@@ -7,6 +7,7 @@ use lab::{InstructionReading, Lab};
 use progress::Step;
 
 use crate::per_unit;
+use crate::profile::Images;
 use crate::report::{Http, Idle};
 use crate::setup::FILE;
 
@@ -23,7 +24,13 @@ struct WrkResult {
 }
 
 /// Measures for `seconds`, after a second that warms up.
-pub fn measure(lab: &Lab, counter: &Path, idle: &Idle, seconds: u64) -> Result<Http> {
+pub fn measure(
+    lab: &Lab,
+    counter: &Path,
+    idle: &Idle,
+    seconds: u64,
+    images: Option<&Images>,
+) -> Result<Http> {
     let step = Step::start(format!("HTTP load for {seconds} s"));
     let url = format!("{}{FILE}", lab.report().appliance.http);
     wrk(lab, &url, 1)?;
@@ -32,6 +39,9 @@ pub fn measure(lab: &Lab, counter: &Path, idle: &Idle, seconds: u64) -> Result<H
     let after = InstructionReading::take(counter)?;
     let instructions = per_unit(&before, &after, idle, result.requests);
     step.done(format!("{} requests", result.requests));
+    if let Some(images) = images {
+        print!("{}", images.profile(&before, &after, result.requests, "request"));
+    }
     Ok(Http {
         connections: CONNECTIONS,
         requests: result.requests,

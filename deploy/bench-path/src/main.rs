@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod http;
+mod profile;
 mod report;
 mod setup;
 mod udp;
@@ -19,10 +20,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lab::{InstructionReading, Lab};
+use lab::InstructionReading;
 use progress::Step;
 
+use profile::Images;
 use report::{Idle, Report};
+use setup::Bench;
 
 /// Counts guest instructions of an HTTP request and of a balanced packet.
 #[derive(Parser)]
@@ -34,6 +37,12 @@ struct Arguments {
     /// Seconds of each load.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Also say which functions of which image the instructions are executed in.
+    #[arg(long, conflicts_with = "json")]
+    profile: bool,
+    /// How many of the hottest blocks of code a profile lists.
+    #[arg(long, default_value_t = 40)]
+    blocks: usize,
     /// CPUs of the appliance.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -59,16 +68,23 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<Report> {
     let root = root()?;
-    let bench = setup::start(&root, arguments.cpus)?;
-    let result = measure_all(&bench.lab, &bench.node, &bench.counter, arguments);
+    let bench = setup::start(&root, arguments.cpus, arguments.profile)?;
+    let result = measure_all(&root, &bench, arguments);
     bench.lab.down();
     result
 }
 
-fn measure_all(lab: &Lab, node: &Path, counter: &Path, arguments: &Arguments) -> Result<Report> {
+fn measure_all(root: &Path, bench: &Bench, arguments: &Arguments) -> Result<Report> {
+    let Bench {
+        lab, node, counter, ..
+    } = bench;
+    let images = match arguments.profile {
+        true => Some(Images::of(root, bench, arguments.blocks)?),
+        false => None,
+    };
     let idle = idle(counter)?;
-    let http = http::measure(lab, counter, &idle, arguments.seconds)?;
-    let udp = udp::measure(lab, node, counter, &idle, arguments.seconds)?;
+    let http = http::measure(lab, counter, &idle, arguments.seconds, images.as_ref())?;
+    let udp = udp::measure(lab, node, counter, &idle, arguments.seconds, images.as_ref())?;
     Ok(Report {
         cpus: arguments.cpus,
         idle,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use configuration::appliance::Appliance;
+use image_builder::Built;
 use lab::{Guest, Lab, Options, Plan, Programs};
 use provision::Program;
 
@@ -25,10 +26,12 @@ pub struct Bench {
     pub node: PathBuf,
     /// The instruction counter's socket.
     pub counter: PathBuf,
+    /// What was booted.
+    pub built: Built,
 }
 
 /// Builds the image and boots it.
-pub fn start(root: &Path, cpus: u32) -> Result<Bench> {
+pub fn start(root: &Path, cpus: u32, profile: bool) -> Result<Bench> {
     provision::ensure_programs(&[Program::WRK])?;
     let programs = Programs::prepare(root)?;
     let plugin = lab::instruction_counter(root)?;
@@ -52,12 +55,13 @@ pub fn start(root: &Path, cpus: u32) -> Result<Bench> {
         plan,
         programs,
         guest: Some(Guest {
-            kernel: built.kernel,
-            archive: Some(built.archive),
+            kernel: built.kernel.clone(),
+            archive: Some(built.archive.clone()),
             arguments: String::new(),
             cpus,
             memory_mib: 1024,
             instruction_counter: Some(plugin),
+            profile,
         }),
         boot_limit: BOOT_LIMIT,
         quiet: false,
@@ -66,7 +70,12 @@ pub fn start(root: &Path, cpus: u32) -> Result<Bench> {
         lab.down();
         anyhow::bail!("the lab has no instruction counter");
     };
-    Ok(Bench { lab, node, counter })
+    Ok(Bench {
+        lab,
+        node,
+        counter,
+        built,
+    })
 }
 
 /// An interrupted measurement must not leave its lab behind.

@@ -11,6 +11,7 @@ use progress::Step;
 use serde::Deserialize;
 
 use crate::per_unit;
+use crate::profile::Images;
 use crate::report::{Idle, Udp};
 
 /// Payload that makes a frame of 64 bytes over IPv4, checksum included.
@@ -32,7 +33,14 @@ struct Count {
 }
 
 /// Measures for `seconds`, after a second that warms up.
-pub fn measure(lab: &Lab, node: &Path, counter: &Path, idle: &Idle, seconds: u64) -> Result<Udp> {
+pub fn measure(
+    lab: &Lab,
+    node: &Path,
+    counter: &Path,
+    idle: &Idle,
+    seconds: u64,
+    images: Option<&Images>,
+) -> Result<Udp> {
     let step = Step::start(format!("UDP load for {seconds} s"));
     let report = lab.report();
     let vip: IpAddr = report.vip.context("the configuration has no VIP")?.ipv4.parse()?;
@@ -52,6 +60,9 @@ pub fn measure(lab: &Lab, node: &Path, counter: &Path, idle: &Idle, seconds: u64
         sent.datagrams
     );
     step.done(format!("{received} of {} packets", sent.datagrams));
+    if let Some(images) = images {
+        print!("{}", images.profile(&before, &after, received, "packet"));
+    }
     Ok(Udp {
         sent: sent.datagrams,
         forwarded: received,

@@ -25,6 +25,14 @@ pub enum ConfigError {
         /// What is wrong, as a sentence.
         message: String,
     },
+    /// Its content is wrong; the message names the line itself.
+    #[error("{}: {message}", path.display())]
+    Section {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, where.
+        message: String,
+    },
 }
 
 /// A configuration file's text with its name, to make errors from.
@@ -55,10 +63,22 @@ impl Source {
     /// An error at a byte range of the text.
     pub(crate) fn error(&self, place: Range<usize>, message: impl Into<String>) -> ConfigError {
         let before = self.text.get(..place.start).unwrap_or(&self.text);
-        let line = before.matches('\n').count() + 1;
+        self.error_at(before.matches('\n').count() + 1, message)
+    }
+
+    /// An error in a line, counted from 1.
+    pub(crate) fn error_at(&self, line: usize, message: impl Into<String>) -> ConfigError {
         ConfigError::Content {
             path: self.path.clone(),
             line,
+            message: message.into(),
+        }
+    }
+
+    /// An error whose message names the line.
+    pub(crate) fn section_error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError::Section {
+            path: self.path.clone(),
             message: message.into(),
         }
     }

@@ -1,11 +1,12 @@
 //! The boot archive: a USTAR file with everything that is loaded beside the kernel.
 //!
 //! `manifest` (signed system manifest), `config/appliance.toml`, `domains/NAME` (signed images), `site/…` (what httpd
-//! serves). Entries have no times and no owners, so the same content gives the same archive.
+//! serves), `site.time` (when that last changed, in decimal seconds since 1970). Entries have no times and no owners, so the same content gives the same archive.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 
@@ -131,6 +132,30 @@ impl BootArchive {
     }
 }
 
+/// When the newest file of a folder was last changed, in seconds since 1970; nothing if there is no file.
+///
+/// # Errors
+/// When the folder can't be read.
+pub fn last_change(folder: &Path) -> Result<Option<u64>> {
+    let mut newest = None;
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("the folder {} can't be read", folder.display()))?
+    {
+        let path = entry?.path();
+        let time = if path.is_dir() {
+            last_change(&path)?
+        } else {
+            let changed = fs::metadata(&path)?.modified()?;
+            changed
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .map(|since| since.as_secs())
+        };
+        newest = newest.max(time);
+    }
+    Ok(newest)
+}
+
 fn append(builder: &mut tar::Builder<impl Write>, name: &str, content: &Content) -> Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mode(0o444);
@@ -193,6 +218,19 @@ mod tests {
             fs::read(directory.path().join(name)).unwrap()
         };
         assert_eq!(write("one"), write("two"));
+    }
+
+    #[test]
+    fn the_newest_file_tells_the_time() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(last_change(directory.path()).unwrap(), None);
+        fs::create_dir(directory.path().join("inner")).unwrap();
+        for (name, seconds) in [("old", 1_000), ("inner/new", 2_000)] {
+            let file = File::create(directory.path().join(name)).unwrap();
+            file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(seconds))
+                .unwrap();
+        }
+        assert_eq!(last_change(directory.path()).unwrap(), Some(2_000));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) fn build_domains(
 /// Builds the kernel, which has the public key and the identity of the interfaces built in, and writes its function names into
 /// it.
 pub(crate) fn build_kernel(root: &Path, key: &Key, identity: &InterfaceIdentity) -> Result<PathBuf> {
-    build(root, root, &kernel_flags(), |command| {
+    build(root, root, &kernel_flags(root), |command| {
         command
             .args(["--package", "firmware", "--bin", "appliance"])
             .env("APPLIANCE_PUBLIC_KEY", key.public_hex())

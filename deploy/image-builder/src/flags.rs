@@ -4,8 +4,8 @@
 //! linker is the toolchain's own and is called without a C compiler, so none is needed and none of its start files or
 //! libraries get in.
 
-use std::path::Path;
-use std::{fs, io};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 /// The target whose core and alloc are linked.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -44,6 +44,7 @@ pub fn domain_flags(root: &Path, empty_libraries: &Path) -> Vec<String> {
         .iter()
         .map(|flag| (*flag).to_owned())
         .chain(link)
+        .chain(without_machine_paths(root))
         .collect()
 }
 
@@ -61,8 +62,24 @@ pub fn write_empty_libraries(directory: &Path) -> io::Result<()> {
 }
 
 /// Flags for the kernel, on top of what its own build script asks the linker for.
-pub fn kernel_flags() -> Vec<String> {
-    ["-C", "relocation-model=static", "-C", "force-frame-pointers=yes"]
-        .map(str::to_owned)
-        .to_vec()
+pub fn kernel_flags(root: &Path) -> Vec<String> {
+    let code = ["-C", "relocation-model=static", "-C", "force-frame-pointers=yes"];
+    code.iter()
+        .map(|flag| (*flag).to_owned())
+        .chain(without_machine_paths(root))
+        .collect()
+}
+
+/// Source files are named as in the tree, wherever the clone and Cargo's cache are: in messages of panics, and so that the same
+/// source gives the same image everywhere.
+fn without_machine_paths(root: &Path) -> Vec<String> {
+    let mut prefixes = vec![(root.to_path_buf(), "")];
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    prefixes.extend(cargo_home.map(|home| (home.join("registry/src"), "registry")));
+    prefixes
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
 }

@@ -121,6 +121,9 @@ pub fn build(options: &Options) -> Result<Built> {
     }
     let site = options.site.clone().unwrap_or_else(|| root.join("config/site"));
     archive.add_folder("site", &site)?;
+    if let Some(seconds) = archive::last_change(&site)? {
+        archive.add("site.time", format!("{seconds}\n").into_bytes())?;
+    }
     let path = options
         .archive
         .clone()
@@ -148,6 +151,15 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity)?;
     step.done("");
     Ok(kernel)
+}
+
+/// Writes the workspace that the domain images are built from, and returns its directory.
+///
+/// # Errors
+/// When config/domains.toml is wrong or the workspace can't be written.
+pub fn generate_domains(root: &Path) -> Result<PathBuf> {
+    let domains = Domains::read(&root.join("config/domains.toml"))?;
+    Ok(generate::workspace(root, &domains)?.directory)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -148,6 +148,10 @@ pub fn attach(socket: &Path) -> Result<()> {
         .with_context(|| format!("the serial console {} can't be reached", socket.display()))?;
     let _raw = RawTerminal::enter()?;
     let mut typed = stream.try_clone()?;
+    if stdin().is_terminal() {
+        // What the shell showed before is gone; an empty line brings its prompt.
+        typed.write_all(b"\r")?;
+    }
     // Ends with the process: a read from the terminal can't be cut short.
     thread::spawn(move || {
         let _ = pass_typed(&mut typed);

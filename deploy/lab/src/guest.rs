@@ -20,6 +20,8 @@ pub struct Guest {
     pub memory_mib: u32,
     /// A TCG plugin that counts instructions, when they are to be counted.
     pub instruction_counter: Option<PathBuf>,
+    /// Whether it also counts by block of code.
+    pub profile: bool,
 }
 
 impl Guest {
@@ -65,7 +67,12 @@ impl Guest {
         if let (Some(plugin), Some(socket)) = (&self.instruction_counter, &sockets.instructions) {
             add(
                 "-plugin",
-                &format!("file={},socket={}", plugin.display(), socket.display()),
+                &format!(
+                    "file={},socket={}{}",
+                    plugin.display(),
+                    socket.display(),
+                    if self.profile { ",profile=on" } else { "" }
+                ),
             );
         }
         add("-append", &self.arguments);

@@ -1,5 +1,6 @@
 //! Reads the instruction counter of an appliance that was started with one.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,11 +16,15 @@ pub struct InstructionReading {
     pub at: Instant,
     /// Totals of each CPU.
     pub per_cpu: Vec<u64>,
+    /// Totals of each block of code over all CPUs, by its address; empty unless a profile is being made.
+    pub blocks: BTreeMap<u64, u64>,
 }
 
 #[derive(Deserialize)]
 struct Line {
     instructions: Vec<u64>,
+    #[serde(default)]
+    blocks: Vec<(u64, u64)>,
 }
 
 impl InstructionReading {
@@ -36,6 +41,7 @@ impl InstructionReading {
         Ok(Self {
             at: Instant::now(),
             per_cpu: line.instructions,
+            blocks: line.blocks.into_iter().collect(),
         })
     }
 
@@ -47,6 +53,17 @@ impl InstructionReading {
     /// Instructions since an earlier reading.
     pub fn since(&self, before: &Self) -> u64 {
         self.total().saturating_sub(before.total())
+    }
+
+    /// Instructions of each block since an earlier reading.
+    pub fn blocks_since(&self, before: &Self) -> BTreeMap<u64, u64> {
+        self.blocks
+            .iter()
+            .map(|(address, count)| {
+                let earlier = before.blocks.get(address).copied().unwrap_or_default();
+                (*address, count.saturating_sub(earlier))
+            })
+            .collect()
     }
 
     /// Seconds since an earlier reading.
@@ -68,7 +85,10 @@ mod tests {
         let path = directory.path().join("counter");
         let listener = UnixListener::bind(&path).unwrap();
         let server = std::thread::spawn(move || {
-            for line in ["{\"instructions\":[10,20]}\n", "{\"instructions\":[15,40]}\n"] {
+            for line in [
+                "{\"instructions\":[10,20]}\n",
+                "{\"instructions\":[15,40],\"blocks\":[[4096,7]]}\n",
+            ] {
                 listener.accept().unwrap().0.write_all(line.as_bytes()).unwrap();
             }
         });
@@ -77,5 +97,6 @@ mod tests {
         server.join().unwrap();
         assert_eq!(before.total(), 30);
         assert_eq!(after.since(&before), 25);
+        assert_eq!(after.blocks_since(&before), BTreeMap::from([(4096, 7)]));
     }
 }

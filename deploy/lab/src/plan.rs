@@ -61,7 +61,7 @@ impl Plan {
             appliance6: address6,
             http_port: appliance.httpd.port,
             vip: None,
-            mtu: *appliance.network.mtu.get_ref(),
+            mtu: appliance.network.mtu,
             nodes: [("client".to_owned(), client)].into(),
         };
         for vip in &appliance.maglev.vip {

@@ -61,7 +61,8 @@ impl Model {
         let deadline = Instant::now() + MODEL_TIMEOUT;
         while !(model.socket.exists() && model.control.exists()) {
             if let Some(status) = model.process.0.try_wait()? {
-                bail!("the model ended at once ({status}); see model.log");
+                let text = std::fs::read_to_string(folder.join("model.log")).unwrap_or_default();
+                bail!("the model ended at once ({status}): {}", text.trim());
             }
             if Instant::now() > deadline {
                 bail!("the model doesn't listen");

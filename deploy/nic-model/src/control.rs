@@ -61,7 +61,7 @@ pub enum Request {
         /// 0 to 1.
         rate: f64,
     },
-    /// Makes resets hang, or lets them finish.
+    /// Makes resets hang, or lets the next one work.
     HangOnReset {
         /// Whether they hang.
         on: bool,

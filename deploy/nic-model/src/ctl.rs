@@ -75,7 +75,7 @@ enum Command {
         /// 0 to 1; 0 ends it.
         rate: f64,
     },
-    /// Makes resets hang, or lets them finish.
+    /// Makes resets hang, or lets the next one work.
     HangOnReset {
         /// Whether they hang.
         state: Switch,

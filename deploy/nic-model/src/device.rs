@@ -295,20 +295,15 @@ impl Device {
         self.settle();
     }
 
-    /// Makes resets hang, or lets a hanging one finish.
+    /// Makes resets hang, or lets them work again. One that hangs goes on until the driver asks for another: a reset that
+    /// finished late would wipe what the driver, having given up on it, has configured since.
     pub fn set_hang_on_reset(&mut self, hang: bool) {
         self.faults.hang_on_reset = hang;
-        let pending = self.registers.get(r::CTRL) & (r::CTRL_RST | r::CTRL_LRST);
-        if !hang && pending != 0 {
-            self.software_reset(pending & r::CTRL_LRST != 0);
-            self.settle();
-        }
     }
 
     /// Switches every fault off.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
-        self.set_hang_on_reset(false);
         self.resume_dma();
         self.settle();
     }
@@ -459,6 +454,10 @@ impl Device {
             r::FDIRCTRL => self.registers.set(r::FDIRCTRL, value | r::FDIRCTRL_INIT_DONE),
             // Filter commands complete at once: no filter is kept, every lookup misses.
             r::FDIRCMD => self.registers.set(r::FDIRCMD, value & !3),
+            r::RSSRK..=r::RSSRK_LAST => {
+                self.registers.write(offset, value);
+                self.receive.rss_key = None;
+            }
             r::RXCTRL => {
                 self.registers.write(r::RXCTRL, value);
                 let crc = self.registers.has(r::RDRXCTL, r::RDRXCTL_CRC_STRIP)

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use nic_model::server::{Server, ServerConfig};
 use nic_model::{Capture, Device, DeviceConfig, TapWire, Wire};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// A software model of the Intel 82599 for QEMU's vfio-user-pci device.
@@ -68,8 +69,17 @@ struct Serve {
     log: String,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nic-model: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     match (cli.command, cli.serve) {
         (Some(CliCommand::Ctl(ctl)), _) => ctl.run(),
         (None, Some(serve)) => serve.run(),

@@ -9,7 +9,7 @@ use crate::faults::Direction;
 use crate::filter::{self, Accepted, FRAME_CHECK_LENGTH};
 use crate::headers::{self, ChecksumResult, Headers, Network, Transport};
 use crate::registers as r;
-use crate::rss::{self, RssResult};
+use crate::rss::{self, RssKey, RssResult};
 use crate::violations::ViolationKind;
 use std::collections::VecDeque;
 
@@ -49,6 +49,8 @@ pub(crate) struct ReceivePath {
     buffer: VecDeque<Buffered>,
     buffered_bytes: usize,
     scratch: Vec<u8>,
+    /// What RSSRK says, prepared when a frame needs it.
+    pub(crate) rss_key: Option<RssKey>,
 }
 
 /// A frame between the wire and memory.
@@ -83,6 +85,7 @@ impl ReceivePath {
             buffer: VecDeque::new(),
             buffered_bytes: 0,
             scratch: Vec::with_capacity(LONGEST_FRAME),
+            rss_key: None,
         }
     }
 
@@ -185,7 +188,11 @@ impl Device {
         } else if destination[0] & 1 != 0 {
             self.registers.count(r::MPRC, 1);
         }
-        let mut rss = rss::classify(&self.registers, &headers, frame);
+        let key = self
+            .receive
+            .rss_key
+            .get_or_insert_with(|| RssKey::of(&self.registers));
+        let mut rss = rss::classify(&self.registers, key, &headers, frame);
         if !self.registers.has(r::RXCSUM, r::RXCSUM_PACKET_CHECKSUM_DISABLE) {
             // The descriptor's field carries a fragment checksum instead, which this model leaves at zero.
             rss = RssResult {

@@ -83,6 +83,7 @@ pub const RAH_VALID: u32 = 1 << 31;
 pub const MRQC: u32 = 0x0EC80;
 pub const RETA: u32 = 0x0EB00;
 pub const RSSRK: u32 = 0x0EB80;
+pub const RSSRK_LAST: u32 = 0x0EBA4;
 pub const FDIRCTRL: u32 = 0x0EE00;
 pub const FDIRCTRL_INIT_DONE: u32 = 1 << 3;
 pub const FDIRCMD: u32 = 0x0EE2C;

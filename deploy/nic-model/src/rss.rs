@@ -24,25 +24,56 @@ pub struct RssResult {
     pub queue: u16,
 }
 
-/// The Toeplitz hash of `input` under a 40-byte key.
-pub fn toeplitz(key: &[u8; 40], input: &[&[u8]]) -> u32 {
-    let mut hash = 0;
-    let mut window = u32::from_be_bytes([key[0], key[1], key[2], key[3]]);
-    let mut following = key[4..].iter().copied();
-    for byte in input.iter().flat_map(|part| part.iter()) {
-        let next = following.next().unwrap_or(0);
-        for bit in (0..8).rev() {
-            if byte >> bit & 1 != 0 {
-                hash ^= window;
+/// Bytes of the longest input: two IPv6 addresses and two ports.
+const LONGEST_INPUT: usize = 36;
+
+/// A hash key, as a table of what each value of each four bits of the input contributes: frames are hashed one by one, keys
+/// change rarely.
+pub struct RssKey {
+    contributions: Box<[[u32; 16]; 2 * LONGEST_INPUT]>,
+}
+
+impl RssKey {
+    /// Prepares a 40-byte key.
+    pub fn new(key: &[u8; 40]) -> Self {
+        let bit = |at: usize| u32::from(key.get(at / 8).copied().unwrap_or(0) >> (7 - at % 8) & 1);
+        // The 32 bits of the key that start at a bit of the input.
+        let window = |at: usize| (at..at + 32).fold(0, |bits, at| bits << 1 | bit(at));
+        let mut contributions = Box::new([[0; 16]; 2 * LONGEST_INPUT]);
+        for (position, values) in contributions.iter_mut().enumerate() {
+            let windows: [u32; 4] = std::array::from_fn(|i| window(4 * position + i));
+            for (value, contribution) in values.iter_mut().enumerate() {
+                let chosen = windows
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| value >> (3 - i) & 1 != 0);
+                *contribution = chosen.fold(0, |sum, (_, window)| sum ^ window);
             }
-            window = window << 1 | u32::from(next >> bit & 1);
         }
+        Self { contributions }
     }
-    hash
+
+    /// The key that RSSRK holds.
+    pub fn of(registers: &RegisterFile) -> Self {
+        let mut key = [0; 40];
+        for (i, word) in key.chunks_exact_mut(4).enumerate() {
+            word.copy_from_slice(&registers.get(r::RSSRK + 4 * i as u32).to_le_bytes());
+        }
+        Self::new(&key)
+    }
+
+    /// The Toeplitz hash of the input's parts, one behind the other.
+    pub fn hash(&self, input: &[&[u8]]) -> u32 {
+        let bytes = input.iter().flat_map(|part| part.iter());
+        let (pairs, _) = self.contributions.as_chunks::<2>();
+        bytes.zip(pairs).fold(0, |hash, (byte, [high, low])| {
+            hash ^ high[usize::from(byte >> 4)] ^ low[usize::from(byte & 0xF)]
+        })
+    }
 }
 
 /// Hashes a frame as MRQC says and looks its queue up in RETA.
-pub fn classify(registers: &RegisterFile, headers: &Headers, frame: &[u8]) -> RssResult {
+pub fn classify(registers: &RegisterFile, key: &RssKey, headers: &Headers, frame: &[u8]) -> RssResult {
     let mrqc = registers.get(r::MRQC);
     if mrqc & 0xF != MODE_RSS {
         return RssResult::default();
@@ -63,8 +94,7 @@ pub fn classify(registers: &RegisterFile, headers: &Headers, frame: &[u8]) -> Rs
         (Network::V6 { .. }, _) if enabled(FIELD_IPV6) => (5, false),
         _ => return RssResult::default(),
     };
-    let key = key(registers);
-    let hash = toeplitz(&key, &[source, destination, if with_ports { ports } else { &[] }]);
+    let hash = key.hash(&[source, destination, if with_ports { ports } else { &[] }]);
     let entry = hash & 0x7F;
     let queue = registers.get(r::RETA + (entry & !3)) >> (8 * (entry & 3)) & 0xF;
     RssResult {
@@ -72,14 +102,6 @@ pub fn classify(registers: &RegisterFile, headers: &Headers, frame: &[u8]) -> Rs
         kind,
         queue: queue as u16,
     }
-}
-
-fn key(registers: &RegisterFile) -> [u8; 40] {
-    let mut key = [0; 40];
-    for (i, word) in key.chunks_exact_mut(4).enumerate() {
-        word.copy_from_slice(&registers.get(r::RSSRK + 4 * i as u32).to_le_bytes());
-    }
-    key
 }
 
 #[cfg(test)]
@@ -96,9 +118,15 @@ mod tests {
             0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
         ];
         let (source, destination) = ([66, 9, 149, 187], [161, 142, 100, 80]);
-        assert_eq!(toeplitz(&key, &[&source, &destination]), 0x323e_8fc2);
+        let key = RssKey::new(&key);
+        assert_eq!(key.hash(&[&source, &destination]), 0x323e_8fc2);
         let ports = [2794u16.to_be_bytes(), 1766u16.to_be_bytes()].concat();
-        assert_eq!(toeplitz(&key, &[&source, &destination, &ports]), 0x51cc_c178);
+        assert_eq!(key.hash(&[&source, &destination, &ports]), 0x51cc_c178);
+        let parse = |text: &str| text.parse::<std::net::Ipv6Addr>().expect("address").octets();
+        let (source, destination) = (parse("3ffe:2501:200:1fff::7"), parse("3ffe:2501:200:3::1"));
+        assert_eq!(key.hash(&[&source, &destination]), 0x2cc1_8cd5);
+        let ports = [2794u16.to_be_bytes(), 1766u16.to_be_bytes()].concat();
+        assert_eq!(key.hash(&[&source, &destination, &ports]), 0x4020_7d3d);
     }
 
     #[test]
@@ -112,12 +140,13 @@ mod tests {
             registers.set(r::RETA + 4 * i, 0x0302_0100);
         }
         let frame = samples::udp(4000, b"x");
-        let result = classify(&registers, &parse(&frame, 0x8100), &frame);
+        let key = RssKey::of(&registers);
+        let result = classify(&registers, &key, &parse(&frame, 0x8100), &frame);
         assert_eq!(result.kind, 7);
         assert_eq!(u32::from(result.queue), result.hash & 3);
         registers.set(r::MRQC, 0);
         assert_eq!(
-            classify(&registers, &parse(&frame, 0x8100), &frame),
+            classify(&registers, &key, &parse(&frame, 0x8100), &frame),
             RssResult::default()
         );
     }

@@ -31,7 +31,8 @@ impl Step {
         let title = title.into();
         let display = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg:.dim} ({elapsed})") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
+            {
                 bar.set_style(style);
             }
             bar.set_prefix(title.clone());

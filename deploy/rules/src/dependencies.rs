@@ -1,7 +1,7 @@
 //! The allow-list: every registry crate that gets onto the appliance, with the reason why it is trusted.
 //!
-//! What is linked is asked of `cargo tree` for exactly the packages that run there, because features that host tools turn
-//! on don't count. Procedural macros run in the compiler and need not be listed.
+//! What is linked is asked of `cargo tree` for exactly what runs there, the kernel's image and the generated domain images,
+//! because features that host tools or tests turn on don't count. Procedural macros run in the compiler and need not be listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -13,14 +13,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::project::{Layer, Project};
+use crate::project::Project;
 use crate::violation::Violation;
 
 /// The list, relative to the root.
 pub const LIST: &str = "docs/dependencies.toml";
-/// Packages of kernel/ that serve tools on the host and never get onto the appliance.
-const HOST_ONLY: [&str; 4] = ["guest-memory", "host-platform", "instruction-counter", "tap"];
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -37,10 +34,9 @@ struct Entry {
 /// Checks that each linked registry crate is on the list, and that the list has no entry without need or reason.
 ///
 /// # Errors
-/// When the list can't be read or Cargo fails.
-pub fn check(project: &Project) -> Result<Vec<Violation>> {
-    let listed = read_list(&project.root)?;
-    let linked = linked(project)?;
+/// When the list can't be read.
+pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Violation>> {
+    let listed = read_list(root)?;
     let violation = |message: String| Violation {
         file: PathBuf::from(LIST),
         line: None,
@@ -72,34 +68,20 @@ fn read_list(root: &Path) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// Names of the registry crates that the appliance's packages link.
+/// Names of the registry crates that a package links, or all packages of the workspace in `directory` when none is named.
 ///
 /// # Errors
 /// When Cargo fails.
-pub fn linked(project: &Project) -> Result<BTreeSet<String>> {
-    let subjects: Vec<&str> = project
-        .packages
-        .iter()
-        .filter(|package| !matches!(package.layer, Some(Layer::Host) | None) && !package.procedural_macro)
-        .map(|package| package.name.as_str())
-        .filter(|name| !HOST_ONLY.contains(name))
-        .collect();
-    if subjects.is_empty() {
-        return Ok(BTreeSet::new());
-    }
+pub fn linked(project: &Project, directory: &Path, package: Option<&str>) -> Result<BTreeSet<String>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    command.current_dir(&project.root).args([
-        "tree",
-        "--all-features",
-        "--edges",
-        "normal,no-proc-macro",
-        "--prefix",
-        "none",
-    ]);
-    for subject in &subjects {
-        command.args(["--package", subject]);
-    }
+    command
+        .current_dir(directory)
+        .args(["tree", "--edges", "normal,no-proc-macro", "--prefix", "none"]);
+    match package {
+        Some(package) => command.args(["--package", package]),
+        None => command.arg("--workspace"),
+    };
     let output = command.output().context("cargo can't be run")?;
     if !output.status.success() {
         bail!(
@@ -109,6 +91,8 @@ pub fn linked(project: &Project) -> Result<BTreeSet<String>> {
     }
     Ok(String::from_utf8_lossy(&output.stdout)
         .lines()
+        // `name version`, and for packages that are not a registry's, where they are.
+        .filter(|line| !line.contains("(/"))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| project.package(name).is_none())
         .map(str::to_owned)

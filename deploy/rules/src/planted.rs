@@ -1,5 +1,6 @@
 //! Shows that the rules notice: each is broken in a copy of the tree, and must say so.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,11 +19,11 @@ pub struct Outcome {
     pub noticed: bool,
 }
 
-/// Plants a violation of each rule in copies of the tree at `root`.
+/// Plants a violation of each rule in a copy of the tree at `root`; `linked` is what [`dependencies::linked`] says of the tree.
 ///
 /// # Errors
 /// When the tree can't be copied or read.
-pub fn check(root: &Path) -> Result<Vec<Outcome>> {
+pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
     let project = Project::read(root)?;
     let copy = copy(root)?;
     let root = copy.path();
@@ -45,7 +46,7 @@ pub fn check(root: &Path) -> Result<Vec<Outcome>> {
             outcomes.push(plant_dependency(root, lower, upper)?);
         }
     }
-    outcomes.push(plant_unlisted(root)?);
+    outcomes.push(plant_unlisted(root, linked)?);
     Ok(outcomes)
 }
 
@@ -116,10 +117,10 @@ fn plant_dependency(root: &Path, from: &Package, to: &Package) -> Result<Outcome
     })
 }
 
-fn plant_unlisted(root: &Path) -> Result<Outcome> {
+fn plant_unlisted(root: &Path, linked: &BTreeSet<String>) -> Result<Outcome> {
     let list = root.join(dependencies::LIST);
     let noticed = changed(&list, without_first_entry, || {
-        Ok(dependencies::check(&Project::read(root)?)?
+        Ok(dependencies::check(root, linked)?
             .iter()
             .any(|violation| violation.message.contains("not listed")))
     })?;

@@ -191,6 +191,7 @@ pub fn up(root: &Path, name: &Name, image: &ImageArguments, machine: &MachineArg
             true => Some(lab::instruction_counter(root)?),
             false => None,
         },
+        profile: false,
     };
     start(root, name, plan, programs, Some(guest), machine)
 }

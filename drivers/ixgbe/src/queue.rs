@@ -140,15 +140,9 @@ impl QueuePair {
     /// packets that are left go to `spare`.
     #[inline]
     fn refill(&mut self, spare: &mut PacketBatch, unsent: usize) {
-        while self.receiver.room() > 0 {
-            let packet = match self.transmitter.take_sent() {
-                Some(packet) => packet,
-                None if spare.len() > unsent => match spare.pop() {
-                    Some(packet) => packet,
-                    None => break,
-                },
-                None => break,
-            };
+        self.receiver.post_sent(&mut self.transmitter);
+        while spare.len() > unsent && self.receiver.room() > 0 {
+            let Some(packet) = spare.pop() else { break };
             if self.receiver.post(packet).is_err() {
                 break;
             }

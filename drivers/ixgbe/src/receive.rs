@@ -4,6 +4,7 @@
 
 use crate::error::DeviceError;
 use crate::statistics::QueueCounters;
+use crate::transmit::Transmitter;
 use dma::ixgbe::{Adapter, ReceiveRing, ReceiveStatus};
 use rref::packet::{ChecksumState, Verdict};
 use rref::{Packet, PacketBatch, RRef};
@@ -156,6 +157,12 @@ impl Receiver {
     #[inline(always)]
     pub fn post(&mut self, packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
         self.ring.post(packet)
+    }
+
+    /// Puts packets that `transmitter` has sent in, as many as there are and fit.
+    #[inline(always)]
+    pub fn post_sent(&mut self, transmitter: &mut Transmitter) {
+        self.ring.post_sent(transmitter.ring());
     }
 
     /// Fills up from the shared heap, some packets at a time, and hands hardware all that was posted. Without memory the ring stays shorter.

@@ -9,11 +9,14 @@ use rref::packet::{ChecksumRequest, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Slots of a ring.
-const SLOTS: usize = 512;
+pub const SLOTS: usize = 512;
 /// The shortest frame that hardware takes; it pads to 60 (7.2.1.1).
 const SHORTEST_BYTES: usize = 17;
 /// A ring that has sent nothing of what it holds for so long hangs.
 const HANG_NS: u64 = 2_000_000_000;
+
+/// Verdict, request and `continues` of a frame of one packet that asks nothing of hardware.
+const PLAIN: u32 = u32::from_le_bytes([Verdict::Transmit as u8, 0, ChecksumRequest::None as u8, 0]);
 
 /// What became of the frame at the front of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,12 @@ impl Transmitter {
         now_ns.saturating_sub(self.stuck_since_ns) > HANG_NS
     }
 
+    /// The ring, to move what it has sent into another.
+    #[inline(always)]
+    pub fn ring(&mut self) -> &mut TransmitRing<SLOTS> {
+        &mut self.ring
+    }
+
     /// Takes a packet that has been sent.
     #[inline(always)]
     pub fn take_sent(&mut self) -> Option<RRef<Packet>> {
@@ -90,11 +99,14 @@ impl Transmitter {
     pub fn send_plain(&mut self, batch: &mut PacketBatch, limit_bytes: usize, counters: &mut QueueCounters) {
         let lengths = SHORTEST_BYTES..=limit_bytes;
         let (frames, bytes) = self.ring.push_frames(batch, |packet| {
-            packet.verdict == Verdict::Transmit
-                && packet.request == ChecksumRequest::None
-                && !packet.continues
-                && packet.vlan.is_none()
-                && lengths.contains(&packet.len())
+            // One load and one comparison, where four fields take eight instructions.
+            let wishes = [
+                packet.verdict as u8,
+                0,
+                packet.request as u8,
+                u8::from(packet.continues),
+            ];
+            u32::from_le_bytes(wishes) == PLAIN && packet.vlan.is_none() && lengths.contains(&packet.len())
         });
         counters.transmitted_frames += frames as u64;
         counters.transmitted_bytes += bytes as u64;

@@ -32,9 +32,9 @@ pub struct ObjectHeader {
     pub size: u64,
     /// An [`ObjectKind`].
     pub kind: AtomicU32,
-    /// The allocator's size class.
-    pub class: u32,
-    /// Link in the allocator's free list while the object is free.
+    /// Number of the span that the object was cut from.
+    pub span: u32,
+    /// Link in the span's free list while the object is free.
     pub next_free: AtomicU64,
 }
 

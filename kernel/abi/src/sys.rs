@@ -159,8 +159,9 @@ pub struct SysTable {
     /// The path of the `index`-th file of the boot archive; null past the end.
     pub boot_file_name: extern "C" fn(index: usize) -> RawBytes,
 
-    /// Claims the `index`-th PCI function that the manifest grants, with memory access and bus mastering on; returns a [`status`]
-    /// code and the device's number. Every device is released, bus mastering off, when the domain dies.
+    /// Claims the `index`-th PCI function that the manifest grants, with memory access on; returns a [`status`] code and the device's
+    /// number. Bus mastering goes on with the first [`SysTable::dma_allocate`], so that the caller can stop what an earlier driver left
+    /// running, and off when the domain dies.
     pub device_claim: extern "C" fn(index: usize, device: &mut u64) -> u32,
     /// Maps a BAR of a claimed device.
     pub device_bar: extern "C" fn(device: u64, bar: u32) -> RawBar,
@@ -170,7 +171,7 @@ pub struct SysTable {
     pub interrupt_attach: extern "C" fn(device: u64, entry: u32, cpu: u32) -> u64,
     /// Blocks until the interrupt comes, or one came since the last wait, or until `deadline_ns`; returns a [`wake`] code.
     pub interrupt_wait: extern "C" fn(interrupt: u64, deadline_ns: u64) -> u32,
-    /// Allocates ring memory of `size` bytes, page aligned, zeroed; freed when the domain dies.
+    /// Allocates ring memory of `size` bytes, page aligned, zeroed, and lets the device use memory; freed when the domain dies.
     pub dma_allocate: extern "C" fn(device: u64, size: usize) -> RawDma,
 }
 

@@ -18,8 +18,14 @@ pub struct Descriptor {
 /// `SLOTS` is a power of two, and any count names a slot: its remainder. Accesses are volatile, since hardware changes the words; no
 /// reference into the memory is ever made.
 pub struct Descriptors<const SLOTS: usize> {
-    base: NonNull<Descriptor>,
+    slots: Slots<SLOTS>,
     physical: u64,
+}
+
+/// Where the descriptors are: a copy for loops, whose optimiser can't know that nothing else changes the original.
+#[derive(Clone, Copy)]
+pub struct Slots<const SLOTS: usize> {
+    base: NonNull<Descriptor>,
     owns: PhantomData<Descriptor>,
 }
 
@@ -37,9 +43,8 @@ impl<const SLOTS: usize> Descriptors<SLOTS> {
     pub fn allocate(device: u64) -> Option<Self> {
         let raw = (abi::sys().dma_allocate)(device, Self::BYTES);
         Some(Descriptors {
-            base: NonNull::new(raw.base.cast())?,
+            slots: Slots::new(NonNull::new(raw.base.cast())?),
             physical: raw.physical,
-            owns: PhantomData,
         })
     }
 
@@ -50,9 +55,8 @@ impl<const SLOTS: usize> Descriptors<SLOTS> {
         // SAFETY: The layout is not empty.
         let base = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) })?;
         Some(Descriptors {
-            base: base.cast(),
+            slots: Slots::new(base.cast()),
             physical: base.as_ptr() as u64,
-            owns: PhantomData,
         })
     }
 
@@ -61,30 +65,46 @@ impl<const SLOTS: usize> Descriptors<SLOTS> {
         self.physical
     }
 
+    /// Access to the slots; the ring that owns this is the only user.
     #[inline(always)]
-    fn slot(&self, count: u32) -> *mut Descriptor {
+    pub fn slots(&self) -> Slots<SLOTS> {
+        self.slots
+    }
+}
+
+impl<const SLOTS: usize> Slots<SLOTS> {
+    /// `base` is the first of `SLOTS` descriptors that are never freed.
+    fn new(base: NonNull<Descriptor>) -> Self {
+        Slots {
+            base,
+            owns: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn slot(self, count: u32) -> *mut Descriptor {
         // SAFETY: The remainder is below `SLOTS`, so the result is inside the memory, which lives as long as the domain.
         unsafe { self.base.as_ptr().add(count as usize & (SLOTS - 1)) }
     }
 
     /// The first word of slot `count`.
     #[inline(always)]
-    pub fn low(&self, count: u32) -> u64 {
+    pub fn low(self, count: u32) -> u64 {
         // SAFETY: `slot` is inside the memory and aligned; no reference to it exists.
         unsafe { (&raw const (*self.slot(count)).low).read_volatile() }
     }
 
     /// The second word of slot `count`.
     #[inline(always)]
-    pub fn high(&self, count: u32) -> u64 {
+    pub fn high(self, count: u32) -> u64 {
         // SAFETY: As `low`.
         unsafe { (&raw const (*self.slot(count)).high).read_volatile() }
     }
 
     /// Sets both words of slot `count`, the first one first.
     #[inline(always)]
-    pub fn write(&mut self, count: u32, low: u64, high: u64) {
-        // SAFETY: As `low`, and software writes through this exclusive borrow only.
+    pub fn write(self, count: u32, low: u64, high: u64) {
+        // SAFETY: As `low`.
         unsafe {
             (&raw mut (*self.slot(count)).low).write_volatile(low);
             (&raw mut (*self.slot(count)).high).write_volatile(high);
@@ -93,8 +113,8 @@ impl<const SLOTS: usize> Descriptors<SLOTS> {
 
     /// Sets the second word of slot `count`.
     #[inline(always)]
-    pub fn write_high(&mut self, count: u32, high: u64) {
-        // SAFETY: As `write`.
+    pub fn write_high(self, count: u32, high: u64) {
+        // SAFETY: As `low`.
         unsafe { (&raw mut (*self.slot(count)).high).write_volatile(high) }
     }
 }

@@ -104,22 +104,25 @@ impl Mapping {
         let Some((start, count)) = self.clamp(offset, into.len()) else {
             return 0;
         };
-        let into = &mut into[..count];
         let (head, words) = Self::split(start, count);
-        for (i, byte) in into[..head].iter_mut().enumerate() {
-            *byte = self.byte(start + i).load(Ordering::Relaxed);
+        let (first, rest) = into[..count].split_at_mut(head);
+        let (body, last) = rest.split_at_mut(words * 8);
+        for (byte, from) in first.iter_mut().zip(self.bytes(start, head)) {
+            *byte = from.load(Ordering::Relaxed);
         }
-        let (body, tail) = into[head..].split_at_mut(words * 8);
-        for (i, chunk) in body.chunks_exact_mut(8).enumerate() {
-            chunk.copy_from_slice(
-                &self
-                    .word(start + head + i * 8)
-                    .load(Ordering::Relaxed)
-                    .to_ne_bytes(),
-            );
+        for (chunk, from) in body
+            .as_chunks_mut::<8>()
+            .0
+            .iter_mut()
+            .zip(self.words(start + head, words))
+        {
+            *chunk = from.load(Ordering::Relaxed).to_ne_bytes();
         }
-        for (i, byte) in tail.iter_mut().enumerate() {
-            *byte = self.byte(start + head + words * 8 + i).load(Ordering::Relaxed);
+        for (byte, from) in last
+            .iter_mut()
+            .zip(self.bytes(start + head + words * 8, count - head - words * 8))
+        {
+            *byte = from.load(Ordering::Relaxed);
         }
         // What is read after a descriptor that software has published must not be older than it.
         std::sync::atomic::fence(Ordering::Acquire);
@@ -131,19 +134,25 @@ impl Mapping {
         let Some((start, count)) = self.clamp(offset, from.len()) else {
             return 0;
         };
-        let from = &from[..count];
         let (head, words) = Self::split(start, count);
-        for (i, byte) in from[..head].iter().enumerate() {
-            self.byte(start + i).store(*byte, Ordering::Relaxed);
+        let (first, rest) = from[..count].split_at(head);
+        let (body, last) = rest.split_at(words * 8);
+        for (byte, into) in first.iter().zip(self.bytes(start, head)) {
+            into.store(*byte, Ordering::Relaxed);
         }
-        let (body, tail) = from[head..].split_at(words * 8);
-        for (i, chunk) in body.as_chunks::<8>().0.iter().enumerate() {
-            self.word(start + head + i * 8)
-                .store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        for (chunk, into) in body
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .zip(self.words(start + head, words))
+        {
+            into.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
         }
-        for (i, byte) in tail.iter().enumerate() {
-            self.byte(start + head + words * 8 + i)
-                .store(*byte, Ordering::Relaxed);
+        for (byte, into) in last
+            .iter()
+            .zip(self.bytes(start + head + words * 8, count - head - words * 8))
+        {
+            into.store(*byte, Ordering::Relaxed);
         }
         count
     }
@@ -152,7 +161,9 @@ impl Mapping {
     pub(crate) fn store_u64(&self, offset: u64, value: u64) -> bool {
         match self.clamp(offset, 8) {
             Some((start, 8)) if start % 8 == 0 => {
-                self.word(start).store(value.to_le(), Ordering::Release);
+                self.words(start, 1)
+                    .iter()
+                    .for_each(|word| word.store(value.to_le(), Ordering::Release));
                 true
             }
             _ => false,
@@ -173,18 +184,23 @@ impl Mapping {
         (head, (count - head) / 8)
     }
 
-    fn byte(&self, at: usize) -> &AtomicU8 {
-        assert!(at < self.length);
-        // SAFETY: `at` is inside the mapping, which lives as long as `self`; an AtomicU8 has no alignment, any bit
-        // pattern is valid for it, and no non-atomic reference into the mapping is ever made.
-        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
+    /// `count` bytes from `at` on, which must be inside.
+    fn bytes(&self, at: usize, count: usize) -> &[AtomicU8] {
+        assert!(at <= self.length && count <= self.length - at);
+        // SAFETY: the range is inside the mapping, which lives as long as `self`; an AtomicU8 has no alignment, any bit
+        // pattern is valid for it, and no reference into the mapping that isn't to atomics is ever made.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at).cast(), count) }
     }
 
-    fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.length);
-        // SAFETY: eight bytes at `at` are inside the mapping, which lives as long as `self`; mappings start on a page, so
-        // a multiple of 8 is aligned; any bit pattern is valid, and no non-atomic reference into the mapping is ever made.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }
+    /// `count` words from `at` on, which must be inside, `at` a multiple of 8 unless there are none.
+    fn words(&self, at: usize, count: usize) -> &[AtomicU64] {
+        if count == 0 {
+            return &[];
+        }
+        assert!(at.is_multiple_of(8) && at <= self.length && count <= (self.length - at) / 8);
+        // SAFETY: the range is inside the mapping, which lives as long as `self`; mappings start on a page, so a multiple of
+        // 8 is aligned; any bit pattern is valid, and no reference into the mapping that isn't to atomics is ever made.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at).cast(), count) }
     }
 }
 

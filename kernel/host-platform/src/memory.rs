@@ -40,7 +40,7 @@ pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
         physical: payload as u64,
         size: size as u64,
         kind: AtomicU32::new(kind),
-        class: 0,
+        span: 0,
         next_free: AtomicU64::new(0),
     };
     // SAFETY: The allocation begins with room for a header, aligned to it.

@@ -76,6 +76,8 @@ unsafe extern "C" {
     );
     /// Instructions in a block.
     pub fn qemu_plugin_tb_n_insns(block: *const Block) -> usize;
+    /// Virtual address of a block's first instruction.
+    pub fn qemu_plugin_tb_vaddr(block: *const Block) -> u64;
     /// Makes a scoreboard with elements of this size.
     pub fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
     /// A CPU's value of an entry.

@@ -5,10 +5,14 @@
 //! gets one line, `{"instructions":[N,…]}` with a total for each CPU since the start, and the connection is closed; the
 //! difference of two readings is what was executed between them.
 //!
+//! With `profile=on` it also counts the instructions of each block by the block's address (`profile`), and the line has
+//! `"blocks":[[ADDRESS,N],…]` too.
+//!
 //! It runs on the host, inside QEMU, and is no part of the appliance; it is in kernel/ because it can't do without
 //! `unsafe`. Written to version 7 of QEMU's plugin interface (QEMU 11.1), which `api` declares.
 
 mod api;
+mod profile;
 mod serve;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -18,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use api::{Block, Entry, Info, Operation, PluginId, Scoreboard};
+use profile::Profile;
 
 /// The version of QEMU's plugin interface that this is written to; QEMU refuses the plugin if it doesn't have it.
 #[unsafe(no_mangle)]
@@ -30,6 +35,8 @@ pub(crate) struct Counters {
     cpus: u32,
     /// Those of them that QEMU has made room for.
     initialised: AtomicU32,
+    /// Counters of each block, when they were asked for.
+    profile: Option<Profile>,
 }
 
 // SAFETY: the pointer is only passed to QEMU's own functions, which are meant for plugins with threads. Counters are read
@@ -61,6 +68,14 @@ impl Counters {
         });
         Some(totals.collect())
     }
+
+    /// Each block's address and instructions on all CPUs; nothing without a profile, or while CPUs are still being made.
+    pub(crate) fn read_blocks(&self) -> Option<Vec<(u64, u64)>> {
+        if self.initialised.load(Ordering::Acquire) < self.cpus {
+            return None;
+        }
+        self.profile.as_ref().map(|profile| profile.read(self.cpus))
+    }
 }
 
 /// Called by QEMU when it has loaded the plugin. Returns 0, or something else to make QEMU give up.
@@ -77,7 +92,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
     // SAFETY: QEMU passes a valid pointer (this function's contract).
     let info = unsafe { &*info };
     // SAFETY: QEMU passes `argc` valid strings (this function's contract).
-    let Some(socket) = (unsafe { socket_argument(argc, argv) }) else {
+    let Some(socket) = (unsafe { argument(argc, argv, "socket=") }).map(PathBuf::from) else {
         eprintln!("instruction-counter: needs socket=PATH");
         return 1;
     };
@@ -86,10 +101,13 @@ pub unsafe extern "C" fn qemu_plugin_install(
     };
     // SAFETY: allocates; the size is that of the only member, a u64.
     let scoreboard = unsafe { api::qemu_plugin_scoreboard_new(size_of::<u64>()) };
+    // SAFETY: As above.
+    let profile = (unsafe { argument(argc, argv, "profile=") } == Some("on")).then(Profile::new);
     let counters = COUNTERS.get_or_init(|| Counters {
         scoreboard,
         cpus,
         initialised: AtomicU32::new(0),
+        profile,
     });
     let listener = match serve::listen(&socket) {
         Ok(listener) => listener,
@@ -108,15 +126,15 @@ pub unsafe extern "C" fn qemu_plugin_install(
     0
 }
 
-/// The path in `socket=PATH`.
+/// What follows `name` in the argument that begins with it.
 ///
 /// # Safety
-/// `argv` must point to `argc` valid strings.
-unsafe fn socket_argument(argc: c_int, argv: *const *const c_char) -> Option<PathBuf> {
+/// `argv` must point to `argc` valid strings that stay.
+unsafe fn argument(argc: c_int, argv: *const *const c_char, name: &str) -> Option<&'static str> {
     (0..usize::try_from(argc).ok()?).find_map(|index| {
-        // SAFETY: `index` is below `argc`, and each of these is a valid string (this function's contract).
-        let argument = unsafe { CStr::from_ptr(*argv.add(index)) };
-        argument.to_str().ok()?.strip_prefix("socket=").map(PathBuf::from)
+        // SAFETY: `index` is below `argc`, and each of these is a valid string that stays (this function's contract).
+        let argument: &'static CStr = unsafe { CStr::from_ptr(*argv.add(index)) };
+        argument.to_str().ok()?.strip_prefix(name)
     })
 }
 
@@ -138,5 +156,19 @@ extern "C" fn block_translated(block: *mut Block, _user_data: *mut c_void) {
             counters.entry(),
             instructions,
         );
+    }
+    if let Some(profile) = &counters.profile {
+        // SAFETY: As above.
+        let address = unsafe { api::qemu_plugin_tb_vaddr(block) };
+        let entry = profile.entry_of(address);
+        // SAFETY: As above.
+        unsafe {
+            api::qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
+                block,
+                Operation::AddU64,
+                entry,
+                instructions,
+            );
+        }
     }
 }

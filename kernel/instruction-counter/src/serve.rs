@@ -30,8 +30,17 @@ pub fn serve(listener: &UnixListener, counters: &Counters) {
             .iter()
             .map(|total| total.to_string())
             .collect();
+        let mut line = format!("{{\"instructions\":[{}]", totals.join(","));
+        if let Some(blocks) = counters.read_blocks() {
+            let blocks: Vec<String> = blocks
+                .iter()
+                .map(|(address, count)| format!("[{address},{count}]"))
+                .collect();
+            line.push_str(&format!(",\"blocks\":[{}]", blocks.join(",")));
+        }
+        line.push_str("}\n");
         // A reader that has gone needs no answer.
         let _ = stream.set_write_timeout(Some(PATIENCE));
-        let _ = stream.write_all(format!("{{\"instructions\":[{}]}}\n", totals.join(",")).as_bytes());
+        let _ = stream.write_all(line.as_bytes());
     }
 }

@@ -5,7 +5,8 @@
 //! kernel finds what the dead domain owned by looking at all of them. That makes a crossing one store and a death
 //! proportional to the heap, which is the right way round.
 //!
-//! Spans are kept for reuse. Memory comes from a [`SpanSource`], so that a host can test this.
+//! A span that holds nothing any more goes back, but for one of each class. Memory comes from a [`SpanSource`], so that a host
+//! can test this.
 
 use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId};
@@ -14,8 +15,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Where spans come from.
 pub trait SpanSource {
-    /// `bytes` of zeroed, page-aligned, physically contiguous memory for good, as address and physical address.
+    /// `bytes` of zeroed, page-aligned, physically contiguous memory, as address and physical address.
     fn span(&mut self, bytes: usize) -> Option<(usize, u64)>;
+
+    /// Takes a span back.
+    ///
+    /// # Safety
+    /// `span` and `bytes` are of an earlier call of [`span`](Self::span), and nobody uses that memory any more.
+    unsafe fn release(&mut self, span: (usize, u64), bytes: usize);
 }
 
 /// Payload sizes. The fourth-last fits a packet, the last ones pages of text, streams and batches of work.
@@ -25,8 +32,22 @@ const SPAN_BYTES: usize = 128 * 1024;
 
 struct Span {
     base: usize,
-    stride: usize,
-    count: usize,
+    physical: u64,
+    class: usize,
+    /// Header of the first free object, 0 for none.
+    free: u64,
+    /// Objects in use.
+    used: usize,
+}
+
+impl Span {
+    fn stride(&self) -> usize {
+        CLASSES[self.class] + HEADER_BYTES
+    }
+
+    fn count(&self) -> usize {
+        SPAN_BYTES / self.stride()
+    }
 }
 
 /// Bytes in use and held.
@@ -41,8 +62,10 @@ pub struct Usage {
 /// All shared objects.
 pub struct SharedHeap<S> {
     source: S,
-    spans: Vec<Span>,
-    free: [u64; CLASSES.len()],
+    /// By number; `None` for numbers whose span has gone back.
+    spans: Vec<Option<Span>>,
+    /// For each class, the spans with free objects.
+    open: [Vec<u32>; CLASSES.len()],
     usage: Usage,
 }
 
@@ -55,7 +78,7 @@ impl<S: SpanSource> SharedHeap<S> {
         SharedHeap {
             source,
             spans: Vec::new(),
-            free: [0; CLASSES.len()],
+            open: [const { Vec::new() }; CLASSES.len()],
             usage: Usage {
                 used_bytes: 0,
                 span_bytes: 0,
@@ -71,13 +94,20 @@ impl<S: SpanSource> SharedHeap<S> {
     /// A new object of `size` bytes for `owner`; the payload's address. `None` without memory, or for a size above the largest class.
     pub fn allocate(&mut self, size: usize, kind: ObjectKind, owner: OwnerId) -> Option<usize> {
         let class = CLASSES.iter().position(|&class| size <= class)?;
-        if self.free[class] == 0 {
-            self.grow(class)?;
-        }
-        let address = self.free[class] as usize;
-        // SAFETY: Addresses in free lists are of headers in spans, which are never given back.
+        let open = self.open.get_mut(class)?;
+        let number = match open.last() {
+            Some(number) => *number,
+            None => self.grow(class)?,
+        };
+        let span = self.spans.get_mut(number as usize)?.as_mut()?;
+        let address = span.free as usize;
+        // SAFETY: Addresses in a span's free list are of headers in that span, which is there as long as it is listed.
         let header = unsafe { &*(address as *const ObjectHeader) };
-        self.free[class] = header.next_free.load(Ordering::Relaxed);
+        span.free = header.next_free.load(Ordering::Relaxed);
+        span.used += 1;
+        if span.free == 0 {
+            self.open[class].pop();
+        }
         let payload = address + HEADER_BYTES;
         if kind == ObjectKind::Batch {
             // A batch must hold nothing from its first instruction on: a death may come before its owner has set it up.
@@ -92,28 +122,46 @@ impl<S: SpanSource> SharedHeap<S> {
         Some(payload)
     }
 
-    fn grow(&mut self, class: usize) -> Option<()> {
-        let stride = CLASSES[class] + HEADER_BYTES;
-        self.spans.try_reserve(1).ok()?;
+    /// Cuts a new span into objects of a class; its number.
+    fn grow(&mut self, class: usize) -> Option<u32> {
+        let number = match self.spans.iter().position(Option::is_none) {
+            Some(number) => number,
+            None => {
+                self.spans.try_reserve(1).ok()?;
+                self.spans.push(None);
+                self.spans.len() - 1
+            }
+        };
+        // Freeing must not allocate: there is room for every span in the list of open ones.
+        let spans = self.spans.len();
+        let open = self.open.get_mut(class)?;
+        open.try_reserve(spans.saturating_sub(open.len())).ok()?;
         let (base, physical) = self.source.span(SPAN_BYTES)?;
-        let count = SPAN_BYTES / stride;
-        for index in (0..count).rev() {
-            let address = base + index * stride;
+        let mut span = Span {
+            base,
+            physical,
+            class,
+            free: 0,
+            used: 0,
+        };
+        for index in (0..span.count()).rev() {
+            let offset = index * span.stride();
             let header = ObjectHeader {
                 owner: AtomicU64::new(OwnerId::NONE.0),
-                physical: physical + (index * stride + HEADER_BYTES) as u64,
+                physical: physical + (offset + HEADER_BYTES) as u64,
                 size: CLASSES[class] as u64,
                 kind: AtomicU32::new(ObjectKind::Plain as u32),
-                class: class as u32,
-                next_free: AtomicU64::new(self.free[class]),
+                span: number as u32,
+                next_free: AtomicU64::new(span.free),
             };
             // SAFETY: The span is this heap's, `SPAN_BYTES` long and page aligned; the stride is a multiple of 64.
-            unsafe { (address as *mut ObjectHeader).write(header) };
-            self.free[class] = address as u64;
+            unsafe { ((base + offset) as *mut ObjectHeader).write(header) };
+            span.free = (base + offset) as u64;
         }
-        self.spans.push(Span { base, stride, count });
+        *self.spans.get_mut(number)? = Some(span);
+        self.open.get_mut(class)?.push(number as u32);
         self.usage.span_bytes += SPAN_BYTES as u64;
-        Some(())
+        Some(number as u32)
     }
 
     /// Frees an object, and what it holds. False if it was free already, which only broken trusted code can see.
@@ -145,20 +193,53 @@ impl<S: SpanSource> SharedHeap<S> {
             }
             body.length.store(0, Ordering::Relaxed);
         }
-        let class = header.class as usize;
-        if let Some(list) = self.free.get_mut(class) {
-            header.next_free.store(*list, Ordering::Relaxed);
-            *list = (payload - HEADER_BYTES) as u64;
-            self.usage.used_bytes -= (CLASSES[class] + HEADER_BYTES) as u64;
-        }
+        self.put_back(header);
         true
     }
 
+    /// Puts a free object into its span's list, and gives the span back if it is the second empty one of its class.
+    fn put_back(&mut self, header: &ObjectHeader) {
+        let number = header.span;
+        let Some(Some(span)) = self.spans.get_mut(number as usize) else {
+            return;
+        };
+        let class = span.class;
+        if span.free == 0 {
+            self.open[class].push(number);
+        }
+        header.next_free.store(span.free, Ordering::Relaxed);
+        span.free = core::ptr::from_ref(header) as u64;
+        span.used -= 1;
+        self.usage.used_bytes -= (CLASSES[class] + HEADER_BYTES) as u64;
+        if span.used == 0 && self.empty_spans(class) > 1 {
+            self.release(number);
+        }
+    }
+
+    fn empty_spans(&self, class: usize) -> usize {
+        let empty = |number: &&u32| {
+            self.spans
+                .get(**number as usize)
+                .is_some_and(|span| span.as_ref().is_some_and(|span| span.used == 0))
+        };
+        self.open[class].iter().filter(empty).count()
+    }
+
+    fn release(&mut self, number: u32) {
+        let Some(span) = self.spans.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
+        self.open[span.class].retain(|open| *open != number);
+        self.usage.span_bytes -= SPAN_BYTES as u64;
+        // SAFETY: The span came from the source, none of its objects is in use, and it is in no list any more.
+        unsafe { self.source.release((span.base, span.physical), SPAN_BYTES) };
+    }
+
     fn headers(&self) -> impl Iterator<Item = &ObjectHeader> {
-        self.spans.iter().flat_map(|span| {
-            // SAFETY: Every stride of a span begins with a header, and spans live as long as the heap.
-            (0..span.count)
-                .map(|index| unsafe { &*((span.base + index * span.stride) as *const ObjectHeader) })
+        self.spans.iter().flatten().flat_map(|span| {
+            let (base, stride) = (span.base, span.stride());
+            // SAFETY: Every stride of a span begins with a header, and listed spans are there.
+            (0..span.count()).map(move |index| unsafe { &*((base + index * stride) as *const ObjectHeader) })
         })
     }
 
@@ -203,6 +284,13 @@ mod tests {
             let base = unsafe { alloc_zeroed(layout) } as usize;
             (base != 0).then_some((base, base as u64))
         }
+
+        unsafe fn release(&mut self, span: (usize, u64), bytes: usize) {
+            if let Ok(layout) = Layout::from_size_align(bytes, 4096) {
+                // SAFETY: Allocated above with this layout; the caller promises that nobody uses it.
+                unsafe { std::alloc::dealloc(span.0 as *mut u8, layout) };
+            }
+        }
     }
 
     fn owner(slot: u16) -> OwnerId {
@@ -230,7 +318,7 @@ mod tests {
         let object = heap.allocate(10, ObjectKind::Plain, owner(1)).expect("memory");
         // SAFETY: Allocated above.
         assert!(unsafe { heap.free(object) });
-        // SAFETY: Still memory of the heap.
+        // SAFETY: Still memory of the heap: the last span of a class stays.
         assert!(!unsafe { heap.free(object) });
         assert_eq!(heap.usage().used_bytes, 0);
     }
@@ -319,6 +407,7 @@ mod tests {
             }
             for slot in 1..5 { heap.reclaim(owner(slot)); }
             prop_assert_eq!(heap.usage().used_bytes, 0);
+            prop_assert!(heap.usage().span_bytes <= (CLASSES.len() * SPAN_BYTES) as u64, "empty spans go back");
         }
     }
 }

@@ -177,7 +177,7 @@ fn stopped_dma_engine_holds_everything_back() {
 }
 
 #[test]
-fn hanging_reset_never_clears_until_it_may() {
+fn hanging_reset_never_clears_by_itself() {
     let mut driver = Driver::started();
     driver.device.set_hang_on_reset(true);
     driver.write(CTRL, RESET);
@@ -185,6 +185,8 @@ fn hanging_reset_never_clears_until_it_may() {
     driver.device.deliver(&frame(100));
     assert!(driver.harvest().is_empty());
     driver.device.set_hang_on_reset(false);
+    assert_ne!(driver.read(CTRL) & RESET, 0, "this one goes on hanging");
+    driver.write(CTRL, RESET);
     assert_eq!(driver.read(CTRL) & RESET, 0);
 }
 

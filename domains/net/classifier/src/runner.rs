@@ -10,14 +10,19 @@ use crate::services::Services;
 use crate::stock::Stock;
 use alloc::collections::VecDeque;
 use domain_rt::clock;
+use domain_rt::thread::Wake;
 use domain_rt::{Handle, OwnerId, thread};
 use interface::net::{Exchanged, NetDevice, NetError};
 use log::{error, warn};
 use rref::packet::Verdict;
 use rref::{BATCH_CAPACITY, OutOfMemory, PacketBatch};
 
-/// How long a queue without traffic is polled before it sleeps, nanoseconds: about what going to sleep and waking costs.
-const SPIN_NS: u64 = 50_000;
+/// Frames that make an exchange worth its fixed cost: when fewer came, the next ones are let gather for a while.
+const GATHER: usize = 8;
+/// How long they are, nanoseconds: what network cards' interrupt moderation waits too, far less than a ring takes to fill.
+const GATHER_NS: u64 = 50_000;
+/// How long a queue without traffic is looked at every [`GATHER_NS`] before it sleeps until the next interrupt, nanoseconds.
+const AWAKE_NS: u64 = 200_000;
 /// The stack is called at least this often while other traffic keeps the loop busy, nanoseconds: what applications write waits for it.
 const STACK_POLL_NS: u64 = 100_000;
 /// How long a queue sleeps at most while the device takes no more frames, nanoseconds.
@@ -74,6 +79,14 @@ pub struct Runner {
     given: usize,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
+    /// When this thread last came back from a park: it knows of all that applications wrote before.
+    parked_ns: u64,
+    /// It has just come back from one.
+    parked: bool,
+    /// The stack's frames wait for the device: peers and applications wait for them.
+    urgent: bool,
+    /// What came was let gather before this turn, so what it brought goes on without another pause.
+    gathered: bool,
 }
 
 impl Runner {
@@ -93,6 +106,10 @@ impl Runner {
             received: 0,
             given: 0,
             idle_since_ns: None,
+            parked_ns: 0,
+            parked: false,
+            urgent: false,
+            gathered: false,
         }
     }
 
@@ -101,7 +118,10 @@ impl Runner {
         loop {
             let now_ns = clock::now_ns();
             match self.turn(now_ns) {
-                Ok(Turn::Busy) => self.idle_since_ns = None,
+                Ok(Turn::Busy) => {
+                    self.idle_since_ns = None;
+                    self.gather_if_few(now_ns);
+                }
                 Ok(Turn::Idle) => self.rest(now_ns),
                 Err(error) => self.fail(error),
             }
@@ -114,6 +134,9 @@ impl Runner {
             self.services.expire();
         }
         self.stack.connect(now_ns);
+        if core::mem::take(&mut self.parked) {
+            self.parked_ns = now_ns;
+        }
 
         let transmit = match self.pending.pop_front() {
             Some(transmit) => transmit,
@@ -126,7 +149,8 @@ impl Runner {
         } else {
             empty_packets(offered, self.received, self.given)
         };
-        let empty = self.stock.take(wanted).map_err(no_memory)?;
+        let empty = self.stock.take_some(EMPTY_FLOOR, wanted).map_err(no_memory)?;
+        self.urgent = false;
         self.given = empty.len();
         let Exchanged { received, spare } = self.nic.exchange(self.queue, transmit, empty)?;
         self.received = received.len();
@@ -146,13 +170,17 @@ impl Runner {
             }
         }
         if self.balancer.is_connected() && (self.balancer.due_ns() <= now_ns || self.balancer.has_more()) {
-            let empty = self.stock.take(BATCH_CAPACITY).map_err(no_memory)?;
+            let empty = self
+                .stock
+                .take_some(EMPTY_FLOOR, BATCH_CAPACITY)
+                .map_err(no_memory)?;
             let answer = self.balancer.process(empty, now_ns);
             work |= self.take_answer(answer);
         }
+        let mut spent = None;
         if let Some(batch) = local {
             let answer = self.stack.process(batch, now_ns);
-            self.take_answer(answer);
+            spent = self.take_local_answer(answer);
             // Applications of this CPU run now, and what they answer goes out with the next exchange.
             thread::yield_now();
             self.ask_stack = true;
@@ -163,9 +191,28 @@ impl Runner {
                 thread::yield_now();
             }
             self.ask_stack = false;
-            let empty = self.stock.take(BATCH_CAPACITY).map_err(no_memory)?;
+            let empty = match spent.take() {
+                // An answer to each packet is the rule; for more it says so.
+                Some(spent) if !self.stack.has_more() => spent,
+                other => {
+                    if let Some(spent) = other {
+                        self.stock.put(spent);
+                    }
+                    let least = if self.stack.has_more() {
+                        BATCH_CAPACITY
+                    } else {
+                        EMPTY_FLOOR
+                    };
+                    self.stock.take_some(least, BATCH_CAPACITY).map_err(no_memory)?
+                }
+            };
             let answer = self.stack.process(empty, now_ns);
-            work |= self.take_answer(answer);
+            let frames = self.take_answer(answer);
+            self.urgent |= frames;
+            work |= frames;
+        }
+        if let Some(spent) = spent {
+            self.stock.put(spent);
         }
         let more = self.stack.has_more() || self.balancer.has_more() || !self.pending.is_empty();
         Ok(if work || (more && !self.blocked) {
@@ -181,15 +228,35 @@ impl Runner {
             && (self.ask_stack
                 || self.stack.has_more()
                 || self.stack.due_ns() <= now_ns
-                || busy && now_ns.saturating_sub(self.stack.called_ns()) >= STACK_POLL_NS)
+                || busy && now_ns.saturating_sub(self.stack.called_ns().max(self.parked_ns)) >= STACK_POLL_NS)
     }
 
-    /// Polls on for a little while, then sleeps until the device, a processor or a deadline wants something.
+    /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
+    #[inline]
+    fn gather_if_few(&mut self, now_ns: u64) {
+        let few = self.received < GATHER && self.pending.len() <= 1 && !self.urgent;
+        let more = self.stack.has_more() || self.balancer.has_more();
+        if !few || more || core::mem::take(&mut self.gathered) {
+            return;
+        }
+        self.gather(now_ns);
+    }
+
+    /// Gives the CPU away for a while, or until an application has written something.
+    fn gather(&mut self, now_ns: u64) {
+        self.gathered = true;
+        self.parked = true;
+        let deadline_ns = now_ns.saturating_add(GATHER_NS);
+        if thread::park_until(deadline_ns) == Wake::Woken {
+            self.ask_stack = true;
+        }
+    }
+
+    /// Looks on every now and then for a little while, then sleeps until the device, a processor or a deadline wants something.
     fn rest(&mut self, now_ns: u64) {
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
-        if now_ns.saturating_sub(since_ns) < SPIN_NS {
-            thread::yield_now();
-            return;
+        if now_ns.saturating_sub(since_ns) < AWAKE_NS {
+            return self.gather(now_ns);
         }
         if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
             // An application may have written after the stack was last called, and the wake for it may have ended another wait of
@@ -272,6 +339,20 @@ impl Runner {
             Answer::Lost => {
                 self.services.expire();
                 false
+            }
+        }
+    }
+
+    /// Takes what the stack made of received packets: frames to send, or packets that it has no use for yet.
+    #[inline]
+    fn take_local_answer(&mut self, answer: Answer) -> Option<PacketBatch> {
+        match answer {
+            Answer::Packets(batch) if batch.iter().all(|packet| packet.verdict == Verdict::Empty) => {
+                Some(batch)
+            }
+            answer => {
+                self.urgent |= self.take_answer(answer);
+                None
             }
         }
     }

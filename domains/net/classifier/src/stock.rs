@@ -6,6 +6,8 @@ use rref::{BATCH_CAPACITY, OutOfMemory, Packet, PacketBatch, RRef};
 
 /// Batches of spare packets that are kept; what is more goes back to the shared heap.
 const FILLED_LIMIT: usize = 4;
+/// Packets that a batch gets from the others when it has too few, so that it isn't short again at once.
+const ENOUGH: usize = 16;
 /// Batches without packets that are kept.
 const BLANK_LIMIT: usize = 8;
 
@@ -35,37 +37,52 @@ impl Stock {
         }
     }
 
-    /// A batch of `count` empty packets, at most a batch full; fewer when memory is short.
+    /// A batch of empty packets, from `least` to `most` of them: whatever costs the fewest moves. Fewer when memory is short.
     #[inline]
-    pub fn take(&mut self, count: usize) -> Result<PacketBatch, OutOfMemory> {
-        let count = count.min(BATCH_CAPACITY);
-        let mut batch = match self.filled.pop() {
+    pub fn take_some(&mut self, least: usize, most: usize) -> Result<PacketBatch, OutOfMemory> {
+        let batch = match self.filled.pop() {
             Some(batch) => batch,
             None => self.blank()?,
         };
-        if batch.len() > count {
+        if (least..=most).contains(&batch.len()) {
+            return Ok(batch);
+        }
+        self.adjust(batch, least.min(BATCH_CAPACITY), most.min(BATCH_CAPACITY))
+    }
+
+    /// Moves packets between a batch and the stock until it has as many as are wanted.
+    fn adjust(
+        &mut self,
+        mut batch: PacketBatch,
+        least: usize,
+        most: usize,
+    ) -> Result<PacketBatch, OutOfMemory> {
+        if batch.len() > most {
             // The smaller part is moved.
             let mut other = self.blank()?;
-            let moved = count.min(batch.len() - count);
+            let moved = most.min(batch.len() - most);
             for _ in 0..moved {
                 let Some(packet) = batch.pop() else { break };
                 // There is room: `other` is blank.
                 drop(other.push(packet));
             }
-            if moved == count {
+            if moved == most {
                 core::mem::swap(&mut batch, &mut other);
             }
             self.put(other);
         }
-        while batch.len() < count {
+        let enough = most.min(ENOUGH).max(least);
+        while batch.len() < enough {
             if let Some(mut other) = self.filled.pop() {
-                while batch.len() < count
+                while batch.len() < enough
                     && let Some(packet) = other.pop()
                 {
                     // There is room by the loop's condition.
                     drop(batch.push(packet));
                 }
                 self.put(other);
+            } else if batch.len() >= least {
+                break;
             } else {
                 match Packet::allocate() {
                     Ok(packet) => drop(batch.push(packet)),
@@ -78,15 +95,24 @@ impl Stock {
 
     /// Takes back a batch of empty packets, or one without any.
     #[inline]
-    pub fn put(&mut self, batch: PacketBatch) {
-        let (list, limit) = if batch.is_empty() {
-            (&mut self.blank, BLANK_LIMIT)
-        } else {
-            (&mut self.filled, FILLED_LIMIT)
-        };
-        if list.len() < limit {
-            list.push(batch);
+    pub fn put(&mut self, mut batch: PacketBatch) {
+        if !batch.is_empty() {
+            if self.filled.len() < FILLED_LIMIT {
+                return self.filled.push(batch);
+            }
+            self.merge(&mut batch);
         }
+        if self.blank.len() < BLANK_LIMIT {
+            self.blank.push(batch);
+        }
+    }
+
+    /// Empties a batch into those that are kept, and what has no room there into the shared heap.
+    fn merge(&mut self, batch: &mut PacketBatch) {
+        for kept in &mut self.filled {
+            kept.append(batch);
+        }
+        while batch.pop().is_some() {}
     }
 
     /// Takes back one empty packet.
@@ -119,29 +145,41 @@ impl Stock {
     /// A batch that begins and ends with a frame stays as it is: the device gives back what isn't to be sent, which costs less
     /// than to look at each.
     #[inline]
-    pub fn keep_empty(&mut self, mut batch: PacketBatch) -> Option<PacketBatch> {
-        let is_frame = |index: usize| {
-            batch
-                .get(index)
-                .is_some_and(|packet| packet.verdict == Verdict::Transmit)
-        };
-        if is_frame(0) && is_frame(batch.len() - 1) {
+    pub fn keep_empty(&mut self, batch: PacketBatch) -> Option<PacketBatch> {
+        let is_frame =
+            |packet: Option<&Packet>| packet.is_some_and(|packet| packet.verdict == Verdict::Transmit);
+        if is_frame(batch.get(0)) && is_frame(batch.get(batch.len() - 1)) {
             return Some(batch);
         }
-        let frames = batch
-            .iter()
-            .filter(|packet| packet.verdict == Verdict::Transmit)
-            .count();
-        if frames == 0 {
+        self.separate(batch)
+    }
+
+    fn separate(&mut self, mut batch: PacketBatch) -> Option<PacketBatch> {
+        let is_frame = |packet: &Packet| packet.verdict == Verdict::Transmit;
+        let last = (0..batch.len())
+            .rev()
+            .find(|&index| batch.get(index).is_some_and(is_frame));
+        let Some(last) = last else {
             self.put(batch);
             return None;
+        };
+        let frames = last + 1;
+        if batch.len() - frames <= frames {
+            while batch.len() > frames
+                && let Some(packet) = batch.pop()
+            {
+                self.put_packet(packet);
+            }
+            return Some(batch);
         }
         let Ok(mut transmit) = self.blank() else {
             // The device gives back what isn't to be sent.
             return Some(batch);
         };
-        while let Some(packet) = batch.pop_front() {
-            if packet.verdict == Verdict::Transmit {
+        for _ in 0..frames {
+            let Some(packet) = batch.pop_front() else { break };
+            if is_frame(&packet) {
+                // There is room: `transmit` is blank.
                 drop(transmit.push(packet));
             } else {
                 self.put_packet(packet);
@@ -208,7 +246,7 @@ mod tests {
             let mut out: Vec<PacketBatch> = Vec::new();
             for (step, count) in counts.into_iter().enumerate() {
                 let before = stock.packets();
-                let batch = stock.take(count).unwrap();
+                let batch = stock.take_some(count, count).unwrap();
                 prop_assert_eq!(batch.len(), count.min(BATCH_CAPACITY));
                 prop_assert_eq!(stock.packets(), before.saturating_sub(batch.len()));
                 out.push(batch);

@@ -47,6 +47,43 @@ impl FrameMut for alloc::vec::Vec<u8> {
     }
 }
 
+/// Frames of a batch, at most [`BATCH`], by their number.
+pub trait Frames {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// A frame's bytes, as [`FrameMut::bytes`]; empty for a number that isn't below the count.
+    fn bytes(&mut self, index: usize) -> &mut [u8];
+
+    /// Takes the decision on a frame; called once for each, in order.
+    fn decide(&mut self, index: usize, verdict: Verdict);
+}
+
+/// Frames and their verdicts side by side.
+struct Slices<'a, F> {
+    frames: &'a mut [F],
+    verdicts: &'a mut [Verdict],
+}
+
+impl<F: FrameMut> Frames for Slices<'_, F> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, index: usize) -> &mut [u8] {
+        self.frames.get_mut(index).map_or(&mut [], FrameMut::bytes)
+    }
+
+    #[inline(always)]
+    fn decide(&mut self, index: usize, verdict: Verdict) {
+        if let Some(slot) = self.verdicts.get_mut(index) {
+            *slot = verdict;
+        }
+    }
+}
+
 /// What is to be done with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -150,13 +187,35 @@ impl Balancer {
     ///
     /// `now_ns` is monotonic time. If the slices differ in length, the shorter one counts.
     pub fn forward<F: FrameMut>(&mut self, now_ns: u64, frames: &mut [F], verdicts: &mut [Verdict]) {
+        self.begin(now_ns);
+        for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
+            for frame in &mut *frames {
+                prefetch(&*frame.bytes());
+            }
+            self.forward_batch(&mut Slices { frames, verdicts });
+        }
+        self.end();
+    }
+
+    /// As [`forward`](Self::forward), for one batch of frames whose first bytes the caller has asked the cache for; frames beyond
+    /// [`BATCH`] are left alone.
+    #[inline]
+    pub fn forward_frames(&mut self, now_ns: u64, frames: &mut impl Frames) {
+        self.begin(now_ns);
+        self.forward_batch(frames);
+        self.end();
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, now_ns: u64) {
         if self.published.version() != self.version {
             self.take_snapshot();
         }
         self.flows.advance(now_ns / 1_000_000_000);
-        for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
-            self.forward_batch(frames, verdicts);
-        }
+    }
+
+    #[inline(always)]
+    fn end(&self) {
         self.counters.publish(self.flows.connections.statistics());
     }
 
@@ -166,32 +225,30 @@ impl Balancer {
     }
 
     #[inline(always)]
-    fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
+    fn forward_batch(&mut self, frames: &mut impl Frames) {
         let snapshot = &*self.snapshot;
-        for frame in &mut *frames {
-            prefetch(&*frame.bytes());
-        }
+        let count = frames.count().min(BATCH);
         let connections = &self.flows.connections;
-        for (frame, pending) in frames.iter_mut().zip(&mut self.pending) {
-            read(snapshot, frame.bytes(), pending);
+        for (index, pending) in self.pending.iter_mut().enumerate().take(count) {
+            read(snapshot, frames.bytes(index), pending);
             connections.prefetch(pending.hash);
         }
 
-        for ((frame, pending), verdict) in frames.iter_mut().zip(&self.pending).zip(verdicts) {
+        for (index, pending) in self.pending.iter().enumerate().take(count) {
             let choice = match pending.step {
                 Step::Whole => self.flows.assign(snapshot, pending, &self.counters),
                 Step::NotMine => {
-                    *verdict = Verdict::NotMine;
+                    frames.decide(index, Verdict::NotMine);
                     continue;
                 }
                 step => self
                     .flows
-                    .unusual(step, snapshot, pending, frame.bytes(), &self.counters),
+                    .unusual(step, snapshot, pending, frames.bytes(index), &self.counters),
             };
-            *verdict = match choice {
+            let verdict = match choice {
                 Ok((slot, target)) if target.reachability == Reachability::Known => {
                     // Whatever has a backend is longer than that.
-                    if let Some(header) = frame.bytes().first_chunk_mut() {
+                    if let Some(header) = frames.bytes(index).first_chunk_mut() {
                         *header = target.header;
                     }
                     if let Some(counter) = self.counters.backend(slot) {
@@ -202,6 +259,7 @@ impl Balancer {
                 Ok(_) => drop_frame(&self.counters, DropReason::NeighbourUnknown),
                 Err(reason) => drop_frame(&self.counters, reason),
             };
+            frames.decide(index, verdict);
         }
     }
 }

@@ -76,17 +76,17 @@ pub struct Tcp {
     /// Connections at most on each shard; SYNs over them are dropped.
     #[serde(deserialize_with = "connections")]
     pub connections: u32,
-    /// Receive buffer of a connection, bytes; half or a quarter of it when memory gets short.
+    /// Receive buffer of a connection that has buffers, bytes, and so the window that is announced.
     #[serde(deserialize_with = "buffer_bytes")]
     pub receive_buffer_bytes: u32,
-    /// Transmit buffer of a connection, bytes; half or a quarter of it when memory gets short.
+    /// Transmit buffer of a connection that has buffers, bytes; half or a quarter of it when memory gets short.
     #[serde(deserialize_with = "buffer_bytes")]
     pub transmit_buffer_bytes: u32,
-    /// Memory for buffers at most, all shards together, bytes.
+    /// Memory for buffers at most, all shards together, bytes. Connections that are quiet or exchange single segments have none.
     pub memory_bytes: u64,
     /// Idle time after which a peer is asked whether it still lives, seconds; 0 for never.
     pub keep_alive_s: u32,
-    /// Silence of a peer after which its connection is reset, seconds; counts only with keep-alive, or while data waits.
+    /// Silence of a peer after which its connection is reset, seconds; counts only with keep-alive.
     #[serde(deserialize_with = "positive")]
     pub timeout_s: u32,
     /// How long a connection that the application has closed may wait for its peer to close too, seconds.
@@ -287,6 +287,11 @@ address = "fd82:99::100"
         assert_eq!(config.tcp.connections, 4096);
         assert_eq!(config.tcp.keep_alive_s, 30);
         assert_eq!(config.vips.len(), 2);
+    }
+
+    #[test]
+    fn the_shipped_file_is_right() {
+        assert_eq!(check(include_str!("../../../../config/appliance.toml")), Ok(()));
     }
 
     #[test]

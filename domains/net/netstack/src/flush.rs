@@ -185,17 +185,24 @@ impl Shard {
             0 => u64::MAX,
             seconds => u64::from(seconds) * 1_000_000_000,
         };
+        let timeout_ns = u64::from(tcp.timeout_s) * 1_000_000_000;
         let (Some(connection), Some(packet)) = (self.connections.get_mut(ticket), packets.get_mut(*out))
         else {
             return;
         };
-        if connection.emit_lightly(packet, receive_bytes, self.capabilities.transmit_checksum, now_ns) {
+        let silence_ns = connection.silence_ns(keep_alive_ns, now_ns);
+        if silence_ns.is_some_and(|silence_ns| silence_ns >= timeout_ns) {
+            self.statistics.aborted += 1;
+            return self.reset(ticket, now_ns);
+        }
+        let (offload, ask) = (self.capabilities.transmit_checksum, silence_ns.is_some());
+        if connection.emit_lightly(packet, receive_bytes, offload, ask, now_ns) {
             packet.vlan = self.common.config.network.vlan;
             *out += 1;
         }
         let deadline_ns = connection.light_deadline_ns(keep_alive_ns, self.capabilities.mtu.into());
         if deadline_ns <= now_ns {
-            // An answer is lost, or the peer was not heard for long.
+            // An answer is lost.
             self.ensure_socket(ticket, now_ns, true, false);
         } else if deadline_ns != u64::MAX {
             self.timers

@@ -1,7 +1,7 @@
 //! Connections whose SYN was answered and whose peer has not come back yet.
 //!
 //! One is a copy of the SYN and a few numbers, not a socket with buffers, so that a flood of SYNs costs little. The socket is
-//! made when the peer acknowledges: it is shown the SYN again, and since its initial sequence number is the shard's to
+//! made later: it is shown the SYN again, and since its initial sequence number is the shard's to
 //! choose (`secret.rs`), it answers with the very SYN|ACK that the peer has.
 
 use crate::demultiplex::FlowKey;
@@ -25,6 +25,8 @@ pub struct HalfOpen {
     pub listener: Ticket,
     /// Header of frames to the peer.
     pub link: LinkHeader,
+    /// Seed of the interface that answers the SYN, with the same answer each time.
+    pub seed: u64,
     /// The sequence number of our SYN.
     pub sequence: u32,
     /// The sequence number of the peer's SYN.
@@ -41,7 +43,7 @@ impl HalfOpen {
         key: FlowKey,
         listener: Ticket,
         link: LinkHeader,
-        sequence: u32,
+        seed: u64,
         remote_sequence: u32,
         packet: &[u8],
         now_ns: u64,
@@ -52,7 +54,8 @@ impl HalfOpen {
             key,
             listener,
             link,
-            sequence,
+            seed,
+            sequence: 0,
             remote_sequence,
             syn,
             syn_bytes: packet.len() as u8,
@@ -71,8 +74,8 @@ impl HalfOpen {
 pub enum Due {
     /// Its SYN|ACK is to be sent again.
     Repeat(Ticket),
-    /// It was given up; its listener has room for another.
-    Expired(HalfOpen),
+    /// It was given up; this listener has room for another.
+    Expired(Ticket),
 }
 
 /// The half-open connections of a shard.
@@ -95,6 +98,13 @@ impl HalfOpens {
     /// One of them.
     pub fn get(&self, ticket: Ticket) -> Option<&HalfOpen> {
         self.slab.get(ticket)
+    }
+
+    /// Notes the sequence number of our SYN.
+    pub fn set_sequence(&mut self, ticket: Ticket, sequence: u32) {
+        if let Some(half_open) = self.slab.get_mut(ticket) {
+            half_open.sequence = sequence;
+        }
     }
 
     /// Notes where the peer's last SYN came from.
@@ -141,7 +151,7 @@ impl HalfOpens {
             if half_open.repeats >= REPEATS {
                 let expired = self.slab.remove(ticket)?;
                 flows.remove(&expired.key);
-                return Some(Due::Expired(expired));
+                return Some(Due::Expired(expired.listener));
             }
             half_open.repeats += 1;
             half_open.repeat_ns = now_ns + (FIRST_REPEAT_NS << half_open.repeats);

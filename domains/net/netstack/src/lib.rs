@@ -5,6 +5,9 @@
 //! socket of a set for every packet, so each connection has a set of its own ([`connection`]), found by a hash of its
 //! 4-tuple ([`demultiplex`], [`table`]), and only connections that have something to do are polled ([`timer`]).
 //!
+//! A connection needs smoltcp only while it does something that takes choices: more than a segment at a time, loss, closing. Quiet
+//! ones and small exchanges go without a socket and without buffers ([`light`]). [`recovery`] finds losses sooner than smoltcp does.
+//!
 //! Ethernet is ours: smoltcp sees bare IP packets. Replies go back to the station that a connection's packets come from;
 //! [`neighbours`] is asked for connections and datagrams that start here, and for Maglev. Listening, half-open connections
 //! and TIME-WAIT are ours too ([`listener`], [`half_open`], [`time_wait`]): they hold no buffers.
@@ -58,7 +61,10 @@ const DEVICE_WAIT_MS: u64 = 10_000;
 /// Starts the domain: reads config/appliance.toml, asks the device what it is, and offers the three interfaces.
 pub fn start() -> Result<(), StartError> {
     let config = match BootBytes::open("config/appliance.toml") {
-        None => config::Config::default(),
+        None => {
+            log::warn!("there is no config/appliance.toml: no address but the link-local one");
+            config::Config::default()
+        }
         Some(file) => {
             let text = core::str::from_utf8(file.as_slice())
                 .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;

@@ -5,14 +5,13 @@
 //! ones cost little, and a request costs a fraction of what two passes through smoltcp do.
 //!
 //! Everything else is smoltcp's: more than a segment to send, a segment out of order, loss, closing, a reset. The connection then
-//! gets a socket ([`Shard::ensure_socket`]): a new one, which is led through a handshake that ends at the connection's sequence
+//! gets a socket (`ensure_socket`): a new one, which is led through a handshake that ends at the connection's sequence
 //! numbers (`secret.rs` chooses its initial one), and is given what isn't received or acknowledged yet. When all of that has been quiet
-//! for a while, the socket goes again ([`Shard::lighten`]).
+//! for a while, the socket goes again (`lighten`).
 
 use crate::connection::Connection;
 use crate::demultiplex::{ETHERNET_BYTES, FlowKey, Segment, flag, narrow};
 use crate::device::Exchange;
-use crate::secret::seed_for;
 use crate::shard::{Shard, instant, new_interface};
 use crate::table::Ticket;
 use crate::transmit::{SentSegment, finish};
@@ -84,6 +83,8 @@ pub struct Light {
     acknowledge_ns: u64,
     /// When the peer was last heard.
     heard_ns: u64,
+    /// When it was last asked whether it lives, or heard.
+    asked_ns: u64,
 }
 
 /// What came of a segment.
@@ -122,6 +123,7 @@ impl Connection {
             return Taken::No;
         }
         light.heard_ns = now_ns;
+        light.asked_ns = now_ns;
         if all && light.sent {
             light.transmit.clear();
             light.sent = false;
@@ -152,7 +154,7 @@ impl Connection {
         light
             .acknowledge_ns
             .min(probe_ns)
-            .min(light.heard_ns.saturating_add(keep_alive_ns))
+            .min(light.asked_ns.saturating_add(keep_alive_ns))
     }
 
     /// Moves received bytes into `buffer`; `None` when there is a socket, which has them.
@@ -191,13 +193,22 @@ impl Connection {
         true
     }
 
-    /// Writes what a connection without a socket has to send into `packet`; false when there is nothing.
+    /// How long a connection without a socket has not heard its peer, if it is time to ask it.
+    pub fn silence_ns(&self, keep_alive_ns: u64, now_ns: u64) -> Option<u64> {
+        let light = self.light.as_ref()?;
+        (light.asked_ns.saturating_add(keep_alive_ns) <= now_ns)
+            .then(|| now_ns.saturating_sub(light.heard_ns))
+    }
+
+    /// Writes what a connection without a socket has to send into `packet`; false when there is nothing. With `ask`, the peer is
+    /// asked whether it lives (RFC 9293, 3.8.4).
     #[inline]
     pub fn emit_lightly(
         &mut self,
         packet: &mut Packet,
         receive_bytes: usize,
         offload: bool,
+        ask: bool,
         now_ns: u64,
     ) -> bool {
         let is_ipv4 = self.is_ipv4();
@@ -205,8 +216,8 @@ impl Connection {
         let Some(light) = &mut self.light else {
             return false;
         };
-        let payload: &[u8] = if light.sent { &[] } else { &light.transmit };
-        if payload.is_empty() && light.acknowledge_ns > now_ns {
+        let payload: &[u8] = if light.sent || ask { &[] } else { &light.transmit };
+        if payload.is_empty() && light.acknowledge_ns > now_ns && !ask {
             return false;
         }
         let ip_bytes = if is_ipv4 { 20 } else { 40 };
@@ -224,7 +235,7 @@ impl Connection {
             } else {
                 flag::ACK | flag::PSH
             },
-            sequence: self.sent.sequence,
+            sequence: self.sent.sequence.wrapping_sub(u32::from(ask)),
             acknowledgement: light.receive_next,
             window: window.min(0xffff) as u16,
             payload_bytes: payload.len() as u32,
@@ -238,7 +249,11 @@ impl Connection {
             write_checksum(packet.frame_mut(), start, &key);
         }
         packet.verdict = Verdict::Transmit;
-        light.sent |= !light.transmit.is_empty();
+        if ask {
+            light.asked_ns = now_ns;
+        } else {
+            light.sent |= !light.transmit.is_empty();
+        }
         light.acknowledge_ns = u64::MAX;
         self.note_sent(&segment, now_ns);
         true
@@ -358,6 +373,7 @@ impl Shard {
         connection.light = Some(Light {
             receive_next,
             heard_ns: now_ns,
+            asked_ns: now_ns,
             acknowledge_ns: u64::MAX,
             ..Light::default()
         });
@@ -385,7 +401,7 @@ impl Shard {
         let (mut set, handle) = self.socket(receive_bytes, transmit_bytes);
         let now = instant(now_ns);
         let unread = light.receive_next.wrapping_sub(light.received.len() as u32);
-        let established = self.lead_to(&mut set, handle, &key, &options, [first, unread], window, now);
+        let established = self.lead_to((&mut set, handle), &key, &options, [first, unread], window, now);
         let mut give = |packet: &[u8]| {
             let mut ignored = [0; 128];
             let mut device = Exchange::new(self.capabilities, Some(packet), &mut ignored);
@@ -434,8 +450,7 @@ impl Shard {
     /// Leads a closed socket through a handshake that ends at these sequence numbers: ours, and the peer's.
     fn lead_to(
         &mut self,
-        set: &mut SocketSet<'static>,
-        handle: SocketHandle,
+        (set, handle): (&mut SocketSet<'static>, SocketHandle),
         key: &FlowKey,
         options: &PeerOptions,
         [ours, peers]: [u32; 2],
@@ -449,7 +464,10 @@ impl Shard {
         if set.get_mut::<tcp::Socket<'_>>(handle).listen(endpoint).is_err() {
             return false;
         }
-        let mut interface = new_interface(self.capabilities, seed_for(ours.wrapping_sub(1)), now);
+        let Some(draws) = self.draws else {
+            return false;
+        };
+        let mut interface = new_interface(self.capabilities, draws.seed_for(ours.wrapping_sub(1)), now);
         let syn = peers_packet(key, Some(options), peers.wrapping_sub(1), None, 0xffff, &[]);
         let acknowledgement = peers_packet(key, None, peers, Some(ours), window, &[]);
         let mut ignored = [0; 128];

@@ -11,8 +11,7 @@ use crate::events::Entry;
 use crate::half_open::HalfOpen;
 use crate::light::{PeerOptions, Taken};
 use crate::neighbours::{self, Heard};
-use crate::secret::seed_for;
-use crate::shard::{Shard, new_interface};
+use crate::shard::{Shard, instant, new_interface};
 use crate::table::{Place, Ticket};
 use crate::time_wait::Answer;
 use crate::transmit::{LinkHeader, SentSegment, acknowledgement, answering_header, finish};
@@ -141,7 +140,8 @@ impl Shard {
         if connection.light.is_some() {
             match connection.take_lightly(frame, segment, self.acknowledgement_delay_ns, now_ns) {
                 Taken::No => {
-                    self.ensure_socket(ticket, now_ns, false, false);
+                    let closing = segment.flags & (flag::FIN | flag::RST) != 0;
+                    self.ensure_socket(ticket, now_ns, false, closing);
                     return self.receive_on(ticket, frame, segment, now_ns, now);
                 }
                 Taken::Quiet => return,
@@ -243,9 +243,9 @@ impl Shard {
             return;
         }
         let link = answering_header(frame, self.common.mac);
-        let sequence = self.secret.initial_sequence(&key, now_ns);
+        let seed = self.seed_for(self.secret.initial_sequence(&key, now_ns));
         let packet = frame.get(segment.packet.clone()).unwrap_or(&[]);
-        match HalfOpen::new(key, listener, link, sequence, segment.sequence, packet, now_ns) {
+        match HalfOpen::new(key, listener, link, seed, segment.sequence, packet, now_ns) {
             Some(half_open) => {
                 let ticket = self.half_opens.insert(&mut self.flows, half_open);
                 self.answer_syn(ticket, now);
@@ -270,7 +270,17 @@ impl Shard {
         {
             link.copy_from_slice(&half_open.link);
             self.reply_bytes = ETHERNET_BYTES + sent;
+            let answer = self.reply.get(ETHERNET_BYTES..self.reply_bytes);
+            if let Some(answer) = answer.and_then(SentSegment::read) {
+                self.half_opens.set_sequence(ticket, answer.sequence);
+            }
         }
+    }
+
+    /// The seed of an interface whose first connection starts at `sequence`, or at some number that follows from it.
+    pub(crate) fn seed_for(&self, sequence: u32) -> u64 {
+        self.draws
+            .map_or(u64::from(sequence), |draws| draws.seed_for(sequence))
     }
 
     fn receive_half_open(
@@ -368,9 +378,27 @@ impl Shard {
             .recovery
             .start(half_open.sequence.wrapping_add(1), syn.acknowledgement, now_ns);
         Shard::start_lightly(&mut connection, syn.acknowledgement, now_ns);
+        if self.draws.is_none() {
+            let now = instant(now_ns);
+            let (receive_bytes, transmit_bytes) = self.reserve_buffers().unwrap_or_default();
+            let (mut set, handle) = self.socket(receive_bytes, transmit_bytes);
+            replay_syn(
+                self.capabilities,
+                &half_open,
+                &mut set,
+                handle,
+                &mut self.reply,
+                now,
+            );
+            connection.put_socket(set, handle);
+            connection.options = None;
+            connection.buffer_bytes = (receive_bytes + transmit_bytes) as u64;
+        }
         connection.waiting_at = Some(half_open.listener);
         let ticket = self.connections.insert(Box::new(connection));
         self.flows.put(half_open.key, Place::Connection(ticket));
+        // Its first look at the clock is for the keep-alive.
+        self.mark_dirty(ticket);
         self.statistics.accepted += 1;
         let accepted = Entry::Accepted {
             listener: half_open.listener,
@@ -464,7 +492,7 @@ fn replay_syn(
     if set.get_mut::<tcp::Socket<'_>>(handle).listen(endpoint).is_err() {
         return 0;
     }
-    let mut interface = new_interface(capabilities, seed_for(half_open.sequence), now);
+    let mut interface = new_interface(capabilities, half_open.seed, now);
     let mut device = Exchange::new(capabilities, Some(half_open.syn()), &mut *out);
     interface.poll_ingress_single(now, &mut device, set);
     let mut device = Exchange::new(capabilities, None, out);

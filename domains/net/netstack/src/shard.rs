@@ -12,11 +12,12 @@ use crate::events::{Entry, Owners};
 use crate::half_open::{Due, HalfOpens};
 use crate::listener::Listeners;
 use crate::neighbours;
-use crate::secret::Secret;
+use crate::secret::{Draws, Secret};
 use crate::stack::Common;
 use crate::table::{FlowTable, Slab, Ticket};
 use crate::time_wait::TimeWaits;
 use crate::timer::Timers;
+use crate::transmit::SentSegment;
 use crate::udp::UdpSockets;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -31,8 +32,9 @@ use interface::socket::SocketStatistics;
 use rref::packet::{ChecksumRequest, Verdict};
 use rref::{OwnerId, PacketBatch};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
-use smoltcp::wire::HardwareAddress;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpEndpoint, IpListenEndpoint};
 
 /// Time between looks at which domains are dead.
 const SWEEP_NS: u64 = 1_000_000_000;
@@ -91,6 +93,8 @@ pub struct Shard {
     /// A frame that came in several packets.
     assembly: Vec<u8>,
     pub(crate) secret: Secret,
+    /// How to choose sequence numbers; without, they are what they are, and half-open connections have sockets.
+    pub(crate) draws: Option<Draws>,
     pub(crate) statistics: SocketStatistics,
     pub(crate) runner: Option<ThreadId>,
     /// The runner has nothing to do and may sleep.
@@ -109,6 +113,22 @@ pub fn new_interface(capabilities: Capabilities, seed: u64, now: Instant) -> Int
     let mut interface = Interface::new(config, &mut device, now);
     interface.set_any_ip(true);
     interface
+}
+
+/// The initial sequence number of a connection that starts in a new interface of this seed.
+pub fn opened_with(seed: u64) -> Option<u32> {
+    let capabilities = Capabilities::plain(1500);
+    let mut interface = new_interface(capabilities, seed, Instant::ZERO);
+    let (mut set, handle) = listening_set(64, 64);
+    let remote = IpEndpoint::new(IpAddress::v4(10, 0, 0, 1), 80);
+    let local = IpListenEndpoint::from(IpEndpoint::new(IpAddress::v4(10, 0, 0, 2), 4000));
+    set.get_mut::<tcp::Socket<'_>>(handle)
+        .connect(interface.context(), remote, local)
+        .ok()?;
+    let mut out = [0; 128];
+    let mut device = Exchange::new(capabilities, None, &mut out);
+    interface.poll_egress(Instant::ZERO, &mut device, &mut set);
+    SentSegment::read(&out).map(|segment| segment.sequence)
 }
 
 /// smoltcp's time.
@@ -154,6 +174,7 @@ impl Shard {
             reply_bytes: 0,
             assembly: Vec::new(),
             secret,
+            draws: Draws::find(opened_with),
             statistics: SocketStatistics::default(),
             runner: None,
             runner_idle: false,
@@ -293,7 +314,7 @@ impl Shard {
         while self.half_opens.next_ns() <= now_ns {
             match self.half_opens.next_due(&mut self.flows, now_ns) {
                 None => break,
-                Some(Due::Expired(half_open)) => self.listeners.release(half_open.listener),
+                Some(Due::Expired(listener)) => self.listeners.release(listener),
                 Some(Due::Repeat(ticket)) => {
                     self.reply_bytes = 0;
                     self.answer_syn(ticket, now);
@@ -432,9 +453,16 @@ impl Shard {
 
     /// Resets a connection that nobody is to hear of.
     fn abandon(&mut self, ticket: Ticket) {
-        self.ensure_socket(ticket, clock::now_ns(), false, true);
         if let Some(connection) = self.connections.get_mut(ticket) {
             connection.orphan = true;
+            self.reset(ticket, clock::now_ns());
+        }
+    }
+
+    /// Resets a connection.
+    pub(crate) fn reset(&mut self, ticket: Ticket, now_ns: u64) {
+        self.ensure_socket(ticket, now_ns, false, true);
+        if let Some(connection) = self.connections.get_mut(ticket) {
             connection.socket().abort();
             self.mark_dirty(ticket);
         }

@@ -7,7 +7,6 @@ use crate::connection::Connection;
 use crate::demultiplex::{ETHERNET_BYTES, FlowKey, widen};
 use crate::events::Entry;
 use crate::listener::Listener;
-use crate::secret::seed_for;
 use crate::shard::{Shard, new_interface};
 use crate::stack::Shared;
 use crate::table::{Place, Ticket};
@@ -258,7 +257,7 @@ impl Shard {
         let now_ns = clock::now_ns();
         let now = Shard::instant_of(now_ns);
         let sequence = self.secret.initial_sequence(&key, now_ns);
-        let mut interface = new_interface(self.capabilities, seed_for(sequence), now);
+        let mut interface = new_interface(self.capabilities, self.seed_for(sequence), now);
         let from = IpListenEndpoint::from(IpEndpoint::new(IpAddress::from(local), key.local_port));
         let to = IpEndpoint::new(IpAddress::from(remote.ip()), remote.port());
         if set
@@ -528,10 +527,8 @@ impl Sockets for Shared {
 
     fn abort(&self, socket: SocketId) -> Result<(), SocketError> {
         self.with_connection(socket, |shard, ticket| {
-            shard.ensure_socket(ticket, clock::now_ns(), false, true);
-            shard.connection(ticket)?.socket().abort();
             shard.statistics.aborted += 1;
-            shard.mark_dirty(ticket);
+            shard.reset(ticket, clock::now_ns());
             Ok(())
         })
     }

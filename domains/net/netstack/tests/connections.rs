@@ -320,3 +320,35 @@ fn leaves_checksums_to_the_device() {
         assert_eq!(parse(&answer).control, TcpControl::Syn);
     }
 }
+
+/// A peer that is gone is noticed, one that answers is kept.
+#[test]
+fn silent_peers_are_asked_and_given_up() {
+    let config = CONFIG.replace("[tcp]", "[tcp]\nkeep_alive_s = 10\ntimeout_s = 25");
+    let mut lab = Lab::new(&config);
+    lab.listen(80, 8);
+    let mut living = Peer::new(4000, 80);
+    let mut gone = Peer::new(4001, 80);
+    living.open(&mut lab);
+    gone.open(&mut lab);
+    let sockets = accept(&lab);
+    let mut asked = 0;
+    for _ in 0..10 {
+        lab.advance_ms(5000);
+        for question in lab.exchange(&[]) {
+            let question = parse(&question);
+            if question.peer_port == 4000 {
+                assert_eq!(question.sequence, living.acknowledgement - 1);
+                asked += 1;
+                lab.exchange(&[living.segment(TcpControl::None, &[])]);
+            } else if question.control == TcpControl::Rst {
+                gone.port = 0;
+            }
+        }
+    }
+    assert!(asked >= 4);
+    assert_eq!(gone.port, 0, "reset");
+    let events = lab.events();
+    assert!(events.len() == 1 && events[0].closed && events[0].socket == sockets[1]);
+    assert_eq!(lab.sockets.statistics().expect("up").connections, 1);
+}

@@ -2,9 +2,10 @@
 
 use crate::support::{MAC, Nic, PEER, frame, packet, push};
 use dma::RegisterTimeout;
-use interface::net::{NetConfiguration, NetDevice};
+use interface::net::{NetConfiguration, NetDevice, WaitResult};
 use ixgbe::{DeviceError, Start};
 use rref::PacketBatch;
+use std::time::Duration;
 
 /// A life that takes over a running device neither resets it nor touches the link, and lets nothing through to the buffers of the
 /// life before.
@@ -144,4 +145,38 @@ fn a_stopped_device_gives_frames_back() {
     assert!(unsent.is_empty());
     assert_eq!(nic.model().take_transmitted(), expected);
     nic.assert_clean();
+}
+
+/// A ring that sends nothing for two seconds while the link is up is started anew; what was in it is lost, as on a wire.
+#[test]
+fn a_hanging_transmit_ring_is_started_anew() {
+    let nic = Nic::new();
+    let driver = nic.up(1);
+    nic.model().set_dma_stopped(true);
+    driver.send(&[frame(PEER, MAC, 60, 1)]);
+    while driver.net.statistics().expect("statistics").transmit_hangs == 0 {
+        driver.receive(0);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    nic.model().set_dma_stopped(false);
+    driver.send(&[frame(PEER, MAC, 60, 2)]);
+    assert_eq!(nic.model().take_transmitted(), [frame(PEER, MAC, 60, 2)]);
+    nic.assert_clean();
+}
+
+/// A sleeper finds its frames also when the interrupt for them never comes.
+#[test]
+fn a_lost_interrupt_costs_time_only() {
+    let nic = Nic::new();
+    let driver = nic.up(1);
+    nic.model().faults().set_interrupt_loss(1.0);
+    assert_eq!(driver.net.wait(0, 0), Ok(WaitResult::TimedOut));
+    let other = nic.clone();
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        other.model().deliver(&frame(MAC, PEER, 60, 1));
+    });
+    assert_eq!(driver.net.wait(0, u64::MAX), Ok(WaitResult::Ready));
+    sender.join().expect("sender");
+    assert_eq!(driver.receive(0).len(), 1);
 }

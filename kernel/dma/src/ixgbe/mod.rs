@@ -81,8 +81,8 @@ impl Adapter {
     /// Takes over a claimed device.
     ///
     /// An earlier life may have left queues enabled whose rings and buffers belong to others by now. They are told to stop before
-    /// anything else happens. The kernel lets the device master the bus no earlier than the first memory is allocated for it, so nothing
-    /// is written through a stale ring.
+    /// anything else happens. For that to be soon enough, the kernel must not let the device master the bus before the first
+    /// memory is allocated for it (`SysTable::dma_allocate`): from then on nothing of an earlier life is on.
     pub fn new(device: Device) -> Result<Adapter, ClaimError> {
         if device.identity() != IDENTITY {
             return Err(ClaimError::WrongDevice(device.identity()));

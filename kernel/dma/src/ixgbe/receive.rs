@@ -3,11 +3,11 @@
 //! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, reset and empty, and come out at the head,
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
-use super::QueueClaim;
 use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
 use super::ring::{
     self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
 };
+use super::{QueueClaim, TransmitRing};
 use crate::memory::Descriptors;
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
@@ -23,8 +23,8 @@ const VLAN_STRIP: u32 = 1 << 30;
 /// there. Bit 12 must be cleared (4.6.7).
 const DCA_VALUE: u32 = 1 << 9;
 
-// A reset packet has room for what hardware may write at its offset.
-const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES >= BUFFER_BYTES && BUFFER_BYTES.is_multiple_of(1024));
+// A reset packet has room for exactly what hardware may write at its offset.
+const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES == BUFFER_BYTES && BUFFER_BYTES.is_multiple_of(1024));
 
 /// One receive queue.
 ///
@@ -143,7 +143,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         // Hardware writes up to `BUFFER_BYTES` from here, which a reset packet has (asserted above). The second word is the header
         // buffer's address, which hardware doesn't use (`SRRCTL_VALUE`), and where DD appears.
         let address = packet.physical() + packet.data_offset() as u64;
-        self.memory.write(self.posted, address, 0);
+        self.memory.slots().write(self.posted, address, 0);
         // The slot is free, since there is room; forgetting what can't be there spares its drop code.
         core::mem::forget(self.buffer(self.posted).replace(packet));
         self.posted = self.posted.wrapping_add(1);
@@ -177,14 +177,14 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
             return None;
         }
         let count = self.taken.wrapping_add(ahead);
-        let high = self.memory.high(count);
+        let high = self.memory.slots().high(count);
         if high & RECEIVE_DONE == 0 {
             return None;
         }
         // What hardware wrote before DD must not be read before it.
         fence(Ordering::Acquire);
         Some(ReceiveStatus {
-            low: self.memory.low(count),
+            low: self.memory.slots().low(count),
             high,
         })
     }
@@ -207,27 +207,50 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         frames: &mut PacketBatch,
         mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
     ) {
-        let available = self.published.wrapping_sub(self.taken);
-        for _ in 0..available.min(frames.room() as u32) {
-            let count = self.taken;
-            let high = self.memory.high(count);
+        // Copies and locals, here and below: a store to a packet could, for all the optimiser knows, change a field of this.
+        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let mut taken = self.taken;
+        let end = taken.wrapping_add(self.published.wrapping_sub(taken).min(frames.room() as u32));
+        while taken != end {
+            let high = slots.high(taken);
             if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
-                return;
+                break;
             }
             // As in `peek`.
             fence(Ordering::Acquire);
-            let low = self.memory.low(count);
-            let Some(mut packet) = self.buffer(count).take() else {
-                return;
+            let low = slots.low(taken);
+            let Some(mut packet) = buffers[taken as usize % SLOTS].take() else {
+                break;
             };
-            self.taken = count.wrapping_add(1);
+            taken = taken.wrapping_add(1);
             let status = ReceiveStatus { low, high };
-            packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
+            // Posted packets have `BUFFER_BYTES` behind their offset, to which this cuts.
+            packet.resize(usize::from(status.length()));
             if describe(&mut packet, status) {
                 // It fits: counted above.
                 drop(frames.push(packet));
             }
         }
+        self.taken = taken;
+    }
+
+    /// Puts packets that `sent` has sent back in here, as many as there are and fit.
+    #[inline(always)]
+    pub fn post_sent<const SENT_SLOTS: usize>(&mut self, sent: &mut TransmitRing<SENT_SLOTS>) {
+        let room = self.room() as u32;
+        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let mut posted = self.posted;
+        sent.drain_sent(
+            |mut packet| {
+                packet.reset();
+                // As in `post`.
+                slots.write(posted, packet.physical() + packet.data_offset() as u64, 0);
+                core::mem::forget(buffers[posted as usize % SLOTS].replace(packet));
+                posted = posted.wrapping_add(1);
+            },
+            room,
+        );
+        self.posted = posted;
     }
 }
 

@@ -8,7 +8,7 @@ use super::descriptor::{ContextDescriptor, REPORT, TRANSMIT_DONE, TransmitFlags,
 use super::ring::{
     self, DCA_CONTROL, RingError, TAIL, WRITE_BACK_HIGH, WRITE_BACK_LOW, mask_of, transmit_register,
 };
-use crate::memory::Descriptors;
+use crate::memory::{Descriptors, Slots};
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 use rref::{Packet, PacketBatch, RRef};
@@ -135,20 +135,6 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         &mut self.buffers[count as usize % SLOTS]
     }
 
-    /// Puts a packet into the next slot, which is free. What is sent of it is what its own length says, at most what it holds
-    /// behind `data_offset`: that is its invariant.
-    #[inline(always)]
-    fn put(&mut self, packet: RRef<Packet>, frame_bytes: u32, flags: TransmitFlags) {
-        let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
-        let word = data_word(packet.len() as u16, frame_bytes, flags);
-        let address = packet.physical() + packet.data_offset() as u64;
-        self.memory.write(self.pushed, address, word);
-        // Nothing is there; forgetting it spares its drop code.
-        core::mem::forget(self.buffer(self.pushed).replace(packet));
-        self.last = (self.pushed, word);
-        self.pushed = self.pushed.wrapping_add(1);
-    }
-
     /// Adds a packet as the next buffer of a frame of `frame_bytes` in all; gives it back when the ring is full or the packet empty.
     #[inline]
     pub fn push(
@@ -160,30 +146,45 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         if self.room() == 0 || packet.is_empty() {
             return Err(packet);
         }
-        self.put(packet, frame_bytes, flags);
+        let word = put(
+            self.memory.slots(),
+            &mut self.buffers,
+            self.pushed,
+            packet,
+            frame_bytes,
+            flags,
+        );
+        self.last = (self.pushed, word);
+        self.pushed = self.pushed.wrapping_add(1);
         Ok(())
     }
 
-    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` doesn't take. None of
-    /// them has a wish to hardware. Returns how many and how many bytes.
+    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` doesn't take, which
+    /// it must not if it is empty. None of them has a wish to hardware. Returns how many and how many bytes.
     #[inline(always)]
     pub fn push_frames(
         &mut self,
         frames: &mut PacketBatch,
         mut accept: impl FnMut(&Packet) -> bool,
     ) -> (usize, usize) {
-        let (mut count, mut bytes) = (0, 0);
-        for _ in 0..self.room() {
+        // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
+        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let first = self.pushed;
+        let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
+        let end = self.cleaned.wrapping_add(Self::MASK);
+        while pushed != end {
             let length = match frames.get(0) {
-                Some(front) if accept(front) && !front.is_empty() => front.len(),
+                Some(front) if accept(front) => front.len(),
                 _ => break,
             };
             let Some(packet) = frames.pop_front() else { break };
-            self.put(packet, length as u32, TransmitFlags::END);
-            count += 1;
+            let word = put(slots, buffers, pushed, packet, length as u32, TransmitFlags::END);
+            last = (pushed, word);
+            pushed = pushed.wrapping_add(1);
             bytes += length;
         }
-        (count, bytes)
+        (self.pushed, self.last) = (pushed, last);
+        (pushed.wrapping_sub(first) as usize, bytes)
     }
 
     /// Adds a context for the frames that follow; false when the ring is full.
@@ -192,7 +193,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
             return false;
         }
         let [low, high] = context.words();
-        self.memory.write(self.pushed, low, high);
+        self.memory.slots().write(self.pushed, low, high);
         self.pushed = self.pushed.wrapping_add(1);
         true
     }
@@ -205,7 +206,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         if end == self.published {
             return;
         }
-        self.memory.write_high(count, word | REPORT);
+        self.memory.slots().write_high(count, word | REPORT);
         self.reports[self.reports_tail as usize % SLOTS] = count;
         self.reports_tail = self.reports_tail.wrapping_add(1);
         self.published = end;
@@ -227,7 +228,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     pub fn look(&mut self) -> bool {
         let before = self.done;
         while let Some(count) = self.next_report()
-            && self.memory.high(count) & TRANSMIT_DONE != 0
+            && self.memory.slots().high(count) & TRANSMIT_DONE != 0
         {
             self.done = count.wrapping_add(1);
             self.reports_head = self.reports_head.wrapping_add(1);
@@ -239,7 +240,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     #[inline]
     pub fn has_report(&self) -> bool {
         self.next_report()
-            .is_some_and(|count| self.memory.high(count) & TRANSMIT_DONE != 0)
+            .is_some_and(|count| self.memory.slots().high(count) & TRANSMIT_DONE != 0)
     }
 
     /// Takes a packet that hardware had reported sent at the last [`look`](Self::look), oldest first.
@@ -255,6 +256,41 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         }
         None
     }
+
+    /// Hands packets that hardware had reported sent at the last [`look`](Self::look) to `each`, oldest first, at most `limit`.
+    #[inline(always)]
+    pub(super) fn drain_sent(&mut self, mut each: impl FnMut(RRef<Packet>), mut limit: u32) {
+        let buffers = &mut *self.buffers;
+        let mut cleaned = self.cleaned;
+        while cleaned != self.done && limit != 0 {
+            // A slot without a packet held a context.
+            if let Some(packet) = buffers[cleaned as usize % SLOTS].take() {
+                each(packet);
+                limit -= 1;
+            }
+            cleaned = cleaned.wrapping_add(1);
+        }
+        self.cleaned = cleaned;
+    }
+}
+
+/// Puts a packet into slot `count`, which is free, and returns its descriptor's second word. What is sent of it is what its own length
+/// says, at most what it holds behind `data_offset`: that is its invariant.
+#[inline(always)]
+fn put<const SLOTS: usize>(
+    slots: Slots<SLOTS>,
+    buffers: &mut [Option<RRef<Packet>>; SLOTS],
+    count: u32,
+    packet: RRef<Packet>,
+    frame_bytes: u32,
+    flags: TransmitFlags,
+) -> u64 {
+    let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
+    let word = data_word(packet.len() as u16, frame_bytes, flags);
+    slots.write(count, packet.physical() + packet.data_offset() as u64, word);
+    // Nothing is there; forgetting it spares its drop code.
+    core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
+    word
 }
 
 impl<const SLOTS: usize> Drop for TransmitRing<SLOTS> {

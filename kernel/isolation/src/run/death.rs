@@ -243,7 +243,10 @@ pub fn reap(domain: &'static Domain) -> bool {
             return false;
         }
         life.state = State::Reaping;
-        (OwnerId::new(domain.header.slot, life.generation), core::mem::take(&mut life.holdings))
+        (
+            OwnerId::new(domain.header.slot, life.generation),
+            core::mem::take(&mut life.holdings),
+        )
     };
     let super::domain::Holdings {
         devices,

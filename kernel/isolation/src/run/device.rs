@@ -90,8 +90,9 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
             return status::NOT_GRANTED;
         }
         life.holdings.devices.claims.push(Claim { number, function });
+        // Registers only: the device may still hold queues of the last driver's life. Bus mastering comes with the first ring memory, which
+        // `dma` asks for after it has stopped every queue.
         function.set_memory_access(true);
-        function.set_bus_master(true);
     }
     *device = number;
     status::OK
@@ -201,7 +202,7 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         physical: 0,
     };
     let owner: OwnerId = current().owner();
-    let (Some(domain), Some(_)) = (domain_of(owner), function(device)) else {
+    let (Some(domain), Some(function)) = (domain_of(owner), function(device)) else {
         return none;
     };
     let pages = size.div_ceil(crate::elf::PAGE_BYTES);
@@ -222,5 +223,7 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         return none;
     }
     life.holdings.devices.memory.push(frames);
+    // Under the lock: a death after this finds the device among the holdings and stops it.
+    function.set_bus_master(true);
     result
 }

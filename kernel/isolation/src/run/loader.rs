@@ -82,7 +82,11 @@ fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
 /// Writes the writable part of a mapped image as it was before its first start.
 fn renew(plan: &Plan, area: &VirtualArea) {
     let base = area.start() + PAGE_BYTES;
-    for segment in plan.segments.iter().filter(|segment| segment.usage == Use::ReadWrite) {
+    for segment in plan
+        .segments
+        .iter()
+        .filter(|segment| segment.usage == Use::ReadWrite)
+    {
         let start = (base + segment.page * PAGE_BYTES) as *mut u8;
         // SAFETY: `map` mapped this segment there, writable. The incarnation that used it is reaped: no thread is in it, and nothing
         // outside of it points into it and is followed (docs/soundness.md, invariant 3).
@@ -123,6 +127,12 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<()
         }
         None => {
             let area = map(plan)?;
+            // The profile of `cargo xtask bench path` reads this line.
+            log::debug!(
+                "image {} at {:#x}",
+                domain.manifest.name,
+                area.start() + PAGE_BYTES
+            );
             if !domain.charge(area.pages() as u64) {
                 return Err(StartError::OutOfMemory);
             }

@@ -18,6 +18,11 @@ impl SpanSource for FrameSpans {
         let base = frames.as_pointer() as usize;
         Some((base, frames.leak()))
     }
+
+    unsafe fn release(&mut self, (_, physical): (usize, u64), bytes: usize) {
+        // SAFETY: `span` leaked exactly this run, and the caller promises that nobody uses it.
+        drop(unsafe { Frames::from_leaked(physical, bytes.div_ceil(crate::elf::PAGE_BYTES)) });
+    }
 }
 
 static SHARED: InterruptLock<SharedHeap<FrameSpans>> = InterruptLock::new(SharedHeap::new(FrameSpans));
