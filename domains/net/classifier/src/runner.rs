@@ -68,6 +68,8 @@ pub struct Runner {
     balancer: Processor,
     services: Services,
     stock: Stock,
+    /// A few empty packets for asking the stack whether it has something.
+    probe: Option<PacketBatch>,
     /// Frames for the device, oldest first.
     pending: VecDeque<PacketBatch>,
     /// The device gave frames back: its ring is full.
@@ -100,6 +102,7 @@ impl Runner {
             balancer: Processor::new(imports.balancer, queue),
             services: Services::new(imports.services),
             stock: Stock::new(),
+            probe: None,
             pending: VecDeque::with_capacity(PENDING_LIMIT + 1),
             blocked: false,
             ask_stack: false,
@@ -183,6 +186,8 @@ impl Runner {
             spent = self.take_local_answer(answer);
             // Applications of this CPU run now, and what they answer goes out with the next exchange.
             thread::yield_now();
+            // What they wrote is asked for below, so their wake has done its work and must not end the next pause.
+            thread::park_until(0);
             self.ask_stack = true;
         }
         if self.stack_has_work(now_ns, work) && self.pending.len() < PENDING_ENOUGH {
@@ -191,25 +196,7 @@ impl Runner {
                 thread::yield_now();
             }
             self.ask_stack = false;
-            let empty = match spent.take() {
-                // An answer to each packet is the rule; for more it says so.
-                Some(spent) if !self.stack.has_more() => spent,
-                other => {
-                    if let Some(spent) = other {
-                        self.stock.put(spent);
-                    }
-                    let least = if self.stack.has_more() {
-                        BATCH_CAPACITY
-                    } else {
-                        EMPTY_FLOOR
-                    };
-                    self.stock.take_some(least, BATCH_CAPACITY).map_err(no_memory)?
-                }
-            };
-            let answer = self.stack.process(empty, now_ns);
-            let frames = self.take_answer(answer);
-            self.urgent |= frames;
-            work |= frames;
+            work |= self.ask(spent.take(), now_ns)?;
         }
         if let Some(spent) = spent {
             self.stock.put(spent);
@@ -219,6 +206,39 @@ impl Runner {
             Turn::Busy
         } else {
             Turn::Idle
+        })
+    }
+
+    /// Has the stack send what it has, in packets that it has used up if there are any; whether it had something.
+    #[inline]
+    fn ask(&mut self, spent: Option<PacketBatch>, now_ns: u64) -> Result<bool, NetError> {
+        let empty = if self.stack.has_more() {
+            if let Some(spent) = spent {
+                self.stock.put(spent);
+            }
+            self.stock.take_some(BATCH_CAPACITY, BATCH_CAPACITY)
+        } else {
+            // An answer to each packet is the rule, and mostly there is nothing when none came; for more the stack says so.
+            match spent.or_else(|| self.probe.take()) {
+                Some(few) => Ok(few),
+                None => self.stock.take_some(EMPTY_FLOOR, EMPTY_FLOOR),
+            }
+        };
+        let answer = self.stack.process(empty.map_err(no_memory)?, now_ns);
+        Ok(match answer {
+            Answer::Packets(unused) if all_empty(&unused) => {
+                if self.probe.is_none() && unused.len() <= EMPTY_FLOOR {
+                    self.probe = Some(unused);
+                } else {
+                    self.stock.put(unused);
+                }
+                false
+            }
+            answer => {
+                let frames = self.take_answer(answer);
+                self.urgent |= frames;
+                frames
+            }
         })
     }
 
@@ -234,9 +254,10 @@ impl Runner {
     /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
     #[inline]
     fn gather_if_few(&mut self, now_ns: u64) {
+        let gathered = core::mem::take(&mut self.gathered);
         let few = self.received < GATHER && self.pending.len() <= 1 && !self.urgent;
         let more = self.stack.has_more() || self.balancer.has_more();
-        if !few || more || core::mem::take(&mut self.gathered) {
+        if !few || more || gathered {
             return;
         }
         self.gather(now_ns);
@@ -347,9 +368,7 @@ impl Runner {
     #[inline]
     fn take_local_answer(&mut self, answer: Answer) -> Option<PacketBatch> {
         match answer {
-            Answer::Packets(batch) if batch.iter().all(|packet| packet.verdict == Verdict::Empty) => {
-                Some(batch)
-            }
+            Answer::Packets(batch) if all_empty(&batch) => Some(batch),
             answer => {
                 self.urgent |= self.take_answer(answer);
                 None
@@ -415,6 +434,11 @@ impl Runner {
             }
         }
     }
+}
+
+#[inline]
+fn all_empty(batch: &PacketBatch) -> bool {
+    batch.iter().all(|packet| packet.verdict == Verdict::Empty)
 }
 
 fn no_memory(_: OutOfMemory) -> NetError {
