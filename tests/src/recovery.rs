@@ -281,7 +281,7 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
     let after = return_of_pages(lab, &before, |memory| memory.free_pages)?;
     context.figure(
         "free_pages_lost_at_rest",
-        before.free_pages.abs_diff(after.free_pages),
+        before.free_pages.saturating_sub(after.free_pages),
         "",
     );
     Ok(())
