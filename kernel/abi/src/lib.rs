@@ -18,4 +18,4 @@ pub mod thread;
 pub use domain::{DomainHeader, OwnerId};
 pub use object::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind};
 pub use sys::{RawObject, SysTable, install, sys};
-pub use thread::{Continuation, ThreadHeader, current};
+pub use thread::{Continuation, ResumeContext, ThreadHeader, current};

@@ -62,10 +62,46 @@ pub unsafe fn owner_of(top: *const Continuation) -> OwnerId {
 pub struct Continuation {
     /// The next outer one, or null.
     pub previous: *mut Continuation,
-    /// Stack pointer to resume with, at a return address; written by `rref::crossing::enter`.
-    pub stack_pointer: MaybeUninit<u64>,
     /// The domain that is called. Who calls is whom `previous` calls.
     pub callee: OwnerId,
+    /// Written by `rref::crossing::enter` before any code of the callee runs.
+    pub context: MaybeUninit<ResumeContext>,
+}
+
+impl Continuation {
+    /// A continuation in front of `previous` for a call into `callee`.
+    #[inline(always)]
+    pub const fn new(previous: *mut Continuation, callee: OwnerId) -> Continuation {
+        Continuation {
+            previous,
+            callee,
+            context: MaybeUninit::uninit(),
+        }
+    }
+}
+
+/// The registers of a thread at the first instruction of a function that it called, as far as they matter for calling
+/// another in its place (System V ABI, 3.2.1 and 3.2.3).
+#[repr(C)]
+pub struct ResumeContext {
+    /// Points to the return address.
+    pub rsp: u64,
+    /// Callee-saved.
+    pub rbx: u64,
+    /// Callee-saved.
+    pub rbp: u64,
+    /// Callee-saved.
+    pub r12: u64,
+    /// Callee-saved.
+    pub r13: u64,
+    /// Callee-saved.
+    pub r14: u64,
+    /// Callee-saved.
+    pub r15: u64,
+    /// Where the result goes, if it is returned in memory.
+    pub rdi: u64,
+    /// The function to call in its place.
+    pub rip: u64,
 }
 
 /// The running thread's header.

@@ -5,7 +5,6 @@ use abi::sys::{RawBytes, wake};
 use abi::{Continuation, ThreadHeader, current};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -43,11 +42,7 @@ pub fn attach() -> Attached {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         // They live as long as the process: a test's threads are few.
         let header: &'static ThreadHeader = Box::leak(Box::new(ThreadHeader::new(id, 0)));
-        let base = Continuation {
-            previous: std::ptr::null_mut(),
-            stack_pointer: MaybeUninit::uninit(),
-            callee: host_domain(),
-        };
+        let base = Continuation::new(std::ptr::null_mut(), host_domain());
         header.top.store(Box::leak(Box::new(base)), Ordering::Relaxed);
         let block: &'static CpuBlock = Box::leak(Box::new(CpuBlock { thread: header }));
         let base = std::ptr::from_ref(block) as u64;

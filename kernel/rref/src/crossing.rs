@@ -8,14 +8,15 @@
 //! 3. if the kernel asked for it meanwhile, let it look whether the caller is still alive.
 //!
 //! A thread whose instruction pointer is in the kernel's image, so in these steps, is in trusted code and is not unwound. In the callee it
-//! may be, at any instruction: then it comes back from [`enter`] with true, and nothing of the callee's frames is looked at again.
+//! may be, at any instruction: then [`enter`] returns an error, and nothing of the callee's frames is looked at again.
+//!
+//! What a crossing costs is mostly stores, and most of all loads that wait for stores: docs/specification.md has the figures.
 
 use crate::exchange::Exchange;
 use crate::rpc::{Outcome, RpcError};
 use abi::thread::owner_of;
-use abi::{Continuation, DomainHeader, OwnerId, ThreadHeader, current, sys};
-use core::marker::PhantomData;
-use core::mem::{ManuallyDrop, MaybeUninit};
+use abi::{Continuation, DomainHeader, OwnerId, ResumeContext, ThreadHeader, current, sys};
+use core::mem::{needs_drop, offset_of};
 use core::sync::atomic::{Ordering, compiler_fence};
 
 /// What a proxy calls: an object in a domain's private memory, and the incarnation that it belongs to.
@@ -49,21 +50,6 @@ impl<O: ?Sized> Target<O> {
     }
 }
 
-/// What [`enter`] carries to [`thunk`] and back, on the caller's stack.
-struct Call<'a, O: ?Sized, A, R, F> {
-    object: &'a O,
-    arguments: ManuallyDrop<A>,
-    method: ManuallyDrop<F>,
-    result: PhantomData<R>,
-}
-
-/// A result where the caller wants it: too large for registers, so the C calling convention returns it in place.
-#[repr(C)]
-union Slot<R> {
-    result: ManuallyDrop<R>,
-    filler: [u64; 3],
-}
-
 /// Calls `method` on the target's object, in the target's domain.
 ///
 /// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here. Lent references are captured by
@@ -78,14 +64,9 @@ where
 {
     let thread = current();
     let previous = thread.top.load(Ordering::Relaxed);
-    let mut record = Continuation {
-        previous,
-        stack_pointer: MaybeUninit::uninit(),
-        callee: target.incarnation,
-    };
-    let record_pointer = &raw mut record;
+    let mut record = Continuation::new(previous, target.incarnation);
     compiler_fence(Ordering::SeqCst);
-    thread.top.store(record_pointer, Ordering::Relaxed);
+    thread.top.store(&raw mut record, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 
     if !target.header.is_live(target.incarnation) {
@@ -94,40 +75,35 @@ where
         drop(arguments);
         return failed(RpcError::dead(target.incarnation));
     }
+    let _leave = Leave { thread, previous };
     count(target.header, thread.cpu.load(Ordering::Relaxed));
     arguments.transfer(target.incarnation);
-    let mut call = Call {
-        // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until
-        // the thread has left (`Target::new` promises the rest).
-        object: unsafe { &*target.object },
-        arguments: ManuallyDrop::new(arguments),
-        method: ManuallyDrop::new(method),
-        result: PhantomData::<R>,
-    };
-    let mut slot = MaybeUninit::<Slot<R>>::uninit();
-    // SAFETY: `record` and `call` live on this frame, which outlives the call: an unwinding resumes in `enter`, which
-    // goes on here. `thunk` is of the same types as `call`.
-    let died = unsafe {
-        let thunk: extern "C" fn(&mut Call<'_, O, A, R, F>) -> Slot<R> = thunk::<O, A, R, F>;
-        // A function that returns in memory takes the place of its result as its first argument and returns that (System V ABI, 3.2.3).
-        let thunk: extern "C" fn(*mut u8, *mut u8) -> *mut u8 = core::mem::transmute(thunk);
-        enter(
-            record_pointer,
-            thunk,
-            slot.as_mut_ptr().cast(),
-            (&raw mut call).cast(),
-        )
-    };
-    if died {
-        end(thread, previous);
-        return failed(RpcError::died(target.incarnation));
+    // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until the thread
+    // has left (`Target::new` promises the rest).
+    let object = unsafe { &*target.object };
+    if needs_drop::<R>() {
+        // SAFETY: The innermost continuation is `record`, which lives on this frame and so as long as the call.
+        let result = unsafe { enter(object, arguments, method) };
+        // SAFETY: `previous` is null, or a continuation that is on this thread's chain until this crossing has ended.
+        result.transferred(unsafe { owner_of(previous) })
+    } else {
+        // It will hold no shared object (`Exchange`), so nobody need look at it: the method writes it where the caller wants it.
+        // SAFETY: As above.
+        unsafe { enter(object, arguments, method) }
     }
-    // SAFETY: `thunk` returned, so it has written the result.
-    unsafe { slot.assume_init_ref().result.transfer(owner_of(previous)) };
-    end(thread, previous);
-    // SAFETY: As above; it is read once. Only here, and whole: a result that is held in registers over `end` is taken apart, stored in
-    // pieces and read again before they have left the store buffer, which takes longer than all the rest.
-    ManuallyDrop::into_inner(unsafe { slot.assume_init().result })
+}
+
+/// Ends the crossing when it is dropped: after the result is where the caller wants it, so that it is not moved once more.
+struct Leave<'a> {
+    thread: &'a ThreadHeader,
+    previous: *mut Continuation,
+}
+
+impl Drop for Leave<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        end(self.thread, self.previous);
+    }
 }
 
 /// Takes the continuation off the chain, so that the caller is the running domain again.
@@ -164,85 +140,125 @@ fn count(header: &DomainHeader, cpu: u32) {
     }
 }
 
-/// Runs the method in the callee's name, out of trusted code.
+/// Calls `method` so that [`resume`] makes this function return too: with [`Outcome::failed`].
 ///
-/// Returns its result in memory, so that the method writes it there itself. A result that is copied once more here is read
-/// before its parts have left the store buffer, which costs as much as the rest of the crossing.
-extern "C" fn thunk<O, A, R, F>(call: &mut Call<'_, O, A, R, F>) -> Slot<R>
+/// Nothing is different from a plain call but that its first instructions, [`guarded`], write down in the innermost
+/// continuation where they were called from. Arguments and result stay where the compiler has put them: the result, above all, is
+/// written by the method where the caller wants it. One that is copied is read before its parts have left the store buffer,
+/// which takes longer than all the rest of a crossing.
+///
+/// # Safety
+/// The running thread's innermost continuation may be written as long as the method runs; frames between this call and a
+/// resumption must hold nothing whose drop matters for soundness.
+#[inline(always)]
+pub unsafe fn enter<O, A, R, F>(object: &O, arguments: A, method: F) -> R
 where
     O: ?Sized,
-    A: Exchange,
     R: Outcome,
     F: FnOnce(&O, A) -> R,
 {
-    // SAFETY: Taken once: `thunk` runs once for a call.
-    let (arguments, method) = unsafe {
-        (
-            ManuallyDrop::take(&mut call.arguments),
-            ManuallyDrop::take(&mut call.method),
-        )
-    };
-    Slot {
-        result: ManuallyDrop::new(method(call.object, arguments)),
-    }
-}
-
-/// Calls `function(first, second)` so that [`resume`] with `record` comes back here too: false after a return, true after that.
-///
-/// Callee-saved registers are the compiler's matter on both ways: the block says that it destroys them, but for the two that it
-/// may not name, which it keeps on the stack. The continuation is the call's own return address; `resume` returns to it with 0 where
-/// the function returns the address of its result.
-///
-/// # Safety
-/// `record` is valid for a write as long as the function runs; `function` may be called with the two, and returns `first`, not null;
-/// frames between this one and a resumption must hold nothing whose drop matters for soundness.
-#[inline(always)]
-pub unsafe fn enter(
-    record: *mut Continuation,
-    function: extern "C" fn(*mut u8, *mut u8) -> *mut u8,
-    first: *mut u8,
-    second: *mut u8,
-) -> bool {
-    let result: *mut u8;
-    // SAFETY: The stack pointer is 16-byte aligned at a block that may use the stack, and two pushes keep it so for the call. What
-    // the function may change by the System V ABI is declared as changed, and so are the callee-saved registers, since a
-    // resumption brings them back as they were anywhere below. The direction flag is cleared by `resume`.
+    let address: *const ();
+    // SAFETY: Takes an address.
     unsafe {
         core::arch::asm!(
-            "push rbx",
-            "push rbp",
-            "lea rax, [rsp - 8]",
-            "mov [rcx + {stack_pointer}], rax",
-            "call rdx",
-            "pop rbp",
-            "pop rbx",
-            stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
-            in("rcx") record,
-            in("rdx") function,
-            in("rdi") first,
-            in("rsi") second,
-            lateout("rax") result,
-            lateout("r12") _,
-            lateout("r13") _,
-            lateout("r14") _,
-            lateout("r15") _,
-            clobber_abi("C"),
+            "lea {address}, [rip + {guarded}]",
+            guarded = sym guarded::<O, A, R, F>,
+            address = out(reg) address,
+            options(pure, nomem, nostack, preserves_flags),
         );
     }
-    result.is_null()
+    // SAFETY: What is called is `call_method`, since `guarded` passes the stack and every register on as they are but for rax and r11, in
+    // which only functions with variable arguments get anything (System V ABI, figure 3.4). A resumption makes it a call of `died`,
+    // which has the same type of result and takes nothing.
+    let entry: fn(&O, A, F) -> R = unsafe { core::mem::transmute(address) };
+    entry(object, arguments, method)
 }
 
-/// Makes the [`enter`] of `record` come back with true, abandoning every frame below it.
+/// What [`guarded`] goes on to: still trusted code, and still in the caller's image.
+fn call_method<O, A, R, F>(object: &O, arguments: A, method: F) -> R
+where
+    O: ?Sized,
+    F: FnOnce(&O, A) -> R,
+{
+    method(object, arguments)
+}
+
+/// What a call that was cut short by [`resume`] is a call of instead.
+fn died<R: Outcome>() -> R {
+    // A resumption is to the innermost continuation, and that is taken off the chain only after this has returned.
+    R::failed(RpcError::died(current().owner()))
+}
+
+/// The first instructions of a call that can be cut short.
+///
+/// They run with [`call_method`]'s arguments in place and jump to it, so it returns to the caller directly. What they save is what a later call
+/// needs to be made from the same place: the callee-saved registers, the stack pointer at the return address, and the register that holds
+/// the address of the result if that is returned in memory. All of these are of the C calling convention, on which
+/// Rust's own is built; kernel/rref/tests/death.rs tries every kind of result.
+#[unsafe(naked)]
+extern "C" fn guarded<O, A, R, F>()
+where
+    O: ?Sized,
+    R: Outcome,
+    F: FnOnce(&O, A) -> R,
+{
+    core::arch::naked_asm!(
+        "mov rax, gs:[0]",
+        "lea r11, [rip + {died}]",
+        "mov rax, [rax + {top}]",
+        "mov [rax + {context} + {rip}], r11",
+        "mov [rax + {context} + {rdi}], rdi",
+        "mov [rax + {context} + {rsp}], rsp",
+        "mov [rax + {context} + {rbx}], rbx",
+        "mov [rax + {context} + {rbp}], rbp",
+        "mov [rax + {context} + {r12}], r12",
+        "mov [rax + {context} + {r13}], r13",
+        "mov [rax + {context} + {r14}], r14",
+        "mov [rax + {context} + {r15}], r15",
+        "jmp {call_method}",
+        died = sym died::<R>,
+        call_method = sym call_method::<O, A, R, F>,
+        top = const offset_of!(ThreadHeader, top),
+        context = const offset_of!(Continuation, context),
+        rsp = const offset_of!(ResumeContext, rsp),
+        rbx = const offset_of!(ResumeContext, rbx),
+        rbp = const offset_of!(ResumeContext, rbp),
+        r12 = const offset_of!(ResumeContext, r12),
+        r13 = const offset_of!(ResumeContext, r13),
+        r14 = const offset_of!(ResumeContext, r14),
+        r15 = const offset_of!(ResumeContext, r15),
+        rdi = const offset_of!(ResumeContext, rdi),
+        rip = const offset_of!(ResumeContext, rip),
+    )
+}
+
+/// Makes the [`enter`] of `record` return with an error, abandoning every frame below it.
 ///
 /// # Safety
-/// `record` is the innermost continuation of the running thread, and its `enter` has not come back.
+/// `record` is the innermost continuation of the running thread, and its `enter` has been called and has not returned.
 #[unsafe(naked)]
 pub unsafe extern "C" fn resume(record: *const Continuation) -> ! {
     core::arch::naked_asm!(
         "cld",
-        "mov rsp, [rdi + {stack_pointer}]",
-        "xor eax, eax",
-        "ret",
-        stack_pointer = const core::mem::offset_of!(Continuation, stack_pointer),
+        "mov rsp, [rdi + {context} + {rsp}]",
+        "mov rbx, [rdi + {context} + {rbx}]",
+        "mov rbp, [rdi + {context} + {rbp}]",
+        "mov r12, [rdi + {context} + {r12}]",
+        "mov r13, [rdi + {context} + {r13}]",
+        "mov r14, [rdi + {context} + {r14}]",
+        "mov r15, [rdi + {context} + {r15}]",
+        "mov rax, [rdi + {context} + {rip}]",
+        "mov rdi, [rdi + {context} + {rdi}]",
+        "jmp rax",
+        context = const offset_of!(Continuation, context),
+        rsp = const offset_of!(ResumeContext, rsp),
+        rbx = const offset_of!(ResumeContext, rbx),
+        rbp = const offset_of!(ResumeContext, rbp),
+        r12 = const offset_of!(ResumeContext, r12),
+        r13 = const offset_of!(ResumeContext, r13),
+        r14 = const offset_of!(ResumeContext, r14),
+        r15 = const offset_of!(ResumeContext, r15),
+        rdi = const offset_of!(ResumeContext, rdi),
+        rip = const offset_of!(ResumeContext, rip),
     )
 }

@@ -14,7 +14,8 @@ use abi::OwnerId;
 ///
 /// # Safety
 /// No pointer into a private heap or image can be hidden in a value, now or by interior mutability, and `transfer` moves
-/// the ownership of every shared object that the value holds.
+/// the ownership of every shared object that the value holds. A type that holds shared objects needs drop: one that doesn't
+/// need it may cross without a call of `transfer`.
 pub unsafe trait Exchange: Send {
     /// Makes `to` the owner of the shared objects that this value holds; objects inside them go along.
     #[inline(always)]

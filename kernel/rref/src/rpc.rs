@@ -66,12 +66,30 @@ unsafe impl Share for RpcError {}
 pub trait Outcome: Exchange {
     /// The answer of a crossing that had none.
     fn failed(error: RpcError) -> Self;
+
+    /// [`Exchange::transfer`] on the way: for an answer that must be moved, since it is looked at.
+    fn transferred(self, to: OwnerId) -> Self;
 }
 
 impl<T: Exchange, E: Exchange + From<RpcError>> Outcome for Result<T, E> {
     #[inline]
     fn failed(error: RpcError) -> Self {
         Err(E::from(error))
+    }
+
+    #[inline(always)]
+    fn transferred(self, to: OwnerId) -> Self {
+        // Taken apart and put together again: a whole copy would read what is in the store buffer in smaller parts.
+        match self {
+            Ok(value) => {
+                value.transfer(to);
+                Ok(value)
+            }
+            Err(error) => {
+                error.transfer(to);
+                Err(error)
+            }
+        }
     }
 }
 

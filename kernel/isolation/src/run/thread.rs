@@ -10,10 +10,10 @@ use abi::sys::{RawBytes, wake};
 use abi::{Continuation, OwnerId, ThreadHeader, current};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{Ordering, compiler_fence};
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, Builder, ThreadId, Wake};
+use rref::RpcError;
 use rref::crossing::enter;
 
 /// Pages of a domain thread's stack. A crossing runs on the caller's, so it must do for a whole chain of domains.
@@ -27,10 +27,6 @@ struct Start {
     incarnation: OwnerId,
     entry: Entry,
     argument: *mut u8,
-}
-
-struct Run<'a> {
-    start: &'a Start,
 }
 
 /// Starts a thread in `incarnation`; its number, or `None` without memory or quota.
@@ -75,35 +71,26 @@ extern "C" fn main(argument: usize) {
 }
 
 /// Enters the domain and comes back when its code returns, or when it dies. The same steps as `rref::crossing::cross`.
-fn run(start: &Start) -> bool {
+fn run(start: &Start) {
     let thread = current();
     let previous = thread.top.load(Ordering::Relaxed);
-    let mut record = Continuation {
-        previous,
-        stack_pointer: MaybeUninit::uninit(),
-        callee: start.incarnation,
-    };
-    let record_pointer = &raw mut record;
+    let mut record = Continuation::new(previous, start.incarnation);
     compiler_fence(Ordering::SeqCst);
-    thread.top.store(record_pointer, Ordering::Relaxed);
+    thread.top.store(&raw mut record, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
-    let mut entered = Run { start };
-    let mut died = true;
     if start.domain.header.is_live(start.incarnation) {
-        let argument = (&raw mut entered).cast();
-        // SAFETY: `record` and `entered` live on this frame, which outlives the call; `run_entry` takes a `Run` and returns its address.
-        died = unsafe { enter(record_pointer, run_entry, argument, argument) };
+        // SAFETY: `record` lives on this frame, which outlives the call; the frames below are the domain's.
+        let outcome: Result<(), RpcError> = unsafe { enter(start, (), run_entry) };
+        // Returned or died: the thread ends either way.
+        outcome.ok();
     }
     compiler_fence(Ordering::SeqCst);
     thread.top.store(previous, Ordering::Relaxed);
-    !died
 }
 
-extern "C" fn run_entry(run: *mut u8, _: *mut u8) -> *mut u8 {
-    // SAFETY: `run` passes its own `Run`.
-    let start = unsafe { &*run.cast::<Run<'_>>() }.start;
+fn run_entry(start: &Start, (): ()) -> Result<(), RpcError> {
     (start.entry)(start.argument);
-    run
+    Ok(())
 }
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.
