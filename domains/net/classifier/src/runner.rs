@@ -398,7 +398,9 @@ impl Runner {
         if offered == 0 {
             return self.stock.put(spare);
         }
-        let unsent = spare.iter().any(|packet| packet.verdict == Verdict::Transmit);
+        let unsent = spare
+            .get(0)
+            .is_some_and(|packet| packet.verdict == Verdict::Transmit);
         if !unsent {
             return self.stock.put(spare);
         }

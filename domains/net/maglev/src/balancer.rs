@@ -14,7 +14,7 @@ use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, 
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
 use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
-use crate::snapshot::{Published, Reachability, Snapshot, Target, VipIndex};
+use crate::snapshot::{Published, Reachability, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
 /// Frames that are worked on together; longer slices are cut into batches of as many.
@@ -229,8 +229,9 @@ impl Balancer {
         let snapshot = &*self.snapshot;
         let count = frames.count().min(BATCH);
         let connections = &self.flows.connections;
+        let mut recent = RecentVip::default();
         for (index, pending) in self.pending.iter_mut().enumerate().take(count) {
-            read(snapshot, frames.bytes(index), pending);
+            read(snapshot, frames.bytes(index), &mut recent, pending);
             connections.prefetch(pending.hash);
         }
 
@@ -272,7 +273,7 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
 
 /// The first pass: what is this frame, whose is it, and which flow does it belong to?
 #[inline(always)]
-fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
+fn read(snapshot: &Snapshot, frame: &[u8], recent: &mut RecentVip, pending: &mut Pending) {
     let Some(packet) = PlainIpv4::parse(frame) else {
         *pending = read_unusual(snapshot, frame);
         return;
@@ -281,7 +282,12 @@ fn read(snapshot: &Snapshot, frame: &[u8], pending: &mut Pending) {
     pending.hash = snapshot.hasher.flow(&flow);
     pending.length = frame.len() as u32;
     pending.event = Event::of(packet.protocol, packet.flags);
-    match snapshot.find_vip(&flow) {
+    match snapshot.find_vip_ipv4(
+        packet.destination,
+        packet.destination_port,
+        packet.protocol,
+        recent,
+    ) {
         Some(vip) => {
             pending.vip = vip;
             pending.step = Step::Whole;
