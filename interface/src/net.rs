@@ -134,8 +134,8 @@ impl Default for NetConfiguration {
 pub struct Exchanged {
     /// Frames that arrived, in order, each marked `Received`; a long frame is a run of packets.
     pub received: PacketBatch,
-    /// Packets given back: spent and unused ones, marked `Empty`, and, when the transmit ring is full, unsent frames still marked
-    /// `Transmit`, in order.
+    /// Packets given back: first, when the transmit ring is full, unsent frames still marked `Transmit`, in order; then spent and unused
+    /// ones, marked `Empty`.
     pub spare: PacketBatch,
 }
 

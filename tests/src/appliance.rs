@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use configuration::domains::Domains;
 use serde_json::Value;
 
+use crate::bare_machine::run_until;
 use crate::context::Context;
 use crate::running_lab::RunningLab;
 
@@ -21,6 +22,31 @@ pub fn boots(context: &Context) -> Result<()> {
 /// Every domain of the manifest runs on the shared appliance.
 pub fn is_well(context: &Context) -> Result<()> {
     context.with_appliance(|lab| domains_run(context, lab))
+}
+
+/// Deaths that must be seen before the test believes in the restart policy.
+const PANICS: usize = 5;
+
+/// Without its card the driver panics at every start: that is its own death each time, and of nobody who can do without it.
+pub fn outlives_panics(context: &Context) -> Result<()> {
+    let built = image_builder::build(&image_builder::Options::new(&context.root))?;
+    let panics = |serial: &str| serial.matches("domain ixgbe generation ").count();
+    let serial = run_until(context, &built.kernel, &built.archive, 2, |serial| {
+        panics(serial) >= PANICS && serial.contains("shell: runs")
+    })?;
+    for generation in 1..=PANICS {
+        let line = format!("domain ixgbe generation {generation} died: Panic: cannot start: ");
+        ensure!(serial.contains(&line), "there is no \"{line}\":\n{serial}");
+    }
+    // Those that can't start without a network card may give up too; these need none.
+    for name in ["init", "shell", "nic-shadow", "maglev"] {
+        ensure!(
+            !serial.contains(&format!("domain {name} generation")),
+            "{name} died too:\n{serial}"
+        );
+    }
+    context.figure("panics_survived", panics(&serial), "");
+    Ok(())
 }
 
 fn serves_own_page(context: &Context, lab: &RunningLab) -> Result<()> {

@@ -1,7 +1,7 @@
-//! A machine with nothing but the kernel: for its own tests, which need no domains, no card and no network.
+//! A machine without card and network: for the kernel's own tests, and for what domains do when their device is missing.
 
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -22,15 +22,52 @@ pub struct Ending {
 
 /// Boots `kernel` with words on its command line and waits until the machine ends by itself.
 pub fn run(context: &Context, kernel: &Path, words: &str, cpus: u32) -> Result<Ending> {
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("serial");
+    let mut machine = command(context, kernel, words, cpus, &log)?
+        .spawn()
+        .context("QEMU can't be started")?;
+    let status = wait(&mut machine, &log, |machine, _| Ok(machine.try_wait()?))?;
+    let serial = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    Ok(Ending { status, serial })
+}
+
+/// Boots `kernel` with a boot archive and ends the machine as soon as what it has said satisfies `until`; gives that text.
+pub fn run_until(
+    context: &Context,
+    kernel: &Path,
+    archive: &Path,
+    cpus: u32,
+    until: impl Fn(&str) -> bool,
+) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("serial");
+    let mut machine = command(context, kernel, "", cpus, &log)?
+        .arg("-initrd")
+        .arg(archive)
+        .spawn()
+        .context("QEMU can't be started")?;
+    let said = wait(&mut machine, &log, |machine, log| {
+        let serial = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+        match machine.try_wait()? {
+            Some(status) => bail!("the machine ended by itself with {status}:\n{serial}"),
+            None => Ok(until(&serial).then_some(serial)),
+        }
+    });
+    machine.kill()?;
+    machine.wait()?;
+    said
+}
+
+fn command(context: &Context, kernel: &Path, words: &str, cpus: u32, log: &Path) -> Result<Command> {
     let qemu = &context
         .programs()?
         .qemu
         .as_ref()
         .context("there is no QEMU")?
         .system;
-    let directory = tempfile::tempdir()?;
-    let log = directory.path().join("serial");
-    let mut machine = Command::new(qemu)
+    let mut command = Command::new(qemu);
+    command
         .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"])
         .args(["-m", "512M", "-smp", &cpus.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
@@ -40,25 +77,30 @@ pub fn run(context: &Context, kernel: &Path, words: &str, cpus: u32) -> Result<E
         .arg(format!("file:{}", log.display()))
         .arg("-kernel")
         .arg(kernel)
-        .stdin(Stdio::null())
-        .spawn()
-        .context("QEMU can't be started")?;
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Asks `done` again and again, for a bounded time; a machine that is late is ended.
+fn wait<R>(
+    machine: &mut Child,
+    log: &Path,
+    done: impl Fn(&mut Child, &Path) -> Result<Option<R>>,
+) -> Result<R> {
     let until = Instant::now() + LIMIT;
-    let status = loop {
-        if let Some(status) = machine.try_wait()? {
-            break status;
+    loop {
+        if let Some(result) = done(machine, log)? {
+            return Ok(result);
         }
         if Instant::now() > until {
             machine.kill()?;
             machine.wait()?;
             bail!(
-                "the machine has not ended after {} s:\n{}",
+                "the machine is not done after {} s:\n{}",
                 LIMIT.as_secs(),
-                fs::read_to_string(&log).unwrap_or_default()
+                fs::read_to_string(log).unwrap_or_default()
             );
         }
         thread::sleep(Duration::from_millis(20));
-    };
-    let serial = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    Ok(Ending { status, serial })
+    }
 }

@@ -181,6 +181,7 @@ fn guest(built: &Built) -> Result<Guest> {
         cpus: CPUS,
         memory_mib: MEMORY_MIB + archive_mib,
         instruction_counter: None,
+        profile: false,
     })
 }
 

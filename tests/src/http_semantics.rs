@@ -64,7 +64,7 @@ fn refusals() -> Vec<Refusal> {
         refusal(
             "a way out of the site",
             "GET /../manifest HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-            404,
+            400,
         ),
         refusal(
             "a method that is not supported",

@@ -32,7 +32,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 18] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -62,6 +62,11 @@ const TESTS: [Test; 17] = [
         name: "appliance-boots",
         about: "the shipped image boots, serves its page, and runs every domain of the manifest",
         run: appliance::boots,
+    },
+    Test {
+        name: "domain-panics",
+        about: "a driver that panics at every start is restarted each time, and nobody else dies",
+        run: appliance::outlives_panics,
     },
     Test {
         name: "images-refused",

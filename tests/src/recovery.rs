@@ -19,6 +19,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Connections that are open, and used, all the time.
 const VIP_CONNECTIONS: u64 = 200;
 const SITE_CONNECTIONS: u64 = 50;
+/// Between two rounds of requests on them.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the load runs in peace, and how many kills come before those that count.
+const CALM: Duration = Duration::from_secs(8);
+const WARM_UP_KILLS: u64 = 5;
+/// By how much the shared heap may grow while the driver is killed under load: the peak of packets under way varies, and the
+/// heap keeps what a peak has needed.
+const SHARED_GROWTH_PAGES: u64 = 512;
+/// Kills without any load, for an exact count of pages.
+const KILLS_AT_REST: u32 = 20;
 /// Time for a killed domain's service to be back, and for memory to be what it was.
 const RETURN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -30,71 +40,121 @@ struct Done {
     busy: Duration,
 }
 
+impl Done {
+    /// Megabytes a second.
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.busy.as_secs_f64()
+    }
+}
+
+/// Everything that goes on while the driver is killed.
+struct Load<'a> {
+    lab: &'a RunningLab,
+    site: &'a LargeSite,
+    vip: Held,
+    web: Held,
+}
+
+/// What it did in one phase.
+struct Phase {
+    downloads: Done,
+    vip: Done,
+    web: Done,
+}
+
 /// The driver, under downloads and connections to the VIP and the site.
 pub fn driver_once_a_second(context: &Context) -> Result<()> {
     context.with_appliance(|lab| {
-        let site = context.site()?;
-        let mut vip = lab.hold(lab.vip()?, VIP_CONNECTIONS)?;
-        vip.ask()?.check_all(VIP_CONNECTIONS)?;
-        let mut web = lab.hold(lab.server()?, SITE_CONNECTIONS)?;
-        web.ask()?.check_all(SITE_CONNECTIONS)?;
-        let step = Step::start("Downloading 200 MB in peace, for comparison");
-        let calm = lab.download(&lab.url(LARGE_FILE), DOWNLOAD_LIMIT)?;
-        site.check(&calm)?;
-        // What a first death makes once and for all is no loss.
-        kill(lab, "ixgbe")?;
-        vip.ask()?.check_all(VIP_CONNECTIONS)?;
-        step.done(format!("{:.1} MB/s", calm.rate()));
-        let pages_before = settled_pages(lab)?;
+        let mut load = Load {
+            lab,
+            site: context.site()?,
+            vip: lab.hold(lab.vip()?, VIP_CONNECTIONS)?,
+            web: lab.hold(lab.server()?, SITE_CONNECTIONS)?,
+        };
+        let step = Step::start("The same load in peace, for comparison");
+        let calm = load.run(|_| {
+            thread::sleep(CALM);
+            Ok(())
+        })?;
+        step.done(format!("{:.1} MB/s", calm.downloads.rate()));
+        // What the first deaths under load make once and for all is no loss.
+        load.run(|stop| kill_repeatedly(lab, WARM_UP_KILLS, stop))?;
+        let memory_before = settled_memory(lab)?;
         let deaths_before = deaths(lab, 1)?.total;
 
+        let killed = load.run(|stop| kill_repeatedly(lab, KILLS, stop))?;
+        // Before anything is asked that makes the shell itself grow, such as a list of so many deaths.
+        let memory_after = return_of_pages(lab, &memory_before, Memory::available)?;
+
+        let growth = memory_after
+            .shared_pages
+            .saturating_sub(memory_before.shared_pages);
+        ensure!(
+            growth <= SHARED_GROWTH_PAGES,
+            "the shared heap grew by {growth} pages during the kills\nbefore: {}\nafter:  {}",
+            memory_before.details,
+            memory_after.details
+        );
+
+        let (before, after) = (calm.downloads.rate(), killed.downloads.rate());
+        context.figure("kills", KILLS, "");
+        context.figure(
+            "downloads",
+            killed.downloads.rounds,
+            "of 200 MB, each with the right SHA-256",
+        );
+        context.figure("download_in_peace", before, "MB/s");
+        context.figure("download_under_kills", after, "MB/s");
+        context.figure("throughput_loss", (1.0 - after / before) * 100.0, "%");
+        context.figure(
+            "vip_requests",
+            killed.vip.rounds * VIP_CONNECTIONS,
+            "on connections that stayed",
+        );
+        context.figure(
+            "site_requests",
+            killed.web.rounds * SITE_CONNECTIONS,
+            "on connections that stayed",
+        );
+        check_deaths(context, lab, deaths_before)?;
+        context.figure("free_pages_before", memory_before.free_pages, "");
+        context.figure("free_pages_after", memory_after.free_pages, "");
+        context.figure("shared_heap_pages_before", memory_before.shared_pages, "");
+        context.figure("shared_heap_pages_after", memory_after.shared_pages, "");
+        drop(load);
+        kills_at_rest_cost_nothing(context, lab)
+    })
+}
+
+impl Load<'_> {
+    /// Keeps up the load while `work` goes on; `work` is told when a load has failed. Fails if a load does.
+    fn run(&mut self, work: impl FnOnce(&AtomicBool) -> Result<()>) -> Result<Phase> {
+        let Self { lab, site, vip, web } = self;
+        let (lab, site) = (*lab, *site);
         let stop = &AtomicBool::new(false);
-        let (kills, loads) = thread::scope(|scope| {
+        let (worked, loads) = thread::scope(|scope| {
             let threads = [
                 scope.spawn(move || until_stopped(stop, || download(lab, site))),
-                scope.spawn(move || until_stopped(stop, || ask(&mut vip, VIP_CONNECTIONS))),
-                scope.spawn(move || until_stopped(stop, || ask(&mut web, SITE_CONNECTIONS))),
+                scope.spawn(move || until_stopped(stop, || ask(vip, VIP_CONNECTIONS))),
+                scope.spawn(move || until_stopped(stop, || ask(web, SITE_CONNECTIONS))),
             ];
-            let kills = kill_repeatedly(lab, stop);
+            let worked = work(stop);
             stop.store(true, Ordering::Relaxed);
             let loads = threads.map(|thread| {
                 thread
                     .join()
                     .unwrap_or_else(|_| Err(anyhow!("a load's thread panicked")))
             });
-            (kills, loads)
+            (worked, loads)
         });
-        kills?;
         let [downloads, vip, web] = loads;
-        let downloads = downloads.context("the downloads during the kills")?;
-        let vip = vip.context("the VIP's connections during the kills")?;
-        let web = web.context("the site's connections during the kills")?;
-
-        let rate = downloads.bytes as f64 / 1e6 / downloads.busy.as_secs_f64();
-        context.figure("kills", KILLS, "");
-        context.figure(
-            "downloads",
-            downloads.rounds,
-            "of 200 MB, each with the right SHA-256",
-        );
-        context.figure("download_calm", calm.rate(), "MB/s");
-        context.figure("download_under_kills", rate, "MB/s");
-        context.figure(
-            "vip_requests",
-            vip.rounds * VIP_CONNECTIONS,
-            "on connections that stayed",
-        );
-        context.figure(
-            "site_requests",
-            web.rounds * SITE_CONNECTIONS,
-            "on connections that stayed",
-        );
-        check_deaths(context, lab, deaths_before)?;
-        let pages_after = return_of_pages(lab, pages_before)?;
-        context.figure("free_pages_before", pages_before, "");
-        context.figure("free_pages_after", pages_after, "");
-        Ok(())
-    })
+        let phase = Phase {
+            downloads: downloads.context("the downloads")?,
+            vip: vip.context("the VIP's connections")?,
+            web: web.context("the site's connections")?,
+        };
+        worked.map(|()| phase)
+    }
 }
 
 /// Repeats a load until it is told to stop; a failure ends it.
@@ -122,13 +182,15 @@ fn download(lab: &RunningLab, site: &LargeSite) -> Result<u64> {
 
 fn ask(held: &mut Held, count: u64) -> Result<u64> {
     held.ask()?.check_all(count)?;
+    // Used all the time, and still leaving the machine to the others.
+    thread::sleep(PAUSE);
     Ok(0)
 }
 
-fn kill_repeatedly(lab: &RunningLab, stop: &AtomicBool) -> Result<()> {
-    let step = Step::start(format!("Killing ixgbe {KILLS} times"));
+fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()> {
+    let step = Step::start(format!("Killing ixgbe {kills} times"));
     let mut next = Instant::now();
-    for number in 0..KILLS {
+    for number in 0..kills {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         if stop.load(Ordering::Relaxed) {
             step.failed("a load has failed");
@@ -208,38 +270,91 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
     Ok(())
 }
 
-fn free_pages(lab: &RunningLab) -> Result<u64> {
-    let answer = lab.console_json("memory --json")?;
-    answer["free_pages"]
-        .as_u64()
-        .context("`memory` gave no number of free pages")
+/// Without traffic the same pages are free as before, exactly.
+fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()> {
+    let before = settled_memory(lab)?;
+    let step = Step::start(format!("Killing ixgbe {KILLS_AT_REST} times at rest"));
+    for _ in 0..KILLS_AT_REST {
+        kill(lab, "ixgbe")?;
+    }
+    step.done("");
+    let after = return_of_pages(lab, &before, |memory| memory.free_pages)?;
+    context.figure(
+        "free_pages_lost_at_rest",
+        before.free_pages.saturating_sub(after.free_pages),
+        "",
+    );
+    Ok(())
 }
 
-/// The free pages once they no longer change.
-fn settled_pages(lab: &RunningLab) -> Result<u64> {
+/// Who has how much memory.
+struct Memory {
+    free_pages: u64,
+    shared_pages: u64,
+    /// The answers of `memory` and `domains`, for a person who looks for a loss.
+    details: String,
+}
+
+impl Memory {
+    /// Pages that are free, or in the shared heap, which keeps as many as the traffic's peak has needed.
+    fn available(&self) -> u64 {
+        self.free_pages + self.shared_pages
+    }
+}
+
+fn memory(lab: &RunningLab) -> Result<Memory> {
+    let memory = lab.console_json("memory --json")?;
+    let domains = lab.console_json("domains --json")?;
+    let by_domain: Vec<String> = domains
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|domain| {
+            format!(
+                "{} {} + {}",
+                domain["name"], domain["memory_bytes"], domain["shared_bytes"]
+            )
+        })
+        .collect();
+    Ok(Memory {
+        free_pages: memory["free_pages"]
+            .as_u64()
+            .context("`memory` gave no number of free pages")?,
+        shared_pages: memory["shared_pages"]
+            .as_u64()
+            .context("`memory` gave no number of the shared heap's pages")?,
+        details: format!("{memory}; bytes, private + shared: {}", by_domain.join(", ")),
+    })
+}
+
+/// Memory once the free pages no longer change.
+fn settled_memory(lab: &RunningLab) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
-    let mut last = free_pages(lab)?;
+    let mut last = memory(lab)?;
     loop {
-        thread::sleep(Duration::from_secs(1));
-        let now = free_pages(lab)?;
-        if now == last || Instant::now() > until {
+        thread::sleep(Duration::from_secs(2));
+        let now = memory(lab)?;
+        if now.free_pages == last.free_pages || Instant::now() > until {
             return Ok(now);
         }
         last = now;
     }
 }
 
-/// Waits until as many pages are free as before.
-fn return_of_pages(lab: &RunningLab, before: u64) -> Result<u64> {
+/// Waits until `count` of memory is what it was before.
+fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     loop {
-        let now = free_pages(lab)?;
-        if now >= before {
+        let now = memory(lab)?;
+        if count(&now) >= count(before) {
             return Ok(now);
         }
         ensure!(
             Instant::now() < until,
-            "{before} pages were free before the kills, {now} are free after them"
+            "the kills cost {} pages\nbefore: {}\nafter:  {}",
+            count(before) - count(&now),
+            before.details,
+            now.details
         );
         thread::sleep(Duration::from_millis(500));
     }

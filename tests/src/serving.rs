@@ -202,7 +202,7 @@ pub fn bears_load(context: &Context) -> Result<()> {
             "wrk met errors:\n{text}"
         );
         let requests = number_before(&text, " requests in ").context("wrk printed no number of requests")?;
-        ensure!(requests > 0.0, "wrk got no answer:\n{text}");
+        ensure!(requests > 0, "wrk got no answer:\n{text}");
         let per_second = text
             .lines()
             .find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse::<f64>().ok())
@@ -214,7 +214,7 @@ pub fn bears_load(context: &Context) -> Result<()> {
     })
 }
 
-fn number_before(text: &str, label: &str) -> Option<f64> {
+fn number_before(text: &str, label: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.split_once(label)?.0.trim().parse().ok())
 }
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn numbers_of_wrk() {
         let text = "  19012 requests in 2.00s, 14.50MB read\n";
-        assert_eq!(number_before(text, " requests in "), Some(19_012.0));
+        assert_eq!(number_before(text, " requests in "), Some(19_012));
         assert_eq!(number_before("", " requests in "), None);
     }
 }

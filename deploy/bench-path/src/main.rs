@@ -40,6 +40,9 @@ struct Arguments {
     /// Also say which functions of which image the instructions are executed in.
     #[arg(long, conflicts_with = "json")]
     profile: bool,
+    /// How many of the hottest blocks of code a profile lists.
+    #[arg(long, default_value_t = 40)]
+    blocks: usize,
     /// CPUs of the appliance.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -76,7 +79,7 @@ fn measure_all(root: &Path, bench: &Bench, arguments: &Arguments) -> Result<Repo
         lab, node, counter, ..
     } = bench;
     let images = match arguments.profile {
-        true => Some(Images::of(root, bench)?),
+        true => Some(Images::of(root, bench, arguments.blocks)?),
         false => None,
     };
     let idle = idle(counter)?;

@@ -25,8 +25,6 @@ const LARGEST_IMAGE: u64 = 64 << 20;
 const LOG_LINES: u32 = 2000;
 /// Functions below this share of the load aren't listed.
 const SMALLEST_SHARE: f64 = 0.002;
-/// The hottest blocks that are listed.
-const BLOCKS: usize = 40;
 
 struct Image {
     name: String,
@@ -38,6 +36,8 @@ struct Image {
 pub struct Images {
     /// By base, ascending.
     images: Vec<Image>,
+    /// How many of the hottest blocks are listed.
+    listed_blocks: usize,
 }
 
 /// A load's instructions.
@@ -50,7 +50,7 @@ pub struct Profile<'a> {
 
 impl Images {
     /// Reads the symbols of what was booted and asks the appliance where it put it.
-    pub fn of(root: &Path, bench: &Bench) -> Result<Self> {
+    pub fn of(root: &Path, bench: &Bench, listed_blocks: usize) -> Result<Self> {
         let symbols = |path: &Path| -> Result<Vec<u8>> {
             let file = fs::read(path).with_context(|| format!("{} can't be read", path.display()))?;
             embed_symbols::table(&file)
@@ -71,7 +71,10 @@ impl Images {
             });
         }
         images.sort_by_key(|image| image.base);
-        Ok(Self { images })
+        Ok(Self {
+            images,
+            listed_blocks,
+        })
     }
 
     /// What was executed between two readings, for each of `units`.
@@ -142,7 +145,7 @@ impl fmt::Display for Profile<'_> {
         let mut blocks: Vec<_> = self.blocks.iter().collect();
         blocks.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
         writeln!(formatter, "\nHottest blocks")?;
-        for (&address, &count) in blocks.into_iter().take(BLOCKS) {
+        for (&address, &count) in blocks.into_iter().take(self.images.listed_blocks) {
             let (image, function, offset) = self.images.find(address);
             writeln!(
                 formatter,

@@ -89,7 +89,13 @@ impl Device {
         link.refresh(registers);
         startup::enable_receive(registers)?;
         startup::mark_complete(registers);
-        log::info!(
+        // A quick start is one of many; its line takes the serial port longer than the start itself.
+        let level = match found.start {
+            startup::Start::Quick => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level,
             "82599 {}: {:?} start in {} us, {} queue pairs, link {}",
             found.mac,
             found.start,

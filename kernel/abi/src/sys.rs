@@ -178,7 +178,10 @@ pub struct SysTable {
 static SYS: AtomicPtr<SysTable> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Makes `table` the kernel of this image. Called once, before anything else of the image runs.
-pub fn install(table: &'static SysTable) {
+///
+/// # Safety
+/// The functions of `table` do what [`SysTable`] says of them: trusted libraries believe every pointer that they return.
+pub unsafe fn install(table: &'static SysTable) {
     SYS.store(core::ptr::from_ref(table).cast_mut(), Ordering::Release);
 }
 

@@ -35,7 +35,8 @@ macro_rules! entry {
         /// Where the kernel enters the image, on the domain's first thread.
         #[unsafe(no_mangle)]
         pub extern "C" fn _start(table: &'static $crate::SysTable) {
-            $crate::enter(table, $start)
+            // SAFETY: Only the kernel's loader calls this, with its own table.
+            unsafe { $crate::enter(table, $start) }
         }
     };
 }

@@ -44,8 +44,12 @@ impl From<crate::thread::SpawnError> for StartError {
 }
 
 /// Runs `start` in a freshly loaded image; the body of [`crate::entry!`].
-pub fn enter(table: &'static SysTable, start: fn() -> Result<(), StartError>) {
-    abi::install(table);
+///
+/// # Safety
+/// `table` is the kernel's.
+pub unsafe fn enter(table: &'static SysTable, start: fn() -> Result<(), StartError>) {
+    // SAFETY: It is the kernel's by this function's contract.
+    unsafe { abi::install(table) };
     crate::logger::install();
     if let Err(error) = start() {
         panic!("cannot start: {error}");

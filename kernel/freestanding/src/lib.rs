@@ -22,7 +22,7 @@ mod symbols {
         memcpy:
             mov rax, rdi
             cmp rdx, 64
-            ja 7f
+            ja 9f
         .Lcopy_at_most_64:
             cmp rdx, 16
             jb 3f
@@ -67,7 +67,16 @@ mod symbols {
             mov [rdi + r10], r9b
             mov [rdi + rdx - 1], r8b
         6:  ret
-        7:
+            /* From some hundred bytes on the processor's own copying is as fast as any loop, and one instruction. */
+        9:  cmp rdx, 256
+            jb .Lcopy_forward
+            mov r8, [rsi + rdx - 8]
+            lea r9, [rdi + rdx - 8]
+            mov rcx, rdx
+            shr rcx, 3
+            rep movsq
+            mov [r9], r8
+            ret
         .Lcopy_forward:
             movups xmm4, [rsi + rdx - 64]
             movups xmm5, [rsi + rdx - 48]

@@ -44,7 +44,8 @@ pub fn host_domain() -> OwnerId {
 pub fn start() {
     START.call_once(|| {
         HOST.live.store(host_domain().0, Ordering::Release);
-        abi::install(&crate::TABLE);
+        // SAFETY: The functions of this crate do what the table's documentation says, with the process's memory.
+        unsafe { abi::install(&crate::TABLE) };
     });
 }
 

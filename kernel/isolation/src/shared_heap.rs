@@ -137,7 +137,13 @@ impl<S: SpanSource> SharedHeap<S> {
         let open = self.open.get_mut(class)?;
         open.try_reserve(spans.saturating_sub(open.len())).ok()?;
         let (base, physical) = self.source.span(SPAN_BYTES)?;
-        let mut span = Span { base, physical, class, free: 0, used: 0 };
+        let mut span = Span {
+            base,
+            physical,
+            class,
+            free: 0,
+            used: 0,
+        };
         for index in (0..span.count()).rev() {
             let offset = index * span.stride();
             let header = ObjectHeader {
@@ -177,7 +183,9 @@ impl<S: SpanSource> SharedHeap<S> {
                 let inner = slot.load(Ordering::Relaxed) as usize;
                 // SAFETY: Slots below the length hold payloads; one that isn't marked nested is owned by name and freed by that.
                 unsafe {
-                    let nested = (*((inner - HEADER_BYTES) as *const ObjectHeader)).owner.load(Ordering::Relaxed);
+                    let nested = (*((inner - HEADER_BYTES) as *const ObjectHeader))
+                        .owner
+                        .load(Ordering::Relaxed);
                     if nested == OwnerId::NESTED.0 {
                         self.free(inner);
                     }
@@ -192,7 +200,9 @@ impl<S: SpanSource> SharedHeap<S> {
     /// Puts a free object into its span's list, and gives the span back if it is the second empty one of its class.
     fn put_back(&mut self, header: &ObjectHeader) {
         let number = header.span;
-        let Some(Some(span)) = self.spans.get_mut(number as usize) else { return };
+        let Some(Some(span)) = self.spans.get_mut(number as usize) else {
+            return;
+        };
         let class = span.class;
         if span.free == 0 {
             self.open[class].push(number);
@@ -208,13 +218,17 @@ impl<S: SpanSource> SharedHeap<S> {
 
     fn empty_spans(&self, class: usize) -> usize {
         let empty = |number: &&u32| {
-            self.spans.get(**number as usize).is_some_and(|span| span.as_ref().is_some_and(|span| span.used == 0))
+            self.spans
+                .get(**number as usize)
+                .is_some_and(|span| span.as_ref().is_some_and(|span| span.used == 0))
         };
         self.open[class].iter().filter(empty).count()
     }
 
     fn release(&mut self, number: u32) {
-        let Some(span) = self.spans.get_mut(number as usize).and_then(Option::take) else { return };
+        let Some(span) = self.spans.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
         self.open[span.class].retain(|open| *open != number);
         self.usage.span_bytes -= SPAN_BYTES as u64;
         // SAFETY: The span came from the source, none of its objects is in use, and it is in no list any more.

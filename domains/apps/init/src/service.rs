@@ -5,7 +5,7 @@ use crate::supervision::Supervision;
 use alloc::sync::Arc;
 use interface::kernel::{ControlError, DomainName, DomainState, MemoryStatus};
 use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
-use log::{info, warn};
+use log::{debug, warn};
 
 /// The exported object.
 pub struct Service {
@@ -77,7 +77,7 @@ impl Supervisor for Service {
     fn report_outage(&self, outage: Outage) -> Result<(), SuperviseError> {
         if self.supervision.records.lock().outage(&outage) {
             let us = outage.outage_ns / 1_000;
-            info!(
+            debug!(
                 "{}: first packet {}.{:03} ms after the death of generation {}",
                 outage.domain,
                 us / 1_000,

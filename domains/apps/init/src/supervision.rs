@@ -173,12 +173,8 @@ impl Supervision {
         let (mut epoch, mut decision) = domain.died(record.at_ns);
         let cause = Cause(&record);
         match decision {
-            Decision::Restart { delay_ms: 0 } => {
-                warn!(
-                    "{}: generation {} died: {cause}; restarting",
-                    domain.name, record.generation
-                );
-            }
+            // The kernel has said that it died, and a line takes the serial port longer than the restart takes.
+            Decision::Restart { delay_ms: 0 } => {}
             Decision::Restart { delay_ms } => warn!(
                 "{}: generation {} died: {cause}; restarting in {delay_ms} ms",
                 domain.name, record.generation

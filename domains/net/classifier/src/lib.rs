@@ -1,9 +1,10 @@
 //! The classifier: runs the packet path above the device.
 //!
 //! One thread a receive queue, on that queue's CPU, takes a batch from the NIC, splits it between the load balancer (packets for
-//! a virtual service) and the local stack, and sends what they answer, to completion. It polls while there is traffic and
-//! sleeps on the queue's interrupt when there isn't. `runner.rs` is the loop, `destination.rs` decides where a frame goes,
-//! `services.rs` knows the virtual services, `processor.rs` is the way to the two domains above, `stock.rs` keeps spare packets.
+//! a virtual service) and the local stack, and sends what they answer, to completion. It polls while there is traffic, lets packets
+//! gather for a moment when few came, and sleeps on the queue's interrupt when none come. `runner.rs` is the loop,
+//! `destination.rs` decides where a frame goes, `services.rs` knows the virtual services, `processor.rs` is the way to the two
+//! domains above, `stock.rs` keeps spare packets.
 //! Design: docs/design.md, "The way of a packet".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

@@ -68,6 +68,8 @@ pub struct Runner {
     balancer: Processor,
     services: Services,
     stock: Stock,
+    /// A few empty packets for asking the stack whether it has something.
+    probe: Option<PacketBatch>,
     /// Frames for the device, oldest first.
     pending: VecDeque<PacketBatch>,
     /// The device gave frames back: its ring is full.
@@ -79,6 +81,10 @@ pub struct Runner {
     given: usize,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
+    /// When this thread last came back from a park: it knows of all that applications wrote before.
+    parked_ns: u64,
+    /// It has just come back from one.
+    parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -96,12 +102,15 @@ impl Runner {
             balancer: Processor::new(imports.balancer, queue),
             services: Services::new(imports.services),
             stock: Stock::new(),
+            probe: None,
             pending: VecDeque::with_capacity(PENDING_LIMIT + 1),
             blocked: false,
             ask_stack: false,
             received: 0,
             given: 0,
             idle_since_ns: None,
+            parked_ns: 0,
+            parked: false,
             urgent: false,
             gathered: false,
         }
@@ -128,6 +137,9 @@ impl Runner {
             self.services.expire();
         }
         self.stack.connect(now_ns);
+        if core::mem::take(&mut self.parked) {
+            self.parked_ns = now_ns;
+        }
 
         let transmit = match self.pending.pop_front() {
             Some(transmit) => transmit,
@@ -174,6 +186,8 @@ impl Runner {
             spent = self.take_local_answer(answer);
             // Applications of this CPU run now, and what they answer goes out with the next exchange.
             thread::yield_now();
+            // What they wrote is asked for below, so their wake has done its work and must not end the next pause.
+            thread::park_until(0);
             self.ask_stack = true;
         }
         if self.stack_has_work(now_ns, work) && self.pending.len() < PENDING_ENOUGH {
@@ -182,25 +196,7 @@ impl Runner {
                 thread::yield_now();
             }
             self.ask_stack = false;
-            let empty = match spent.take() {
-                // An answer to each packet is the rule; for more it says so.
-                Some(spent) if !self.stack.has_more() => spent,
-                other => {
-                    if let Some(spent) = other {
-                        self.stock.put(spent);
-                    }
-                    let least = if self.stack.has_more() {
-                        BATCH_CAPACITY
-                    } else {
-                        EMPTY_FLOOR
-                    };
-                    self.stock.take_some(least, BATCH_CAPACITY).map_err(no_memory)?
-                }
-            };
-            let answer = self.stack.process(empty, now_ns);
-            let frames = self.take_answer(answer);
-            self.urgent |= frames;
-            work |= frames;
+            work |= self.ask(spent.take(), now_ns)?;
         }
         if let Some(spent) = spent {
             self.stock.put(spent);
@@ -213,21 +209,55 @@ impl Runner {
         })
     }
 
+    /// Has the stack send what it has, in packets that it has used up if there are any; whether it had something.
+    #[inline]
+    fn ask(&mut self, spent: Option<PacketBatch>, now_ns: u64) -> Result<bool, NetError> {
+        let empty = if self.stack.has_more() {
+            if let Some(spent) = spent {
+                self.stock.put(spent);
+            }
+            self.stock.take_some(BATCH_CAPACITY, BATCH_CAPACITY)
+        } else {
+            // An answer to each packet is the rule, and mostly there is nothing when none came; for more the stack says so.
+            match spent.or_else(|| self.probe.take()) {
+                Some(few) => Ok(few),
+                None => self.stock.take_some(EMPTY_FLOOR, EMPTY_FLOOR),
+            }
+        };
+        let answer = self.stack.process(empty.map_err(no_memory)?, now_ns);
+        Ok(match answer {
+            Answer::Packets(unused) if all_empty(&unused) => {
+                if self.probe.is_none() && unused.len() <= EMPTY_FLOOR {
+                    self.probe = Some(unused);
+                } else {
+                    self.stock.put(unused);
+                }
+                false
+            }
+            answer => {
+                let frames = self.take_answer(answer);
+                self.urgent |= frames;
+                frames
+            }
+        })
+    }
+
     #[inline]
     fn stack_has_work(&self, now_ns: u64, busy: bool) -> bool {
         self.stack.is_connected()
             && (self.ask_stack
                 || self.stack.has_more()
                 || self.stack.due_ns() <= now_ns
-                || busy && now_ns.saturating_sub(self.stack.called_ns()) >= STACK_POLL_NS)
+                || busy && now_ns.saturating_sub(self.stack.called_ns().max(self.parked_ns)) >= STACK_POLL_NS)
     }
 
     /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
     #[inline]
     fn gather_if_few(&mut self, now_ns: u64) {
+        let gathered = core::mem::take(&mut self.gathered);
         let few = self.received < GATHER && self.pending.len() <= 1 && !self.urgent;
         let more = self.stack.has_more() || self.balancer.has_more();
-        if !few || more || core::mem::take(&mut self.gathered) {
+        if !few || more || gathered {
             return;
         }
         self.gather(now_ns);
@@ -236,6 +266,7 @@ impl Runner {
     /// Gives the CPU away for a while, or until an application has written something.
     fn gather(&mut self, now_ns: u64) {
         self.gathered = true;
+        self.parked = true;
         let deadline_ns = now_ns.saturating_add(GATHER_NS);
         if thread::park_until(deadline_ns) == Wake::Woken {
             self.ask_stack = true;
@@ -337,9 +368,7 @@ impl Runner {
     #[inline]
     fn take_local_answer(&mut self, answer: Answer) -> Option<PacketBatch> {
         match answer {
-            Answer::Packets(batch) if batch.iter().all(|packet| packet.verdict == Verdict::Empty) => {
-                Some(batch)
-            }
+            Answer::Packets(batch) if all_empty(&batch) => Some(batch),
             answer => {
                 self.urgent |= self.take_answer(answer);
                 None
@@ -369,7 +398,9 @@ impl Runner {
         if offered == 0 {
             return self.stock.put(spare);
         }
-        let unsent = spare.iter().any(|packet| packet.verdict == Verdict::Transmit);
+        let unsent = spare
+            .get(0)
+            .is_some_and(|packet| packet.verdict == Verdict::Transmit);
         if !unsent {
             return self.stock.put(spare);
         }
@@ -405,6 +436,11 @@ impl Runner {
             }
         }
     }
+}
+
+#[inline]
+fn all_empty(batch: &PacketBatch) -> bool {
+    batch.iter().all(|packet| packet.verdict == Verdict::Empty)
 }
 
 fn no_memory(_: OutOfMemory) -> NetError {

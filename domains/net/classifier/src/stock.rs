@@ -6,6 +6,8 @@ use rref::{BATCH_CAPACITY, OutOfMemory, Packet, PacketBatch, RRef};
 
 /// Batches of spare packets that are kept; what is more goes back to the shared heap.
 const FILLED_LIMIT: usize = 4;
+/// Packets that a batch gets from the others when it has too few, so that it isn't short again at once.
+const ENOUGH: usize = 16;
 /// Batches without packets that are kept.
 const BLANK_LIMIT: usize = 8;
 
@@ -69,15 +71,18 @@ impl Stock {
             }
             self.put(other);
         }
-        while batch.len() < least {
+        let enough = most.min(ENOUGH).max(least);
+        while batch.len() < enough {
             if let Some(mut other) = self.filled.pop() {
-                while batch.len() < least
+                while batch.len() < enough
                     && let Some(packet) = other.pop()
                 {
                     // There is room by the loop's condition.
                     drop(batch.push(packet));
                 }
                 self.put(other);
+            } else if batch.len() >= least {
+                break;
             } else {
                 match Packet::allocate() {
                     Ok(packet) => drop(batch.push(packet)),
@@ -90,15 +95,24 @@ impl Stock {
 
     /// Takes back a batch of empty packets, or one without any.
     #[inline]
-    pub fn put(&mut self, batch: PacketBatch) {
-        let (list, limit) = if batch.is_empty() {
-            (&mut self.blank, BLANK_LIMIT)
-        } else {
-            (&mut self.filled, FILLED_LIMIT)
-        };
-        if list.len() < limit {
-            list.push(batch);
+    pub fn put(&mut self, mut batch: PacketBatch) {
+        if !batch.is_empty() {
+            if self.filled.len() < FILLED_LIMIT {
+                return self.filled.push(batch);
+            }
+            self.merge(&mut batch);
         }
+        if self.blank.len() < BLANK_LIMIT {
+            self.blank.push(batch);
+        }
+    }
+
+    /// Empties a batch into those that are kept, and what has no room there into the shared heap.
+    fn merge(&mut self, batch: &mut PacketBatch) {
+        for kept in &mut self.filled {
+            kept.append(batch);
+        }
+        while batch.pop().is_some() {}
     }
 
     /// Takes back one empty packet.

@@ -116,6 +116,8 @@ impl NetDevice for Device {
                 taken += 1;
                 state.sent.push(packet.frame().to_vec());
                 state.ring.push(packet);
+            } else if packet.verdict != Verdict::Transmit {
+                state.ring.push(packet);
             } else {
                 assert!(unsent.push(packet).is_ok());
             }

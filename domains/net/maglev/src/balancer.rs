@@ -14,7 +14,7 @@ use crate::connection_table::{BackendRef, Capacity, ConnectionTable, FlowState, 
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
 use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
-use crate::snapshot::{Published, Reachability, Snapshot, Target, VipIndex};
+use crate::snapshot::{Published, Reachability, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
 /// Frames that are worked on together; longer slices are cut into batches of as many.
@@ -44,6 +44,43 @@ impl FrameMut for alloc::vec::Vec<u8> {
     #[inline(always)]
     fn bytes(&mut self) -> &mut [u8] {
         self
+    }
+}
+
+/// Frames of a batch, at most [`BATCH`], by their number.
+pub trait Frames {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// A frame's bytes, as [`FrameMut::bytes`]; empty for a number that isn't below the count.
+    fn bytes(&mut self, index: usize) -> &mut [u8];
+
+    /// Takes the decision on a frame; called once for each, first on those that are for no VIP.
+    fn decide(&mut self, index: usize, verdict: Verdict);
+}
+
+/// Frames and their verdicts side by side.
+struct Slices<'a, F> {
+    frames: &'a mut [F],
+    verdicts: &'a mut [Verdict],
+}
+
+impl<F: FrameMut> Frames for Slices<'_, F> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, index: usize) -> &mut [u8] {
+        self.frames.get_mut(index).map_or(&mut [], FrameMut::bytes)
+    }
+
+    #[inline(always)]
+    fn decide(&mut self, index: usize, verdict: Verdict) {
+        if let Some(slot) = self.verdicts.get_mut(index) {
+            *slot = verdict;
+        }
     }
 }
 
@@ -153,13 +190,35 @@ impl Balancer {
     ///
     /// `now_ns` is monotonic time. If the slices differ in length, the shorter one counts.
     pub fn forward<F: FrameMut>(&mut self, now_ns: u64, frames: &mut [F], verdicts: &mut [Verdict]) {
+        self.begin(now_ns);
+        for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
+            for frame in &mut *frames {
+                prefetch(&*frame.bytes());
+            }
+            self.forward_batch(&mut Slices { frames, verdicts });
+        }
+        self.end();
+    }
+
+    /// As [`forward`](Self::forward), for one batch of frames whose first bytes the caller has asked the cache for; frames beyond
+    /// [`BATCH`] are left alone.
+    #[inline]
+    pub fn forward_frames(&mut self, now_ns: u64, frames: &mut impl Frames) {
+        self.begin(now_ns);
+        self.forward_batch(frames);
+        self.end();
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, now_ns: u64) {
         if self.published.version() != self.version {
             self.take_snapshot();
         }
         self.flows.advance(now_ns / 1_000_000_000);
-        for (frames, verdicts) in frames.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
-            self.forward_batch(frames, verdicts);
-        }
+    }
+
+    #[inline(always)]
+    fn end(&self) {
         self.counters.publish(self.flows.connections.statistics());
     }
 
@@ -169,23 +228,12 @@ impl Balancer {
     }
 
     #[inline(always)]
-    fn forward_batch<F: FrameMut>(&mut self, frames: &mut [F], verdicts: &mut [Verdict]) {
-        for frame in &mut *frames {
-            prefetch(&*frame.bytes());
-        }
+    fn forward_batch(&mut self, frames: &mut impl Frames) {
         let (snapshot, counters) = (&*self.snapshot, &*self.counters);
         let connections = &self.flows.connections;
-        let count = read_batch(
-            snapshot,
-            connections,
-            counters,
-            frames,
-            verdicts,
-            &mut self.pending,
-        );
+        let count = read_batch(snapshot, connections, counters, frames, &mut self.pending);
         let pending = self.pending.get(..count).unwrap_or_default();
-        self.flows
-            .decide_batch(snapshot, counters, pending, frames, verdicts);
+        self.flows.decide_batch(snapshot, counters, pending, frames);
     }
 }
 
@@ -194,17 +242,17 @@ impl Balancer {
 ///
 /// Out of line, as the second pass is, so that each has the registers to itself.
 #[inline(never)]
-fn read_batch<F: FrameMut>(
+fn read_batch(
     snapshot: &Snapshot,
     connections: &ConnectionTable,
     counters: &CpuCounters,
-    frames: &mut [F],
-    verdicts: &mut [Verdict],
+    frames: &mut impl Frames,
     all_pending: &mut [Pending; BATCH],
 ) -> usize {
+    let mut recent = RecentVip::default();
     let mut count = 0;
-    for (index, (frame, verdict)) in frames.iter_mut().zip(verdicts).enumerate() {
-        match read(snapshot, frame.bytes()) {
+    for index in 0..frames.count().min(BATCH) {
+        match read(snapshot, frames.bytes(index), &mut recent) {
             Ok((hash, vip, step)) => {
                 connections.prefetch(hash);
                 if let Some(pending) = all_pending.get_mut(count) {
@@ -217,8 +265,8 @@ fn read_batch<F: FrameMut>(
                     count += 1;
                 }
             }
-            Err(Stranger::NotMine) => *verdict = Verdict::NotMine,
-            Err(Stranger::Malformed) => *verdict = drop_frame(counters, DropReason::Malformed),
+            Err(Stranger::NotMine) => frames.decide(index, Verdict::NotMine),
+            Err(Stranger::Malformed) => frames.decide(index, drop_frame(counters, DropReason::Malformed)),
         }
     }
     count
@@ -232,14 +280,24 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
 
 /// The first pass: what is this frame, whose is it, and which flow does it belong to?
 #[inline(always)]
-fn read(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
+fn read(
+    snapshot: &Snapshot,
+    frame: &[u8],
+    recent: &mut RecentVip,
+) -> Result<(u64, VipIndex, Step), Stranger> {
     let Some(packet) = PlainIpv4::parse(frame) else {
         return read_unusual(snapshot, frame);
     };
-    let flow = packet.flow();
-    let vip = snapshot.find_vip(&flow).ok_or(Stranger::NotMine)?;
+    let vip = snapshot
+        .find_vip_ipv4(
+            packet.destination,
+            packet.destination_port,
+            packet.protocol,
+            recent,
+        )
+        .ok_or(Stranger::NotMine)?;
     let event = Event::of(packet.protocol, packet.flags);
-    Ok((snapshot.hasher.flow(&flow), vip, Step::Whole(event)))
+    Ok((snapshot.hasher.flow(&packet.flow()), vip, Step::Whole(event)))
 }
 
 #[cold]
@@ -293,37 +351,33 @@ impl Flows {
 
     /// The second pass: decides on the frames that are for a VIP.
     #[inline(never)]
-    fn decide_batch<F: FrameMut>(
+    fn decide_batch(
         &mut self,
         snapshot: &Snapshot,
         counters: &CpuCounters,
         all_pending: &[Pending],
-        frames: &mut [F],
-        verdicts: &mut [Verdict],
+        frames: &mut impl Frames,
     ) {
         for pending in all_pending {
             let index = usize::from(pending.index);
-            let (Some(frame), Some(verdict)) = (frames.get_mut(index), verdicts.get_mut(index)) else {
-                continue;
-            };
             let choice = match pending.step {
                 Step::Whole(event) => self
                     .assign(snapshot, pending, event, counters)
                     .ok_or(DropReason::NoBackend),
-                _ => self.unusual(snapshot, pending, frame.bytes(), counters),
+                _ => self.unusual(snapshot, pending, frames.bytes(index), counters),
             };
             let (slot, target) = match choice {
                 Ok(choice) => choice,
                 Err(reason) => {
-                    *verdict = drop_frame(counters, reason);
+                    frames.decide(index, drop_frame(counters, reason));
                     continue;
                 }
             };
             if target.reachability != Reachability::Known {
-                *verdict = drop_frame(counters, DropReason::NeighbourUnknown);
+                frames.decide(index, drop_frame(counters, DropReason::NeighbourUnknown));
                 continue;
             }
-            let bytes = frame.bytes();
+            let bytes = frames.bytes(index);
             let length = bytes.len() as u64;
             // Whatever has a backend is longer than that.
             if let Some(header) = bytes.first_chunk_mut() {
@@ -332,7 +386,7 @@ impl Flows {
             if let Some(counter) = counters.backend(slot) {
                 counter.count_frame(length);
             }
-            *verdict = Verdict::Transmit(slot);
+            frames.decide(index, Verdict::Transmit(slot));
         }
     }
 

@@ -3,7 +3,7 @@
 //! One shard per receive queue, each with its own lock that nobody else takes while packets flow. A thread asks the stack
 //! for the backends' addresses once a second, and at once for those that are unknown.
 
-use crate::balancer::{BATCH, Balancer as Shard, FrameMut, Verdict as Decision};
+use crate::balancer::{BATCH, Balancer as Shard, FrameMut, Frames, Verdict as Decision};
 use crate::config::Config;
 use crate::control::{BackendSpec, BackendState as State, Control, ControlError};
 use crate::hash::HashSeed;
@@ -21,6 +21,7 @@ use interface::balance::{
 };
 use interface::net::MacAddress;
 use interface::path::{Neighbours, PacketProcessor, PathError, Processed};
+use prefetch::prefetch;
 use rref::packet::Verdict;
 use rref::{Packet, PacketBatch};
 
@@ -30,6 +31,36 @@ const REFRESH_MS: u64 = 1000;
 const RETRY_MS: u64 = 50;
 /// How long the stack may take to come (back) up before the next try.
 const CONNECT_MS: u64 = 1000;
+
+/// A batch in which every packet is a received frame of its own.
+struct Singles<'a>(&'a mut PacketBatch);
+
+impl Frames for Singles<'_> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, index: usize) -> &mut [u8] {
+        self.0.get_mut(index).map_or(&mut [], Packet::frame_mut)
+    }
+
+    #[inline(always)]
+    fn decide(&mut self, index: usize, decision: Decision) {
+        if let Some(packet) = self.0.get_mut(index) {
+            packet.verdict = verdict_of(decision);
+        }
+    }
+}
+
+#[inline(always)]
+fn verdict_of(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Transmit(_) => Verdict::Transmit,
+        Decision::NotMine | Decision::Drop(_) => Verdict::Empty,
+    }
+}
 
 struct Frame<'a>(&'a mut Packet);
 
@@ -47,7 +78,23 @@ struct Service {
 }
 
 /// Forwards the frames of a batch in place: sets each packet's verdict, and the addresses of those to be sent.
+#[inline(always)]
 fn forward(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
+    let mut single = true;
+    for packet in packets.iter() {
+        single &= packet.verdict == Verdict::Received && !packet.continues;
+        prefetch(packet.frame());
+    }
+    if single {
+        shard.forward_frames(now_ns, &mut Singles(packets));
+    } else {
+        forward_mixed(shard, now_ns, packets);
+    }
+}
+
+/// The same for a batch with long frames, which take several packets, or with packets that aren't received frames.
+#[cold]
+fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
     let mut frames: FixedVec<Frame<'_>, BATCH> = FixedVec::new();
     // A long frame goes on in the packets after its first, which share its fate.
     let mut continues = false;
@@ -71,10 +118,7 @@ fn forward(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
             continue;
         }
         if first {
-            fate = match decisions.next() {
-                Some(Decision::Transmit(_)) => Verdict::Transmit,
-                _ => Verdict::Empty,
-            };
+            fate = decisions.next().map_or(Verdict::Empty, verdict_of);
         }
         packet.verdict = fate;
     }

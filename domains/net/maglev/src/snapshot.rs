@@ -82,6 +82,13 @@ pub struct Vip {
     pub table: Arc<LookupTable>,
 }
 
+/// The VIP that was found last; at first none, since no key is 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecentVip {
+    key: u64,
+    vip: VipIndex,
+}
+
 /// Everything that forwarding needs to know, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -132,6 +139,24 @@ impl Snapshot {
                     .get(ipv6_key(destination, flow.destination_port, flow.protocol))
             }
         }
+    }
+
+    /// The same for plain packets over IPv4, of which one is mostly for the same VIP as the one before.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_vip_ipv4(
+        &self,
+        destination: u32,
+        port: u16,
+        protocol: Protocol,
+        recent: &mut RecentVip,
+    ) -> Option<VipIndex> {
+        let key = ipv4_key(destination, port, protocol);
+        if key != recent.key {
+            recent.vip = self.ipv4.get(key)?;
+            recent.key = key;
+        }
+        Some(recent.vip)
     }
 
     /// A VIP with this address and protocol, of several the first: all that can be found for a fragment without ports.

@@ -69,6 +69,8 @@ pub struct Connection {
     pub options: Option<PeerOptions>,
     /// When something last happened that needed the socket.
     pub quiet_since_ns: u64,
+    /// When a SYN was last answered, for `challenge.rs`.
+    pub challenged_ns: u64,
     /// The sender's view of losses.
     pub recovery: Recovery,
     set: SocketSet<'static>,
@@ -118,6 +120,7 @@ impl Connection {
             light: None,
             options: None,
             quiet_since_ns: 0,
+            challenged_ns: 0,
             recovery: Recovery::default(),
             set,
             handle,

@@ -298,7 +298,7 @@ fn transport_checksum_is_right(
     checksum::combine(&[pseudo, checksum::data(bytes)]) == !0
 }
 
-#[inline]
+#[inline(always)]
 fn claim_tcp(
     frame: &[u8],
     start: usize,

@@ -23,6 +23,7 @@
 extern crate alloc;
 
 pub mod addresses;
+pub mod challenge;
 pub mod config;
 pub mod connection;
 pub mod demultiplex;

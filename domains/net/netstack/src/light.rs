@@ -87,6 +87,18 @@ pub struct Light {
     asked_ns: u64,
 }
 
+impl Light {
+    /// The window field that says what there is room for.
+    #[inline]
+    fn window(&self, options: Option<&PeerOptions>, receive_bytes: usize) -> u16 {
+        let scale = options
+            .and_then(|options| options.window_scale)
+            .map_or(0, |_| window_scale(receive_bytes));
+        let window = (receive_bytes - self.received.len().min(receive_bytes)) >> scale;
+        window.min(0xffff) as u16
+    }
+}
+
 /// What came of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -224,11 +236,7 @@ impl Connection {
         let start = ETHERNET_BYTES + ip_bytes;
         packet.reset();
         let frame = packet.resize(start + 20 + payload.len());
-        let scale = self
-            .options
-            .and_then(|options| options.window_scale)
-            .map_or(0, |_| window_scale(receive_bytes));
-        let window = (receive_bytes - light.received.len().min(receive_bytes)) >> scale;
+        let window = light.window(self.options.as_ref(), receive_bytes);
         let segment = SentSegment {
             flags: if payload.is_empty() {
                 flag::ACK
@@ -237,7 +245,7 @@ impl Connection {
             },
             sequence: self.sent.sequence.wrapping_sub(u32::from(ask)),
             acknowledgement: light.receive_next,
-            window: window.min(0xffff) as u16,
+            window,
             payload_bytes: payload.len() as u32,
         };
         write_headers(frame, &self.link, &key, &segment);
@@ -257,6 +265,18 @@ impl Connection {
         light.acknowledge_ns = u64::MAX;
         self.note_sent(&segment, now_ns);
         true
+    }
+
+    /// An acknowledgement of all that was received, as it is to be sent now; `None` when there is a socket, which knows.
+    pub fn acknowledge_lightly(&self, receive_bytes: usize) -> Option<SentSegment> {
+        let light = self.light.as_ref()?;
+        Some(SentSegment {
+            flags: flag::ACK,
+            sequence: self.sent.sequence,
+            acknowledgement: light.receive_next,
+            window: light.window(self.options.as_ref(), receive_bytes),
+            payload_bytes: 0,
+        })
     }
 
     fn is_ipv4(&self) -> bool {
@@ -322,7 +342,7 @@ fn write_checksum(frame: &mut [u8], start: usize, key: &FlowKey) {
 }
 
 /// What the peer would send, as an IP packet.
-fn peers_packet(
+pub(crate) fn peers_packet(
     key: &FlowKey,
     options: Option<&PeerOptions>,
     sequence: u32,

@@ -137,6 +137,9 @@ impl Shard {
             return;
         };
         connection.heard_from(frame, self.common.mac);
+        if connection.is_challenged_by(segment) {
+            return self.challenge(ticket, now_ns, now);
+        }
         if connection.light.is_some() {
             match connection.take_lightly(frame, segment, self.acknowledgement_delay_ns, now_ns) {
                 Taken::No => {

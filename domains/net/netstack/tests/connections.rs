@@ -124,6 +124,58 @@ fn a_reset_ends_the_connection() {
     assert_eq!(lab.sockets.statistics().expect("up").connections, 0);
 }
 
+/// A peer whose reset was lost connects again from the same port (RFC 5961, 4.2): the answer to its SYN draws the reset that makes room.
+#[test]
+fn a_lost_reset_does_not_block_the_port() {
+    // Its new sequence number is before the old window, in it, or beyond.
+    for distance in [0xffff_0000_u32, 0, 1000, 0x1000_0000] {
+        for with_socket in [false, true] {
+            let mut lab = Lab::new(CONFIG);
+            lab.advance_ms(1000);
+            lab.listen(80, 8);
+            let mut old = Peer::new(4000, 80);
+            old.open(&mut lab);
+            let socket = accept(&lab)[0];
+            if with_socket {
+                // A segment beyond a hole is smoltcp's.
+                let mut ahead = old.clone();
+                ahead.sequence += 10;
+                lab.exchange(&[ahead.data(b"late")]);
+                lab.advance_ms(1000);
+            } else {
+                lab.exchange(&[old.data(b"GET /")]);
+                assert_eq!(lab.events().len(), 1);
+            }
+
+            let mut new = Peer::new(4000, 80);
+            new.sequence = old.sequence.wrapping_add(distance);
+            let answers = lab.exchange(&[new.syn()]);
+            assert_eq!(answers.len(), 1, "distance {distance:#x}, socket {with_socket}");
+            let answer = parse(&answers[0]);
+            assert_eq!(answer.control, TcpControl::None);
+            assert_eq!(
+                (answer.sequence, answer.acknowledgement),
+                (old.acknowledgement, Some(old.sequence))
+            );
+            assert!(answer.window > 0, "a forged SYN must not stop the peer");
+            assert!(
+                lab.exchange(&[new.syn()]).is_empty(),
+                "answers are limited in number"
+            );
+            assert!(lab.events().is_empty(), "a SYN alone ends nothing");
+
+            let mut reset = new.clone();
+            reset.sequence = old.sequence;
+            assert!(lab.exchange(&[reset.segment(TcpControl::Rst, &[])]).is_empty());
+            let events = lab.events();
+            assert!(events.len() == 1 && events[0].closed && events[0].socket == socket);
+            new.open(&mut lab);
+            assert_eq!(accept(&lab).len(), 1);
+            assert_eq!(lab.sockets.statistics().expect("up").connections, 1);
+        }
+    }
+}
+
 #[test]
 fn nobody_listens() {
     let mut lab = Lab::new(CONFIG);

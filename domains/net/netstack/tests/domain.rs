@@ -1,4 +1,5 @@
 //! The domain as others see it: started with a device, called from a runner's and an application's thread.
+#![forbid(unsafe_code)]
 
 use host_platform::{add_boot_file, attach, provide};
 use interface::net::{

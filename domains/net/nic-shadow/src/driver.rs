@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::net::{NetConfiguration, NetDevice, NetError};
-use log::{info, warn};
+use log::{debug, warn};
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -90,7 +90,7 @@ impl Driver {
         if let Some(before) = replay.told.replace(target) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
             self.outages.begin(before);
-            info!(
+            debug!(
                 "driver generation {} follows generation {}",
                 target.generation(),
                 before.generation()

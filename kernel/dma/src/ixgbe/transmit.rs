@@ -159,13 +159,13 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         Ok(())
     }
 
-    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` doesn't take, which
-    /// it must not if it is empty. None of them has a wish to hardware. Returns how many and how many bytes.
+    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` gives no flags
+    /// for, which it must not for an empty one. Returns how many and how many bytes.
     #[inline(always)]
     pub fn push_frames(
         &mut self,
         frames: &mut PacketBatch,
-        mut accept: impl FnMut(&Packet) -> bool,
+        mut accept: impl FnMut(&Packet) -> Option<TransmitFlags>,
     ) -> (usize, usize) {
         // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
@@ -173,12 +173,11 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
         let end = self.cleaned.wrapping_add(Self::MASK);
         while pushed != end {
-            let length = match frames.get(0) {
-                Some(front) if accept(front) => front.len(),
-                _ => break,
-            };
+            let Some(front) = frames.get(0) else { break };
+            let length = front.len();
+            let Some(flags) = accept(front) else { break };
             let Some(packet) = frames.pop_front() else { break };
-            let word = put(slots, buffers, pushed, packet, length as u32, TransmitFlags::END);
+            let word = put(slots, buffers, pushed, packet, length as u32, flags);
             last = (pushed, word);
             pushed = pushed.wrapping_add(1);
             bytes += length;

@@ -77,11 +77,6 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         }
         life.state = State::Dying;
     }
-    log::error!(
-        "domain {} generation {} died: {cause:?}: {detail}",
-        domain.manifest.name,
-        incarnation.generation()
-    );
     record(incarnation, cause, detail);
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
     // threads that run on other CPUs; its return goes through the hook, which looks at their chains.
@@ -89,6 +84,12 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     smp::broadcast_and_wait();
     call_off_waits();
     wake_waiters();
+    // Last: whoever restarts it needn't wait for the serial port.
+    log::error!(
+        "domain {} generation {} died: {cause:?}: {detail}",
+        domain.manifest.name,
+        incarnation.generation()
+    );
     true
 }
 
@@ -243,7 +244,10 @@ pub fn reap(domain: &'static Domain) -> bool {
             return false;
         }
         life.state = State::Reaping;
-        (OwnerId::new(domain.header.slot, life.generation), core::mem::take(&mut life.holdings))
+        (
+            OwnerId::new(domain.header.slot, life.generation),
+            core::mem::take(&mut life.holdings),
+        )
     };
     let super::domain::Holdings {
         devices,

@@ -202,7 +202,9 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         physical: 0,
     };
     let owner: OwnerId = current().owner();
-    let (Some(domain), Some(function)) = (domain_of(owner), function(device)) else { return none };
+    let (Some(domain), Some(function)) = (domain_of(owner), function(device)) else {
+        return none;
+    };
     let pages = size.div_ceil(crate::elf::PAGE_BYTES);
     if pages == 0 {
         return none;

@@ -52,7 +52,8 @@ pub static EXPECTED: spin::Once<crate::image::Expected<'static>> = spin::Once::n
 
 /// Reads the boot archive and makes the table of domains. None of them runs yet.
 pub fn initialise(bytes: &'static [u8], expected: crate::image::Expected<'static>) -> Result<(), BootError> {
-    abi::install(&sys::TABLE);
+    // SAFETY: The kernel's own functions.
+    unsafe { abi::install(&sys::TABLE) };
     archive::initialise(bytes).map_err(BootError::Archive)?;
     let file = boot_file("manifest").ok_or(BootError::NoManifest)?;
     let manifest = verified_manifest(file, &expected)?;

@@ -140,7 +140,11 @@ extern "C" fn log(level: u32, line: RawBytes) {
             4 => log::Level::Debug,
             _ => log::Level::Trace,
         };
-        kernel::machine::log::append(level, domain_name(current().owner()), format_args!("{}", text(&line)));
+        kernel::machine::log::append(
+            level,
+            domain_name(current().owner()),
+            format_args!("{}", text(&line)),
+        );
     });
 }
 
