@@ -92,9 +92,11 @@ fn parse(text: &str) -> Result<WrkResult> {
     };
     let (requests, _) = field(" requests in ").context("wrk printed no number of requests")?;
     let (_, rate) = field("Requests/sec:").context("wrk printed no rate")?;
+    // At the start of a line: `92.50%` of the statistics above is no percentile.
     let percentile = |label| {
-        field(label)
-            .and_then(|(_, value)| milliseconds(&value))
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(label));
+        value
+            .and_then(|value| milliseconds(value.trim()))
             .unwrap_or(f64::NAN)
     };
     Ok(WrkResult {
@@ -122,7 +124,7 @@ mod tests {
     const OUTPUT: &str = "Running 2s test @ http://10.82.99.10/612.html
   1 threads and 20 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency     2.10ms  400.00us   9.00ms   90.00%
+    Latency     2.10ms  400.00us   9.00ms   92.50%
     Req/Sec     9.50k   300.00    10.10k    70.00%
   Latency Distribution
      50%  850.00us
