@@ -29,6 +29,8 @@ const SLEEP_NS: u64 = 100_000_000;
 const CROWDED_SLEEP_NS: u64 = 1_000_000;
 /// The link is looked at this often without an interrupt.
 const LINK_INTERVAL_NS: u64 = 1_000_000_000;
+/// After a quick start the counters are read this late: the first packets needn't share the bus with that.
+const CLEAR_AFTER_NS: u64 = 100_000_000;
 /// Bytes of a VLAN tag in a frame, which don't count as its length.
 const VLAN_BYTES: u32 = 4;
 
@@ -146,17 +148,18 @@ impl Device {
 
     /// Looks after the link and the counters until the domain ends: the body of a thread of its own.
     pub fn look_after(&self) {
-        if self.start == Start::Quick {
-            // What the counters hold is an earlier life's.
-            statistics::clear(self.adapter.registers());
-        }
+        // What the counters hold is an earlier life's.
+        let mut stale = self.start == Start::Quick;
         loop {
-            match self
-                .link_interrupt
-                .wait(now_ns().saturating_add(LINK_INTERVAL_NS))
-            {
+            let interval_ns = if stale { CLEAR_AFTER_NS } else { LINK_INTERVAL_NS };
+            match self.link_interrupt.wait(now_ns().saturating_add(interval_ns)) {
                 Wake::Cancelled => return,
-                wake => self.service(wake == Wake::Interrupt),
+                wake => {
+                    if core::mem::take(&mut stale) {
+                        statistics::clear(self.adapter.registers());
+                    }
+                    self.service(wake == Wake::Interrupt);
+                }
             }
         }
     }

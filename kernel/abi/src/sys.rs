@@ -167,6 +167,9 @@ pub struct SysTable {
     pub device_bar: extern "C" fn(device: u64, bar: u32) -> RawBar,
     /// Reads the device's PCI identity: vendor in the low 16 bits, device above.
     pub device_identity: extern "C" fn(device: u64) -> u32,
+    /// Whether an earlier driver had ring memory for the claimed device since the machine started: what trusted code does before it asks
+    /// for the first such memory has been done then.
+    pub device_had_memory: extern "C" fn(device: u64) -> bool,
     /// Routes MSI-X entry `entry` to `cpu`; returns the interrupt's number, 0 when there is none left.
     pub interrupt_attach: extern "C" fn(device: u64, entry: u32, cpu: u32) -> u64,
     /// Blocks until the interrupt comes, or one came since the last wait, or until `deadline_ns`; returns a [`wake`] code.

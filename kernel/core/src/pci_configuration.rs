@@ -105,11 +105,16 @@ pub fn secondary_bus(registers: &impl Registers) -> Option<u8> {
     (header_layout(registers) == 1 && secondary != 0).then_some(secondary)
 }
 
-/// Sets and clears bits of the command register.
-pub fn update_command(registers: &impl Registers, set: u32, clear: u32) {
+/// Sets and clears bits of the command register; false when they were so already, and nothing was written: a write makes some
+/// machines look through all of a device's resources.
+pub fn update_command(registers: &impl Registers, set: u32, clear: u32) -> bool {
     let now = registers.read(COMMAND) & 0xffff;
-    // The status bits above are cleared by writing ones; zeroes leave them alone.
-    registers.write(COMMAND, (now | set) & !clear);
+    let wanted = (now | set) & !clear;
+    if wanted != now {
+        // The status bits above are cleared by writing ones; zeroes leave them alone.
+        registers.write(COMMAND, wanted);
+    }
+    wanted != now
 }
 
 /// The memory BARs of an ordinary function; I/O BARs and missing ones are `None`, and so is the slot of an

@@ -122,6 +122,15 @@ impl Device {
         self.identity
     }
 
+    /// Whether an earlier driver had ring memory for it since the machine started: then trusted code has silenced whatever firmware left.
+    pub(crate) fn had_memory(&self) -> bool {
+        match &self.kind {
+            Kind::Function { number } => (sys().device_had_memory)(*number),
+            #[cfg(feature = "host")]
+            Kind::Model(_) => false,
+        }
+    }
+
     /// Routes MSI-X entry `entry` to `cpu`; `None` when no vector is left.
     pub fn interrupt(&self, entry: u32, cpu: u16) -> Option<Interrupt> {
         match &self.kind {

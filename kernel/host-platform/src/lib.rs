@@ -40,6 +40,7 @@ static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_had_memory,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -66,6 +67,10 @@ extern "C" fn device_bar(_device: u64, _bar: u32) -> RawBar {
 
 extern "C" fn device_identity(_device: u64) -> u32 {
     0
+}
+
+extern "C" fn device_had_memory(_device: u64) -> bool {
+    false
 }
 
 extern "C" fn interrupt_attach(_device: u64, _entry: u32, _cpu: u32) -> u64 {

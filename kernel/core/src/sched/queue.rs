@@ -43,6 +43,11 @@ impl<T: Copy + PartialEq> RunQueue<T> {
         self.ready.push_back(thread);
     }
 
+    /// Puts a runnable thread before all others.
+    pub fn push_first(&mut self, thread: T) {
+        self.ready.push_front(thread);
+    }
+
     /// Takes the thread whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
         self.ready.pop_front()
@@ -103,6 +108,18 @@ mod tests {
         assert_eq!(queue.next_event(50), 80);
         queue.push(2);
         assert_eq!(queue.next_event(50), 50);
+    }
+
+    #[test]
+    fn a_thread_that_is_put_first_is_taken_first() {
+        let mut queue = RunQueue::new();
+        queue.push('a');
+        queue.push_first('b');
+        queue.push('c');
+        assert_eq!(
+            core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
+            ['b', 'a', 'c']
+        );
     }
 
     #[test]

@@ -90,11 +90,18 @@ impl Adapter {
         let registers = device.registers(0, WINDOW_BYTES, WRITABLE)?;
         registers.write_trusted(RXCTRL, 0);
         registers.write_trusted(DMATXCTL, 0);
+        // Firmware may have used any queue. A driver before this one had them all turned off here, before it had memory, and then used
+        // those that a ring can be made for.
+        let (receive_queues, transmit_queues) = if device.had_memory() {
+            (QUEUE_LIMIT, QUEUE_LIMIT)
+        } else {
+            (RECEIVE_QUEUES, TRANSMIT_QUEUES)
+        };
         // Writes are posted: no answer is waited for here. A ring does that for its own queue before it is used.
-        for queue in 0..RECEIVE_QUEUES {
+        for queue in 0..receive_queues {
             registers.write_trusted(ring::receive_register(queue, DCTL), 0);
         }
-        for queue in 0..TRANSMIT_QUEUES {
+        for queue in 0..transmit_queues {
             registers.write_trusted(ring::transmit_register(queue, DCTL), 0);
         }
         Ok(Adapter {

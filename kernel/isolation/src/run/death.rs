@@ -78,9 +78,11 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         life.state = State::Dying;
     }
     record(incarnation, cause, detail);
+    request_checks();
+    // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
+    wake_waiters();
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
     // threads that run on other CPUs; its return goes through the hook, which looks at their chains.
-    request_checks();
     smp::broadcast_and_wait();
     call_off_waits();
     wake_waiters();

@@ -4,30 +4,20 @@
 //! dies, bus mastering goes off first, and only then is any memory reused that the device knew.
 
 use super::domain::{domain_of, is_live};
-use super::thread;
+use super::interrupt::{self, Attached};
 use abi::sys::{RawBar, RawDma, status, wake};
 use abi::{OwnerId, current};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::machine::memory::Frames;
-use kernel::machine::pci::{self, Function, Interrupt};
-use kernel::machine::thread::ThreadId;
-
-/// An interrupt that may be waited for.
-struct Line {
-    id: u64,
-    /// It came since the last wait.
-    fired: AtomicBool,
-    /// The thread that waits for it; 0 for none.
-    waiter: AtomicU64,
-    /// How often it came.
-    count: AtomicU64,
-}
+use kernel::machine::pci::{self, Function};
+use kernel::machine::sync::InterruptLock;
 
 struct Claim {
     number: u64,
     function: &'static Function,
+    /// It may master the bus. Known here because asking the device costs a round trip.
+    masters_bus: bool,
 }
 
 /// What an incarnation holds of devices.
@@ -35,7 +25,7 @@ struct Claim {
 pub struct Devices {
     claims: Vec<Claim>,
     // Interrupts go before the memory that their devices write.
-    routed: Vec<(Interrupt, Arc<Line>)>,
+    routed: Vec<Attached>,
     memory: Vec<Frames>,
 }
 
@@ -43,13 +33,17 @@ impl Devices {
     /// Stops every device: when this has returned, none of them writes memory any more.
     pub fn stop(&self) {
         for claim in &self.claims {
+            // Interrupts of the device are writes of its too.
             claim.function.set_bus_master(false);
-            claim.function.disable_interrupts();
         }
     }
 }
 
+/// Numbers of claims and interrupts.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// Functions that memory was allocated for since the machine started.
+static HAD_MEMORY: InterruptLock<Vec<&'static Function>> = InterruptLock::new(Vec::new());
 
 /// Claims the `index`-th function of the running domain's manifest entry.
 pub fn claim(index: usize, device: &mut u64) -> u32 {
@@ -89,7 +83,11 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
         {
             return status::NOT_GRANTED;
         }
-        life.holdings.devices.claims.push(Claim { number, function });
+        life.holdings.devices.claims.push(Claim {
+            number,
+            function,
+            masters_bus: false,
+        });
         // Registers only: the device may still hold queues of the last driver's life. Bus mastering comes with the first ring memory, which
         // `dma` asks for after it has stopped every queue.
         function.set_memory_access(true);
@@ -130,6 +128,18 @@ pub fn identity(device: u64) -> u32 {
     })
 }
 
+/// Whether memory was allocated for a claimed device before, in this life of its driver or an earlier one.
+pub fn had_memory(device: u64) -> bool {
+    function(device).is_some_and(is_known)
+}
+
+fn is_known(function: &Function) -> bool {
+    HAD_MEMORY
+        .lock()
+        .iter()
+        .any(|known| core::ptr::eq(*known, function))
+}
+
 /// Routes an MSI-X entry of a claimed device; the interrupt's number, or 0.
 pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
     let owner = current().owner();
@@ -139,26 +149,11 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
         return 0;
     };
     let id = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-    let line = Arc::new(Line {
-        id,
-        fired: AtomicBool::new(false),
-        waiter: AtomicU64::new(0),
-        count: AtomicU64::new(0),
-    });
-    let raised = line.clone();
-    let handler = move || {
-        raised.fired.store(true, Ordering::SeqCst);
-        raised.count.fetch_add(1, Ordering::Relaxed);
-        let waiter = raised.waiter.load(Ordering::SeqCst);
-        if waiter != 0 {
-            kernel::machine::thread::unpark(ThreadId::from_number(waiter));
-        }
-    };
-    match function.route_interrupt(entry, cpu, handler) {
-        Ok(interrupt) => {
+    match interrupt::attach(function, entry, cpu, id) {
+        Ok(attached) => {
             let mut life = domain.life.lock();
             if is_live(owner) {
-                life.holdings.devices.routed.push((interrupt, line));
+                life.holdings.devices.routed.push(attached);
                 return id;
             }
             drop(life);
@@ -179,20 +174,10 @@ pub fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
             .devices
             .routed
             .iter()
-            .find(|(_, line)| line.id == interrupt)
-            .map(|(_, line)| line.clone())
+            .find(|attached| attached.id() == interrupt)
+            .map(Attached::line)
     });
-    let Some(line) = line else { return wake::CANCELLED };
-    line.waiter
-        .store(current().id.load(Ordering::Relaxed), Ordering::SeqCst);
-    let result = if line.fired.swap(false, Ordering::SeqCst) {
-        wake::WOKEN
-    } else {
-        thread::park(deadline_ns)
-    };
-    line.waiter.store(0, Ordering::SeqCst);
-    line.fired.store(false, Ordering::SeqCst);
-    result
+    line.map_or(wake::CANCELLED, |line| line.wait(deadline_ns))
 }
 
 /// Physically contiguous, zeroed memory for the rings of a claimed device.
@@ -223,7 +208,17 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         return none;
     }
     life.holdings.devices.memory.push(frames);
-    // Under the lock: a death after this finds the device among the holdings and stops it.
-    function.set_bus_master(true);
+    if !is_known(function) {
+        HAD_MEMORY.lock().push(function);
+    }
+    let claims = &mut life.holdings.devices.claims;
+    if let Some(claim) = claims
+        .iter_mut()
+        .find(|claim| claim.number == device && !claim.masters_bus)
+    {
+        // Under the lock: a death after this finds the device among the holdings and stops it.
+        function.set_bus_master(true);
+        claim.masters_bus = true;
+    }
     result
 }

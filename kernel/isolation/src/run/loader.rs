@@ -143,7 +143,7 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<()
     domain.life.lock().image = Some(area);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
-    if thread::spawn(domain, incarnation, &name, None, first, entry as *mut u8).is_none() {
+    if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {
         domain.header.live.store(0, Ordering::SeqCst);
         return Err(StartError::OutOfMemory);
     }

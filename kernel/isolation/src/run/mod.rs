@@ -4,6 +4,7 @@ mod archive;
 mod death;
 mod device;
 mod domain;
+mod interrupt;
 mod loader;
 mod memory;
 mod proxy;

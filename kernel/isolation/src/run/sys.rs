@@ -37,6 +37,7 @@ pub static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_had_memory,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -111,7 +112,9 @@ extern "C" fn thread_spawn(
             return 0;
         };
         let cpu = (cpu != u32::MAX).then_some(cpu);
-        thread::spawn(domain, owner, text(&name), cpu, entry, argument).unwrap_or(0)
+        // The first domain of the manifest is the supervisor: dead domains wait for its threads.
+        let prompt = domain.header.slot == 1;
+        thread::spawn(domain, owner, text(&name), cpu, prompt, (entry, argument)).unwrap_or(0)
     })
 }
 
@@ -195,6 +198,10 @@ extern "C" fn device_bar(device: u64, bar: u32) -> RawBar {
 
 extern "C" fn device_identity(device: u64) -> u32 {
     trusted(|| device::identity(device))
+}
+
+extern "C" fn device_had_memory(device: u64) -> bool {
+    trusted(|| device::had_memory(device))
 }
 
 extern "C" fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {

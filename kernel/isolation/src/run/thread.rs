@@ -29,14 +29,14 @@ struct Start {
     argument: *mut u8,
 }
 
-/// Starts a thread in `incarnation`; its number, or `None` without memory or quota.
+/// Starts a thread in `incarnation`; its number, or `None` without memory or quota. A `prompt` one needn't wait for its turn.
 pub fn spawn(
     domain: &'static Domain,
     incarnation: OwnerId,
     name: &str,
     cpu: Option<u32>,
-    entry: Entry,
-    argument: *mut u8,
+    prompt: bool,
+    (entry, argument): (Entry, *mut u8),
 ) -> Option<u64> {
     if !domain.charge(STACK_PAGES as u64) {
         return None;
@@ -48,7 +48,9 @@ pub fn spawn(
         argument,
     }));
     domain.threads.fetch_add(1, Ordering::Relaxed);
-    let mut builder = Builder::new(name).stack_bytes(STACK_PAGES * PAGE_BYTES);
+    let mut builder = Builder::new(name)
+        .stack_bytes(STACK_PAGES * PAGE_BYTES)
+        .prompt(prompt);
     if let Some(cpu) = cpu {
         builder = builder.cpu(cpu);
     }

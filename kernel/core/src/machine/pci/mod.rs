@@ -261,7 +261,9 @@ impl Function {
     fn set(&self, bits: u32, enabled: bool) {
         let registers = self.registers.lock();
         let (set, clear) = if enabled { (bits, 0) } else { (0, bits) };
-        configuration::update_command(&*registers, set, clear);
+        if !configuration::update_command(&*registers, set, clear) {
+            return;
+        }
         // Reading back waits until the write has arrived, and pushes the device's own writes before it.
         configuration::identity(&*registers);
     }

@@ -95,6 +95,8 @@ struct Inner {
     /// What the next return of `park_until` says.
     wake: Wake,
     idle: bool,
+    /// It runs as soon as it is woken: see [`Builder::prompt`].
+    prompt: bool,
     name: [u8; NAME_BYTES],
     name_length: usize,
     stack: Option<Stack>,
@@ -177,6 +179,7 @@ pub struct Builder<'a> {
     name: &'a str,
     cpu: Option<u32>,
     stack_bytes: usize,
+    prompt: bool,
     prepare: Option<&'a Prepare>,
 }
 
@@ -187,6 +190,7 @@ impl<'a> Builder<'a> {
             name,
             cpu: None,
             stack_bytes: DEFAULT_STACK_BYTES,
+            prompt: false,
             prepare: None,
         }
     }
@@ -200,6 +204,13 @@ impl<'a> Builder<'a> {
     /// Gives it a stack of this many bytes (rounded up to pages), with a guard page below.
     pub fn stack_bytes(mut self, bytes: usize) -> Self {
         self.stack_bytes = bytes;
+        self
+    }
+
+    /// Lets it run as soon as it is made or woken, before the thread that has the CPU ends its slice. For threads that others wait for and that
+    /// seldom run: once it runs it takes turns like any other.
+    pub fn prompt(mut self, prompt: bool) -> Self {
+        self.prompt = prompt;
         self
     }
 
@@ -223,7 +234,7 @@ impl<'a> Builder<'a> {
         let stack =
             Stack::allocate(self.stack_bytes.div_ceil(PAGE_SIZE).max(1)).map_err(SpawnError::Memory)?;
         let (thread, id) =
-            make(self.name, target, Some(stack), entry, argument).ok_or(SpawnError::TooMany)?;
+            make(self.name, target, Some(stack), entry, argument, self.prompt).ok_or(SpawnError::TooMany)?;
         if let Some(prepare) = self.prepare {
             // SAFETY: The thread isn't in any queue yet, so only this function uses it.
             let inner = unsafe { &*thread.inner.get() };
@@ -259,6 +270,7 @@ fn make(
     stack: Option<Stack>,
     entry: Entry,
     argument: usize,
+    prompt: bool,
 ) -> Option<(&'static Thread, ThreadId)> {
     let mut slots = SLOTS.lock();
     let slot = match slots.free.pop() {
@@ -282,6 +294,7 @@ fn make(
         cancelled: false,
         wake: Wake::Woken,
         idle: stack.is_none(),
+        prompt,
         name: [0; NAME_BYTES],
         name_length: name.len().min(NAME_BYTES),
         stack,
@@ -532,7 +545,7 @@ pub(super) fn start_first_cpu() {
 
 /// Makes the idle thread of this CPU, out of the code that is running, and its reaper.
 pub(super) fn start_other_cpu(cpu: &'static Cpu) {
-    let Some((idle, _)) = make("idle", cpu, None, no_entry, 0) else {
+    let Some((idle, _)) = make("idle", cpu, None, no_entry, 0, false) else {
         fault::stop(format_args!("no thread slot for an idle thread"))
     };
     scheduler::start(cpu, idle);
@@ -540,7 +553,7 @@ pub(super) fn start_other_cpu(cpu: &'static Cpu) {
         Ok(stack) => stack,
         Err(error) => fault::stop(format_args!("no stack for a reaper: {error}")),
     };
-    match make("reaper", cpu, Some(stack), scheduler::reap, 0) {
+    match make("reaper", cpu, Some(stack), scheduler::reap, 0, false) {
         Some((thread, id)) => scheduler::set_reaper(cpu, thread, id),
         None => fault::stop(format_args!("no thread slot for a reaper")),
     }

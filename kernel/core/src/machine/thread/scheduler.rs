@@ -112,14 +112,24 @@ impl Scheduler {
     ) -> Option<&'static Cpu> {
         // Only the first thread in the queue changes anything for the CPU: it leaves its idle loop, or its
         // slices begin to end.
-        let first = !self.queue.has_ready();
-        inner.state = State::Ready;
-        self.queue.push(thread.into());
+        let first = inner.prompt || !self.queue.has_ready();
+        self.queue_ready(thread.into(), inner);
         if first && core::ptr::eq(cpu, cpu::current()) {
             self.arm(clock::now_ns());
             return None;
         }
         first.then_some(cpu)
+    }
+
+    /// Puts a thread into the queue: at its end, or, if it is prompt, at its front, with the running thread's slice over.
+    fn queue_ready(&mut self, thread: Queued, inner: &mut super::Inner) {
+        inner.state = State::Ready;
+        if inner.prompt {
+            self.queue.push_first(thread);
+            self.slice_end_ns = 0;
+        } else {
+            self.queue.push(thread);
+        }
     }
 
     /// Takes the next thread to run, the idle one if there is no other, and starts its slice.
@@ -171,8 +181,7 @@ impl Scheduler {
             // SAFETY: As in `take_next`.
             let inner = unsafe { &mut *thread.thread().inner.get() };
             inner.wake = Wake::TimedOut;
-            inner.state = State::Ready;
-            self.queue.push(thread);
+            self.queue_ready(thread, inner);
         }
     }
 }
