@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use abi::image::ImageManifest;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use archive::BootArchive;
 use configuration::appliance::Appliance;
 use configuration::domains::Domains;
@@ -85,6 +85,7 @@ pub struct Built {
 /// When the configuration is wrong (with file and line), something doesn't compile, or a file can't be read or written.
 pub fn build(options: &Options) -> Result<Built> {
     let root = &options.root;
+    refuse_rule_breakers(root)?;
     let appliance_file = options.appliance_file();
     Appliance::read(&appliance_file)?;
     let domains = Domains::read(&root.join("config/domains.toml"))?;
@@ -160,6 +161,22 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
 pub fn generate_domains(root: &Path) -> Result<PathBuf> {
     let domains = Domains::read(&root.join("config/domains.toml"))?;
     Ok(generate::workspace(root, &domains)?.directory)
+}
+
+/// Nothing is built or signed from a tree that breaks the rules which isolation rests on (docs/soundness.md, invariant 1): the same
+/// check as `cargo xtask test --only unsafe` and `layers`.
+fn refuse_rule_breakers(root: &Path) -> Result<()> {
+    let project = rules::Project::read(root)?;
+    let mut violations = rules::unsafe_code::check(&project)?;
+    violations.extend(rules::layers::check(&project));
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    bail!(
+        "nothing is built from a tree that breaks these rules:\n{}",
+        lines.join("\n")
+    )
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
