@@ -72,6 +72,8 @@ impl Connection {
             } else {
                 Ipv6Addr::UNSPECIFIED.into()
             };
+            // What other connections of this node left in TIME_WAIT on the port is no obstacle: they were to other addresses.
+            socket.set_reuseaddr(true)?;
             socket
                 .bind(SocketAddr::new(any, source_port))
                 .context("binding the source port")?;
