@@ -31,8 +31,65 @@ pub enum DeathCause {
     Panic,
     /// The operator or the supervisor asked for it.
     Killed,
-    /// A CPU exception in its code, by vector.
+    /// A CPU exception in its code, by vector (Intel SDM volume 3, table 6-1).
     Exception(u8),
+    /// Its stack is used up.
+    StackOverflow,
+    /// It asked for more private memory than its quota allows.
+    MemoryQuota,
+    /// It asked for more shared memory than its quota allows, again and again.
+    SharedQuota,
+    /// A crossing into it outlived its deadline.
+    Deadline,
+    /// One of its threads made no progress for as long as its heartbeat allows.
+    Heartbeat,
+    /// Its `start` didn't return in time.
+    StartTimeout,
+    /// The operator stopped it.
+    Stopped,
+    /// It made place for another image of it.
+    Updated,
+}
+
+impl fmt::Display for DeathCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeathCause::Panic => "panic",
+            DeathCause::Killed => "killed",
+            DeathCause::Exception(vector) => return write!(f, "{}", Vector(*vector)),
+            DeathCause::StackOverflow => "stack overflow",
+            DeathCause::MemoryQuota => "over its memory quota",
+            DeathCause::SharedQuota => "over its shared-memory quota",
+            DeathCause::Deadline => "missed a deadline",
+            DeathCause::Heartbeat => "no heartbeat",
+            DeathCause::StartTimeout => "start took too long",
+            DeathCause::Stopped => "stopped",
+            DeathCause::Updated => "updated",
+        })
+    }
+}
+
+/// A CPU exception's name.
+struct Vector(u8);
+
+impl fmt::Display for Vector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            0 => "division error",
+            1 => "debug exception",
+            3 => "breakpoint",
+            4 => "overflow",
+            5 => "bound range exceeded",
+            6 => "invalid opcode",
+            12 => "stack segment fault",
+            13 => "general protection fault",
+            14 => "page fault",
+            16 => "floating point error",
+            17 => "alignment check",
+            19 => "SIMD floating point error",
+            other => return write!(f, "exception {other}"),
+        })
+    }
 }
 
 /// A domain as it is now.

@@ -10,9 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, StartError, clock, thread};
-use interface::kernel::{
-    ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus,
-};
+use interface::kernel::{ControlError, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
 use log::{error, info, warn};
 
 /// Nanoseconds in a millisecond.
@@ -291,11 +289,7 @@ struct Cause<'a>(&'a DeathRecord);
 
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.cause {
-            DeathCause::Panic => f.write_str("panic")?,
-            DeathCause::Killed => f.write_str("killed")?,
-            DeathCause::Exception(vector) => write!(f, "CPU exception {vector}")?,
-        }
+        self.0.cause.fmt(f)?;
         if self.0.detail.as_str().is_empty() {
             Ok(())
         } else {

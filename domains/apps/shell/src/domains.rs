@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use domain_rt::clock;
-use interface::kernel::{DeathCause, DomainState, MemoryStatus};
+use interface::kernel::{DomainState, MemoryStatus};
 use interface::supervise::{SupervisedDeath, SupervisedStatus, Supervisor};
 use serde_json::{Value, json};
 
@@ -161,11 +161,7 @@ fn restart_ns(death: &SupervisedDeath) -> Option<u64> {
 }
 
 fn cause(death: &SupervisedDeath) -> String {
-    let cause = match death.record.cause {
-        DeathCause::Panic => "panic".into(),
-        DeathCause::Killed => "killed".into(),
-        DeathCause::Exception(vector) => format!("exception {vector}"),
-    };
+    let cause = death.record.cause.to_string();
     match death.record.detail.as_str() {
         "" => cause,
         detail => format!("{cause}: {detail}"),

@@ -41,6 +41,22 @@ pub enum Cause {
     Killed,
     /// A CPU exception in its code, by vector.
     Exception(u8),
+    /// Its stack is used up.
+    StackOverflow,
+    /// It asked for more private memory than its quota allows.
+    MemoryQuota,
+    /// It asked for more shared memory than its quota allows, again and again.
+    SharedQuota,
+    /// A crossing into it outlived its deadline.
+    Deadline,
+    /// One of its threads made no progress for as long as its heartbeat allows.
+    Heartbeat,
+    /// Its `start` didn't return in time.
+    StartTimeout,
+    /// The operator stopped it.
+    Stopped,
+    /// It made place for another image of it.
+    Updated,
 }
 
 /// Everything that one incarnation holds and that goes back when it dies. Shared objects are found by their owner.
