@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod archive;
 pub mod elf;
+pub mod estate;
 pub mod image;
 pub mod shared_heap;
 
