@@ -222,3 +222,7 @@ fn is_to_be_sent(payload: usize) -> bool {
     // SAFETY: The caller knows by its kind that it is a packet, valid from its allocation on.
     unsafe { (*(payload as *const Packet)).verdict == Verdict::Transmit }
 }
+
+#[cfg(test)]
+#[path = "estate_tests.rs"]
+mod tests;

@@ -333,12 +333,12 @@ const _: () = assert!(size_of::<BatchBody>() <= CLASSES[1]);
 const _: () = assert!(size_of::<rref::Packet>() <= CLASSES[4]);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::alloc::{Layout, alloc_zeroed};
 
-    struct HostSpans;
+    pub(crate) struct HostSpans;
 
     impl SpanSource for HostSpans {
         fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
@@ -356,18 +356,18 @@ mod tests {
         }
     }
 
-    fn owner(slot: u16) -> OwnerId {
+    pub(crate) fn owner(slot: u16) -> OwnerId {
         OwnerId::new(slot, 1)
     }
 
-    fn set_owner(payload: usize, owner: OwnerId) {
+    pub(crate) fn set_owner(payload: usize, owner: OwnerId) {
         // SAFETY: A payload of this test's heap.
         unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }
             .owner
             .store(owner.0, Ordering::Relaxed);
     }
 
-    fn push(batch: usize, object: usize) {
+    pub(crate) fn push(batch: usize, object: usize) {
         // SAFETY: A batch payload of this test's heap.
         let body = unsafe { &*(batch as *const BatchBody) };
         let length = body.length.load(Ordering::Relaxed);
