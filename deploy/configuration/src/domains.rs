@@ -143,10 +143,16 @@ impl Entry {
             .iter()
             .map(|(name, target)| import(source, exports, name, target))
             .collect::<Result<Vec<_>, _>>()?;
-        let heir = self.heir.as_ref().map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
-            Some((name, _)) => Ok((*name).to_owned()),
-            None => Err(source.error(heir.span(), format!("there is no domain called `{}`", heir.get_ref()))),
-        });
+        let heir = self
+            .heir
+            .as_ref()
+            .map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
+                Some((name, _)) => Ok((*name).to_owned()),
+                None => Err(source.error(
+                    heir.span(),
+                    format!("there is no domain called `{}`", heir.get_ref()),
+                )),
+            });
         let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),

@@ -32,7 +32,9 @@ impl TransmitPlace {
     /// # Panics
     /// When `slots` is no power of two up to 2^15, or `base` isn't page aligned.
     pub const fn first(base: usize, queue: u16, slots: usize) -> TransmitPlace {
-        assert!(slots.is_power_of_two() && slots <= 1 << 15 && base.trailing_zeros() >= PAGE_BITS && queue < 16);
+        assert!(
+            slots.is_power_of_two() && slots <= 1 << 15 && base.trailing_zeros() >= PAGE_BITS && queue < 16
+        );
         let page = (base as u64) << 16 >> 16 >> PAGE_BITS;
         TransmitPlace(
             page << PAGE_SHIFT
@@ -97,7 +99,8 @@ mod tests {
     fn order_survives_the_wrap_of_the_count() {
         let first = TransmitPlace::first(0x1000, 0, 512);
         let anchor = first.at(0xffff0);
-        let orders: [u32; 4] = [0xfff00u32, 0xffff0, 0xfffff, 0x100010].map(|count| first.at(count).order_from(anchor));
+        let orders: [u32; 4] =
+            [0xfff00u32, 0xffff0, 0xfffff, 0x100010].map(|count| first.at(count).order_from(anchor));
         assert!(orders.is_sorted() && orders[0] < orders[3]);
     }
 }

@@ -119,7 +119,11 @@ pub fn expand_plain(item: TokenStream) -> Result<TokenStream> {
         ));
     }
     let mut is_laid_out = false;
-    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("repr"))
+    {
         attribute.parse_nested_meta(|meta| {
             is_laid_out |= meta.path.is_ident("C") || meta.path.is_ident("transparent");
             if meta.path.is_ident("align") {

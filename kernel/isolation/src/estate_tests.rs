@@ -13,7 +13,9 @@ fn ring(queue: u16) -> TransmitPlace {
 }
 
 fn plain(heap: &mut Heap, slot: u16, tag: u64) -> usize {
-    let payload = heap.allocate(100, ObjectKind::Plain, owner(slot)).expect("memory");
+    let payload = heap
+        .allocate(100, ObjectKind::Plain, owner(slot))
+        .expect("memory");
     // SAFETY: Allocated above.
     unsafe { header_of(payload) }.tag.store(tag, Ordering::Relaxed);
     payload
@@ -53,8 +55,16 @@ fn tagged_objects_go_to_the_heir_whichever_of_its_incarnations_asks() {
     assert_eq!(reclaimed.owned, 2);
     assert_eq!(heap.owned_bytes(OwnerId::estate(2)), reclaimed.left_bytes);
     assert_eq!(heap.inherit(owner(2), ObjectKind::Plain, 8), None, "another tag");
-    assert_eq!(heap.inherit(owner(2), ObjectKind::Packet, 7), None, "another kind");
-    assert_eq!(heap.inherit(owner(3), ObjectKind::Plain, 7), None, "another domain");
+    assert_eq!(
+        heap.inherit(owner(2), ObjectKind::Packet, 7),
+        None,
+        "another kind"
+    );
+    assert_eq!(
+        heap.inherit(owner(3), ObjectKind::Plain, 7),
+        None,
+        "another domain"
+    );
     let next = OwnerId::new(2, 5);
     assert_eq!(heap.inherit(next, ObjectKind::Plain, 7), Some(kept));
     assert_eq!(heap.inherit(next, ObjectKind::Plain, 7), None, "it is taken once");
@@ -106,7 +116,8 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
         set_owner(nested, OwnerId::NESTED);
     }
     // The device has reported 0xffffe, and so 0xffffd.
-    let sent = |place: TransmitPlace| (place.base() == ring(3).base()).then_some(place == ring(3).at(0xf_fffe));
+    let sent =
+        |place: TransmitPlace| (place.base() == ring(3).base()).then_some(place == ring(3).at(0xf_fffe));
     heap.reclaim_for(owner(1), 2, sent);
 
     let left = inherited(&mut heap, 2);
@@ -118,7 +129,11 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
     assert_eq!(left.len(), 4, "three of the ring, one of the batch");
     assert_eq!(left[..3], expected);
     // SAFETY: They live, and are packets.
-    assert!(left[..3].iter().all(|&payload| unsafe { (*(payload as *const Packet)).queue } == 3));
+    assert!(
+        left[..3]
+            .iter()
+            .all(|&payload| unsafe { (*(payload as *const Packet)).queue } == 3)
+    );
     heap.free_all(&left);
     assert_eq!(heap.usage().used_bytes, 0, "the batch and the others are free");
 }

@@ -5,8 +5,8 @@
 
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
-use abi::sys::{RawBar, RawDma, status, wake};
 use abi::place::{DESCRIPTOR_BYTES, SENT};
+use abi::sys::{RawBar, RawDma, status, wake};
 use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,13 @@ impl Devices {
         }
         // SAFETY: The offset is inside the ring, which is inside these frames, and aligned. The device may write there, so it is read as
         // volatile and no reference is made.
-        let word = unsafe { memory.as_pointer().add(place.offset()).cast::<u64>().read_volatile() };
+        let word = unsafe {
+            memory
+                .as_pointer()
+                .add(place.offset())
+                .cast::<u64>()
+                .read_volatile()
+        };
         Some(word & SENT != 0)
     }
 }

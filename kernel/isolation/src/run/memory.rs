@@ -46,10 +46,7 @@ pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> Reclaimed {
     let heir = domain.manifest.heir.as_deref().and_then(by_name);
     let Some(heir) = heir else {
         let owned = SHARED.lock().reclaim(dead);
-        return Reclaimed {
-            owned,
-            left_bytes: 0,
-        };
+        return Reclaimed { owned, left_bytes: 0 };
     };
     let reclaimed = SHARED
         .lock()
