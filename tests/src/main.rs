@@ -11,6 +11,7 @@ mod balancing;
 mod bare_machine;
 mod context;
 mod faults;
+mod heritage;
 mod http_semantics;
 mod images;
 mod kernel;
@@ -32,7 +33,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 19] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -102,6 +103,11 @@ const TESTS: [Test; 18] = [
         name: "balancing-protocols",
         about: "the balancer forwards IPv6 and UDP, and to a backend that is added at run time",
         run: balancing::forwards_all_protocols,
+    },
+    Test {
+        name: "balancing-maglev-killed",
+        about: "maglev is killed again and again, also with its neighbours: no established flow moves, and drains stay in force",
+        run: heritage::maglev_keeps_flows,
     },
     Test {
         name: "recovery-driver",

@@ -205,17 +205,19 @@ fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()
     Ok(())
 }
 
-fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
+pub fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
     lab.console(&format!("kill {domain}")).map(drop)
 }
 
 /// What `deaths` shows.
-struct Deaths {
-    total: u64,
-    list: Vec<Value>,
+pub struct Deaths {
+    /// Deaths since boot.
+    pub total: u64,
+    /// The last ones.
+    pub list: Vec<Value>,
 }
 
-fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
+pub fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
     let answer = lab.console_json(&format!("deaths {count} --json"))?;
     Ok(Deaths {
         total: answer["total"].as_u64().context("`deaths` gave no total")?,
@@ -398,7 +400,7 @@ pub fn others_come_back(context: &Context) -> Result<()> {
     })
 }
 
-fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
+pub fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
     let listing = lab.console_json("domains --json")?;
     ensure!(
         state(&listing, domain).is_some(),

@@ -4,14 +4,17 @@ use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current};
 use rref::{Packet, Plain, RRef, SharedSlice};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static OBJECTS: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// Payloads of objects that were left and to which there is no handle.
-static LEFT: Mutex<VecDeque<usize>> = Mutex::new(VecDeque::new());
+
+thread_local! {
+    /// Payloads of objects that were left and to which there is no handle. By thread, as each test is a machine of its own.
+    static LEFT: RefCell<VecDeque<usize>> = const { RefCell::new(VecDeque::new()) };
+}
 
 /// Shared objects that live now, over all threads.
 pub fn shared_objects() -> usize {
@@ -81,31 +84,29 @@ pub extern "C" fn shared_free(payload: *mut u8) {
     }
 }
 
-fn left() -> MutexGuard<'static, VecDeque<usize>> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Leaves an object to the host domain's next life, as its death would: it can be inherited by its tag.
+/// Leaves an object to the host domain's next life, as its death would: it can be inherited by its tag, on the same thread.
 pub fn leave<T: Plain>(object: SharedSlice<T>) {
-    left().push_back(object.as_ptr() as usize);
+    LEFT.with_borrow_mut(|left| left.push_back(object.as_ptr() as usize));
     core::mem::forget(object);
 }
 
 /// Leaves a packet that was to be sent, after those before.
 pub fn leave_packet(packet: RRef<Packet>) {
-    left().push_back(core::ptr::from_ref(&*packet) as usize);
+    LEFT.with_borrow_mut(|left| left.push_back(core::ptr::from_ref(&*packet) as usize));
     core::mem::forget(packet);
 }
 
 pub extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
-    let mut left = left();
     let matches = |payload: &usize| {
         // SAFETY: What is left is a payload whose only handle was forgotten: its header precedes it.
         let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
         header.kind.load(Ordering::Relaxed) == kind
             && (kind == ObjectKind::Packet as u32 || header.tag.load(Ordering::Relaxed) == tag)
     };
-    let taken = left.iter().position(matches).and_then(|index| left.remove(index));
+    let taken = LEFT.with_borrow_mut(|left| {
+        let index = left.iter().position(matches)?;
+        left.remove(index)
+    });
     taken.map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 

@@ -4,6 +4,7 @@
 //! is up. The first one replays the configuration, the others wait for that.
 
 use crate::outage::Outages;
+use crate::unsent::Unsent;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
@@ -20,6 +21,7 @@ pub struct Driver {
     replay: Mutex<Replay>,
     restarts: AtomicU64,
     outages: Arc<Outages>,
+    unsent: Unsent,
 }
 
 #[derive(Default)]
@@ -37,6 +39,7 @@ impl Driver {
             replay: Mutex::default(),
             restarts: AtomicU64::new(0),
             outages,
+            unsent: Unsent::default(),
         }
     }
 
@@ -48,6 +51,11 @@ impl Driver {
     /// The outages of this driver.
     pub fn outages(&self) -> &Outages {
         &self.outages
+    }
+
+    /// What a dead driver was to send.
+    pub fn unsent(&self) -> &Unsent {
+        &self.unsent
     }
 
     /// A handle to an incarnation other than `not` that knows the configuration; `None` when there is none by `deadline_ns`, or
@@ -90,8 +98,10 @@ impl Driver {
         if let Some(before) = replay.told.replace(target) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
             self.outages.begin(before);
+            // The others wait for this: no queue sends anything newer before it knows of these.
+            let frames = self.unsent.collect();
             debug!(
-                "driver generation {} follows generation {}",
+                "driver generation {} follows generation {}, which left {frames} frames unsent",
                 target.generation(),
                 before.generation()
             );
