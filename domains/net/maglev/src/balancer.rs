@@ -209,6 +209,12 @@ impl Balancer {
         self.end();
     }
 
+    /// Does with the table what a death would.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        self.flows.connections.die();
+    }
+
     #[inline(always)]
     fn begin(&mut self, now_ns: u64) {
         if self.published.version() != self.version {

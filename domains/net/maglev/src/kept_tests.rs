@@ -32,11 +32,6 @@ fn roster(number: u16) -> Roster {
     }
 }
 
-fn die(kept: Kept) {
-    host_platform::leave(kept.copies);
-    host_platform::leave(kept.pulse);
-}
-
 #[test]
 fn the_first_start_finds_nothing() {
     host_platform::attach();
@@ -51,7 +46,7 @@ fn the_newest_roster_comes_through() {
     for number in 0..5 {
         assert!(kept.save(&roster(number)));
         kept.beat(100);
-        die(kept);
+        kept.die();
         let (next, left) = Kept::open(101).unwrap();
         assert_eq!(left.roster, Some(roster(number)));
         assert!(left.tables);
@@ -65,7 +60,7 @@ fn old_tables_are_not_used() {
     let (mut kept, _) = Kept::open(5).unwrap();
     assert!(kept.save(&roster(1)));
     kept.beat(100);
-    die(kept);
+    kept.die();
     let (_, left) = Kept::open(101 + u64::from(LONGEST_TIMEOUT_SECONDS)).unwrap();
     assert!(left.roster.is_some() && !left.tables);
 }
@@ -77,16 +72,16 @@ fn what_kills_each_incarnation_is_given_up() {
     assert!(kept.save(&roster(1)));
     kept.beat(6);
     for _ in 0..YOUNG_DEATHS {
-        die(kept);
+        kept.die();
         let (next, left) = Kept::open(7).unwrap();
         assert!(left.roster.is_some());
         kept = next;
     }
-    die(kept);
+    kept.die();
     let (mut kept, left) = Kept::open(7).unwrap();
     assert_eq!((left.roster, left.young_deaths), (None, YOUNG_DEATHS));
     assert!(kept.save(&roster(2)));
-    die(kept);
+    kept.die();
     let (_, left) = Kept::open(7).unwrap();
     assert_eq!(left.roster, Some(roster(2)), "a fresh start is another matter");
 }
@@ -112,7 +107,7 @@ proptest! {
             kept.copies[range.start + at] = before[at];
         }
         let whole = undone.is_empty();
-        die(kept);
+        kept.die();
         let (_, left) = Kept::open(6).unwrap();
         prop_assert_eq!(left.roster, Some(roster(if whole { 3 } else { 2 })));
     }
@@ -125,7 +120,7 @@ proptest! {
         kept.copies[HEAD_BYTES..HEAD_BYTES + bytes.len()].copy_from_slice(&bytes);
         kept.copies[..8].copy_from_slice(&9u64.to_le_bytes());
         kept.copies[8..16].copy_from_slice(&length.to_le_bytes());
-        die(kept);
+        kept.die();
         let (_, left) = Kept::open(6).unwrap();
         prop_assert_eq!(left.roster, None);
     }

@@ -146,3 +146,7 @@ impl From<&Backend> for Tenant {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "heritage_tests.rs"]
+mod tests;
