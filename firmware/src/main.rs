@@ -9,6 +9,8 @@
 #[cfg(panic = "abort")]
 mod appliance;
 #[cfg(panic = "abort")]
+mod black_box;
+#[cfg(panic = "abort")]
 mod services;
 
 #[cfg(panic = "abort")]
