@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use progress::Step;
 use serde_json::Value;
 
-use crate::balancing::{check_state, service};
+use crate::balancing::check_state;
 use crate::context::{Context, SPARE_BACKEND};
 use crate::recovery::{deaths, generation, kill};
 use crate::running_lab::{Held, RunningLab};
@@ -42,16 +42,15 @@ struct Flows {
 /// One kill, then ten, then some at once: nothing moves.
 pub fn maglev_keeps_flows(context: &Context) -> Result<()> {
     context.with_appliance(|lab| {
-        let services = lab.console_json("maglev --json")?;
         let vip = lab.vip()?;
         let mut flows = Flows {
             vip,
             connections: lab.hold(vip, CONNECTIONS)?,
-            datagrams: lab.hold_datagrams(service(&services, "udp", false)?, DATAGRAM_FLOWS)?,
+            datagrams: lab.hold_datagrams(lab.service("udp", false)?, DATAGRAM_FLOWS)?,
             kills: 0,
         };
         flows.ask("before anything happens")?;
-        let datagram_service = name_of_datagram_service(&services)?;
+        let datagram_service = name_of_datagram_service(&lab.console_json("maglev --json")?)?;
         change_backends(lab, &datagram_service)?;
         flows.ask("after the operator's changes")?;
         flows.new_ones_are_balanced(lab)?;

@@ -129,11 +129,10 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
     assert_eq!(left.len(), 4, "three of the ring, one of the batch");
     assert_eq!(left[..3], expected);
     // SAFETY: They live, and are packets.
-    assert!(
-        left[..3]
-            .iter()
-            .all(|&payload| unsafe { (*(payload as *const Packet)).queue } == 3)
-    );
+    assert!(left[..3].iter().all(|&payload| {
+        // SAFETY: The payload of a live packet that this test owns.
+        unsafe { (*(payload as *const Packet)).queue == 3 }
+    }));
     heap.free_all(&left);
     assert_eq!(heap.usage().used_bytes, 0, "the batch and the others are free");
 }

@@ -1,11 +1,14 @@
 //! Memory that domains ask for: shared objects and private pages.
 
+use super::black_box;
 use super::device::Devices;
 use super::domain::{Domain, by_name, domain_of};
+use crate::black_box::EventKind;
 use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
+use core::fmt;
 use core::sync::atomic::Ordering;
 use kernel::machine::memory::Frames;
 use kernel::machine::sync::InterruptLock;
@@ -41,19 +44,24 @@ pub fn owned_bytes(slot: u16, live: Option<OwnerId>) -> u64 {
 }
 
 /// Frees the shared objects of a dead incarnation, which no thread is in any more, but for what it leaves to its heir. Its devices have been
-/// stopped; their rings say what they had sent.
-pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> Reclaimed {
+/// stopped; their rings say what they had sent. Also gives the bytes that were freed.
+pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> (Reclaimed, u64) {
     let heir = domain.manifest.heir.as_deref().and_then(by_name);
-    let Some(heir) = heir else {
-        let owned = SHARED.lock().reclaim(dead);
-        return Reclaimed { owned, left_bytes: 0 };
+    let mut heap = SHARED.lock();
+    let before = heap.usage().used_bytes;
+    let reclaimed = match heir {
+        None => Reclaimed {
+            owned: heap.reclaim(dead),
+            left_bytes: 0,
+        },
+        Some(heir) => {
+            let reclaimed = heap.reclaim_for(dead, heir.header.slot, |place| devices.has_sent(place));
+            heir.shared_charged
+                .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
+            reclaimed
+        }
     };
-    let reclaimed = SHARED
-        .lock()
-        .reclaim_for(dead, heir.header.slot, |place| devices.has_sent(place));
-    heir.shared_charged
-        .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
-    reclaimed
+    (reclaimed, before.saturating_sub(heap.usage().used_bytes))
 }
 
 /// The next object of this kind and tag that was left to the running domain; null when there is none.
@@ -81,6 +89,7 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let domain = domain_of(owner);
     let charge = (size as u64).saturating_add(HEADER_BYTES as u64);
     if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
+        refused(format_args!("shared memory: quota"));
         return core::ptr::null_mut();
     }
     SHARED
@@ -114,16 +123,25 @@ pub fn shared_free(payload: *mut u8) {
     assert!(freed, "a shared object was freed twice");
 }
 
+fn refused(what: fmt::Arguments<'_>) {
+    black_box::trace(current().owner(), EventKind::Refused, what);
+}
+
 /// Zeroed pages for the running domain's private heap; null without memory or quota.
 pub fn pages_allocate(count: usize) -> *mut u8 {
     let Some(domain) = domain_of(current().owner()) else {
         return core::ptr::null_mut();
     };
-    if count == 0 || !domain.charge(count as u64) {
+    if count == 0 {
+        return core::ptr::null_mut();
+    }
+    if !domain.charge(count as u64) {
+        refused(format_args!("{count} pages of private memory: quota"));
         return core::ptr::null_mut();
     }
     let Ok(frames) = Frames::allocate(count, 1) else {
         domain.discharge(count as u64);
+        refused(format_args!("{count} pages of private memory: there are none"));
         return core::ptr::null_mut();
     };
     let frames = frames.zeroed();
