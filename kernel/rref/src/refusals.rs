@@ -78,6 +78,41 @@
 //! }
 //! ```
 //!
+//! What is left to an heir is data of which any bytes are a value (E0277), laid out and without padding:
+//!
+//! ```compile_fail,E0277
+//! #[derive(Clone, Copy, rref::Exchange, rref::Share, rref::Plain)]
+//! #[repr(C)]
+//! struct Entry {
+//!     is_used: bool,
+//! }
+//! ```
+//! ```compile_fail
+//! #[derive(Clone, Copy, rref::Exchange, rref::Share, rref::Plain)]
+//! #[repr(u8)]
+//! enum State {
+//!     Open = 1,
+//! }
+//! ```
+//! ```compile_fail,E0080
+//! #[derive(Clone, Copy, rref::Exchange, rref::Share, rref::Plain)]
+//! #[repr(C)]
+//! struct Padded {
+//!     word: u64,
+//!     byte: u8,
+//! }
+//! ```
+//! ```compile_fail
+//! // The order of fields is the compiler's.
+//! #[derive(Clone, Copy, rref::Exchange, rref::Share, rref::Plain)]
+//! struct Unordered {
+//!     word: u64,
+//! }
+//! ```
+//! ```compile_fail,E0277
+//! let objects = rref::SharedSlice::<rref::RRef<u64>>::zeroed(4);
+//! ```
+//!
 //! The interface macro puts the bounds on arguments and results (E0277), and refuses what it can't check:
 //!
 //! ```compile_fail,E0277
@@ -116,6 +151,12 @@
 //! The same shapes with exchangeable types compile:
 //!
 //! ```
+//! #[derive(Clone, Copy, rref::Exchange, rref::Share, rref::Plain)]
+//! #[repr(C, align(16))]
+//! struct Entry {
+//!     word: u64,
+//!     halves: [u32; 2],
+//! }
 //! #[derive(rref::Exchange)]
 //! struct Message<T> {
 //!     value: T,
