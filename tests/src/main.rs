@@ -9,6 +9,7 @@
 mod appliance;
 mod balancing;
 mod bare_machine;
+mod black_box;
 mod context;
 mod faults;
 mod http_semantics;
@@ -32,7 +33,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 19] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -112,6 +113,11 @@ const TESTS: [Test; 18] = [
         name: "recovery-others",
         about: "httpd, netstack and maglev come back when they are killed",
         run: recovery::others_come_back,
+    },
+    Test {
+        name: "black-box",
+        about: "after a death its stacks, crossings, events, counters and outage are shown by function and domain",
+        run: black_box::tells,
     },
     Test {
         name: "faults",
