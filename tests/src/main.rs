@@ -9,6 +9,7 @@
 mod appliance;
 mod balancing;
 mod bare_machine;
+mod black_box;
 mod context;
 mod faults;
 mod heritage;
@@ -118,6 +119,11 @@ const TESTS: [Test; 19] = [
         name: "recovery-others",
         about: "httpd, netstack and maglev come back when they are killed",
         run: recovery::others_come_back,
+    },
+    Test {
+        name: "black-box",
+        about: "after a death its stacks, crossings, events, counters and outage are shown by function and domain",
+        run: black_box::tells,
     },
     Test {
         name: "faults",

@@ -465,7 +465,7 @@ fn a_death_is_shown_with_all_that_is_known_of_it() {
         "generation 7 ran 4.500 ms later",
         "1 minute 1 second, 12 crossings into it (34 since boot)",
         "3 threads, 1.0 MiB of private memory, 5 shared objects of 2.0 KiB",
-        "Thread 33 \"classifier/rx-0\" on CPU 1, at fault",
+        "Thread 33 \"classifier/rx-0\" of classifier on CPU 1, at fault",
         "page fault writing to 0xdead0000: nothing is mapped there (error 0x2)",
         "rip   0000000000001234",
         "in ixgbe (NetDevice.exchange), called by classifier",
