@@ -23,7 +23,7 @@ use crate::hash::{FlowHasher, HashSeed, NameHasher};
 use crate::kept::Kept;
 use crate::lifetime::Timeouts;
 use crate::packet::{MacAddress, Protocol};
-use crate::snapshot::{Published, Reachability, Snapshot, Target, Vip, VipIndex};
+use crate::snapshot::{Identity, Published, Reachability, Snapshot, Target, Vip, VipIndex};
 use crate::table::{BackendSlot, Candidate, LookupTable, TableSize};
 
 /// VIPs that a balancer can have.
@@ -119,7 +119,7 @@ struct Slot {
 #[derive(Debug)]
 struct VipEntry {
     spec: VipSpec,
-    table: Arc<LookupTable>,
+    table: LookupTable,
     /// What the backends that were removed had been sent.
     retired: Traffic,
 }
@@ -447,7 +447,7 @@ impl Control {
         if self.vips.len() >= MAXIMUM_VIPS {
             return Err(ControlError::TooManyVips);
         }
-        let table = Arc::new(LookupTable::build(self.table_size, &self.name_hasher, &[]));
+        let table = LookupTable::build(self.table_size, &self.name_hasher, &[]);
         self.vips.push(VipEntry {
             spec,
             table,
@@ -503,11 +503,7 @@ impl Control {
             .collect();
         // By name, so that balancers which got their backends in another order build the same table.
         candidates.sort_unstable_by_key(|candidate| candidate.name);
-        let table = Arc::new(LookupTable::build(
-            self.table_size,
-            &self.name_hasher,
-            &candidates,
-        ));
+        let table = LookupTable::build(self.table_size, &self.name_hasher, &candidates);
         if let Some(vip) = self.vips.get_mut(usize::from(vip)) {
             vip.table = table;
         }
@@ -519,22 +515,21 @@ impl Control {
             address: vip.spec.address,
             port: vip.spec.port,
             protocol: vip.spec.protocol,
-            table: Arc::clone(&vip.table),
+            table: vip.table.clone(),
         });
         let targets = self.slots.iter().map(|slot| match &slot.tenant {
             None => Target::vacant(slot.incarnation),
             Some(backend) => {
                 let mac = self.mac(backend.spec.address);
+                let reachability = if mac.is_some() {
+                    Reachability::Known
+                } else {
+                    Reachability::Unknown
+                };
+                let draining = backend.state == BackendState::Draining;
                 Target {
+                    identity: Identity::new(slot.incarnation, backend.vip, reachability, draining),
                     header: Target::header(mac.unwrap_or_default(), self.source_mac),
-                    vip: backend.vip,
-                    incarnation: slot.incarnation,
-                    reachability: if mac.is_some() {
-                        Reachability::Known
-                    } else {
-                        Reachability::Unknown
-                    },
-                    draining: backend.state == BackendState::Draining,
                 }
             }
         });
