@@ -12,8 +12,11 @@ extern crate alloc;
 extern crate std;
 
 pub mod archive;
+pub mod atomic;
 pub mod elf;
 pub mod image;
+pub mod line;
+pub mod requests;
 pub mod shared_heap;
 
 #[cfg(all(feature = "machine", panic = "abort"))]
