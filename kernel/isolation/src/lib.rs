@@ -12,10 +12,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod archive;
+pub mod atomic;
 pub mod black_box;
 pub mod elf;
 pub mod estate;
 pub mod image;
+pub mod line;
+pub mod requests;
 pub mod shared_heap;
 
 #[cfg(all(feature = "machine", panic = "abort"))]

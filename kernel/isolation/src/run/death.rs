@@ -12,6 +12,7 @@ use super::domain::{Cause, Domain, State, domain_name, domain_of};
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
 use crate::black_box::EventKind;
+use crate::requests::{self, Requests};
 use abi::sys::wake;
 use abi::{OwnerId, ThreadHeader, current};
 use alloc::collections::VecDeque;
@@ -77,10 +78,11 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         if dead.is_err() {
             return false;
         }
+        // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
+        request_checks();
         life.state = State::Dying;
     }
     record(domain, incarnation, cause, detail);
-    request_checks();
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
     wake_waiters();
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
@@ -152,12 +154,10 @@ pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     }
 }
 
-/// Asks every thread to look at its chain. Requests are numbered, so that a thread which has just looked doesn't take back a
-/// newer one.
+/// Asks every thread to look at its chain.
 fn request_checks() {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    // 0 means that there is no request; after 2^32 deaths it would be skipped by one.
-    let number = NUMBER.fetch_add(1, Ordering::SeqCst).wrapping_add(1).max(1);
+    static REQUESTS: Requests = Requests::new(AtomicU32::new(0));
+    let number = REQUESTS.next();
     machine::for_each(|_, header, _| header.pending.store(number, Ordering::SeqCst));
 }
 
@@ -179,20 +179,8 @@ fn call_off_waits() {
 ///
 /// `thread` is the running one, or the one that was interrupted on this CPU.
 pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
-    let request = thread.pending.load(Ordering::SeqCst);
-    if request == 0 {
-        return false;
-    }
     // SAFETY: The thread doesn't run on meanwhile: it is this code's own, or interrupted on this CPU.
-    let broken = unsafe { is_on_chain(thread, is_dead) };
-    if !broken {
-        // Fails if there is a newer request, which then stands.
-        thread
-            .pending
-            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
-            .ok();
-    }
-    broken
+    requests::look(&thread.pending, || unsafe { is_on_chain(thread, is_dead) })
 }
 
 /// Whether the running thread should give up what it waits for: a domain on its chain is dead.

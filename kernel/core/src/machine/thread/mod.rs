@@ -13,6 +13,7 @@ use super::interrupts::InterruptContext;
 use super::memory::{MapError, Stack};
 use super::sync::InterruptLock;
 use crate::memory::PAGE_SIZE;
+use crate::sched::tokens::WakeTokens;
 use crate::time::NEVER;
 use abi::ThreadHeader;
 use alloc::boxed::Box;
@@ -20,6 +21,8 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+pub use crate::sched::tokens::Wake;
 
 /// Most threads at a time, idle and reaper threads included.
 pub const MAX_THREADS: usize = 1 << SLOT_BITS;
@@ -55,17 +58,6 @@ impl ThreadId {
     }
 }
 
-/// Why [`park_until`] came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// [`unpark`] was called.
-    Woken,
-    /// The deadline passed.
-    TimedOut,
-    /// [`cancel`] was called: give up what this was waiting for.
-    Cancelled,
-}
-
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -91,10 +83,7 @@ struct Inner {
     id: Option<ThreadId>,
     state: State,
     saved: Saved,
-    token: bool,
-    cancelled: bool,
-    /// What the next return of `park_until` says.
-    wake: Wake,
+    tokens: WakeTokens,
     idle: bool,
     /// It runs as soon as it is woken: see [`Builder::prompt`].
     prompt: bool,
@@ -291,9 +280,7 @@ fn make(
         id: Some(id),
         state: State::Ready,
         saved: Saved::OnStack,
-        token: false,
-        cancelled: false,
-        wake: Wake::Woken,
+        tokens: WakeTokens::new(),
         idle: stack.is_none(),
         prompt,
         name: [0; NAME_BYTES],
@@ -400,12 +387,9 @@ pub fn yield_now() {
 /// interrupt handlers included.
 pub fn unpark(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Woken)
-        } else {
-            inner.token = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Woken);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
@@ -414,19 +398,16 @@ pub fn unpark(id: ThreadId) -> bool {
 /// ended.
 pub fn cancel(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Cancelled)
-        } else {
-            inner.cancelled = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Cancelled);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
 
 /// Takes back a cancellation that the thread hasn't noticed yet.
 pub fn clear_cancellation(id: ThreadId) {
-    with_thread(id, |_, _, _, inner| inner.cancelled = false);
+    with_thread(id, |_, _, _, inner| inner.tokens.clear_cancellation());
 }
 
 fn notify(found: Option<Option<&'static Cpu>>) -> bool {

@@ -91,15 +91,13 @@ impl Scheduler {
         self.busy_ns
     }
 
-    /// Queues a parked thread; the CPU that has to be interrupted for it, if any.
+    /// Queues a parked thread whose wake has been sent; the CPU that has to be interrupted for it, if any.
     pub(super) fn wake(
         &mut self,
         cpu: &'static Cpu,
         thread: &'static Thread,
         inner: &mut super::Inner,
-        wake: Wake,
     ) -> Option<&'static Cpu> {
-        inner.wake = wake;
         self.queue.stop_timer(thread.into());
         self.enqueue(cpu, thread, inner)
     }
@@ -180,7 +178,7 @@ impl Scheduler {
         while let Some(thread) = self.queue.pop_expired(now_ns) {
             // SAFETY: As in `take_next`.
             let inner = unsafe { &mut *thread.thread().inner.get() };
-            inner.wake = Wake::TimedOut;
+            inner.tokens.send(true, Wake::TimedOut);
             self.queue_ready(thread, inner);
         }
     }
@@ -361,7 +359,7 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
         Ok(next) => {
             switch(thread, next);
             // SAFETY: The thread runs, with interrupts off, so nobody else uses this field.
-            unsafe { (*thread.inner.get()).wake }
+            unsafe { (*thread.inner.get()).tokens.wake() }
         }
         Err(wake) => wake,
     };
@@ -374,11 +372,8 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
     let mut scheduler = cpu.scheduler.lock();
     // SAFETY: The lock of the thread's CPU is held.
     let inner = unsafe { &mut *thread.inner.get() };
-    if core::mem::take(&mut inner.cancelled) {
-        return Err(Wake::Cancelled);
-    }
-    if core::mem::take(&mut inner.token) {
-        return Err(Wake::Woken);
+    if let Some(wake) = inner.tokens.take() {
+        return Err(wake);
     }
     let now = clock::now_ns();
     if deadline_ns <= now {
@@ -514,7 +509,7 @@ pub(in crate::machine) fn interrupt_exit(
 ) {
     let acknowledge = || {
         if let Some(number) = answered {
-            cpu.broadcast_seen.store(number, Ordering::Release);
+            cpu.listener.answer(number);
         }
     };
     let mut scheduler = cpu.scheduler.lock();
