@@ -382,6 +382,14 @@ pub struct NamedFrame {
     pub offset: u64,
 }
 
+/// The function that an instruction is in.
+pub fn function_at(address: u64) -> NamedFrame {
+    let images = IMAGES.lock();
+    let image = images.iter().find(|image| image.code.contains(&address)).cloned();
+    drop(images);
+    named(&Frame { address, image })
+}
+
 /// Finds the function of a frame.
 pub fn named(frame: &Frame) -> NamedFrame {
     let (domain, location) = match &frame.image {
