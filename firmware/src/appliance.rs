@@ -47,7 +47,7 @@ pub fn main() {
         power::exit(power::ExitStatus::Failure);
     }
     fault::set_domain_name(|thread, out| out.write_str(isolation::domain_name(thread.owner())));
-    isolation::register_factories(interface::FACTORIES);
+    isolation::register_factories(factories());
     if let Some((domain, import)) = isolation::check_imports() {
         log::error!(
             "cannot boot: domain {domain} imports {import} from a provider or interface that doesn't exist"
@@ -59,6 +59,20 @@ pub fn main() {
     isolation::export_kernel_object::<dyn LogReader>(&Log);
     isolation::export_kernel_object::<dyn Power>(&Machine);
     supervise();
+}
+
+/// The interfaces that domains can talk by.
+#[cfg(not(feature = "attack"))]
+fn factories() -> &'static [rref::ProxyFactory] {
+    interface::FACTORIES
+}
+
+/// The same with those of the attack kit.
+#[cfg(feature = "attack")]
+fn factories() -> &'static [rref::ProxyFactory] {
+    [interface::FACTORIES, attack_interface::FACTORIES]
+        .concat()
+        .leak()
 }
 
 /// Starts the supervisor, the first domain of the manifest, and reboots the machine when it dies.

@@ -6,6 +6,9 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![forbid(unsafe_code)]
 
+#[cfg(all(panic = "abort", feature = "attack"))]
+extern crate alloc;
+
 #[cfg(panic = "abort")]
 mod appliance;
 #[cfg(panic = "abort")]
