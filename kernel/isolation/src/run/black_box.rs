@@ -261,6 +261,17 @@ pub fn note_exception(thread: &ThreadHeader, exception: &Exception, context: &In
     keep(thread.owner(), seen);
 }
 
+/// Writes down where the running thread stood when it made a call, with `rsp` at its return address `rip`, that was its last.
+pub fn note_call(rip: u64, rsp: u64, rbp: u64) {
+    let place = Place {
+        rip: Some(rip - 1),
+        rsp: rsp + 8,
+        rbp,
+    };
+    // SAFETY: The running thread.
+    pend(unsafe { see(current(), &place, Position::AtFault, None) });
+}
+
 fn registers(context: &InterruptContext) -> Registers {
     Registers {
         rip: context.rip,
@@ -393,6 +404,14 @@ pub struct NamedFrame {
     pub function: Text<160>,
     /// Bytes from the function's start.
     pub offset: u64,
+}
+
+/// The function that an instruction is in.
+pub fn function_at(address: u64) -> NamedFrame {
+    let images = IMAGES.lock();
+    let image = images.iter().find(|image| image.code.contains(&address)).cloned();
+    drop(images);
+    named(&Frame { address, image })
 }
 
 /// Finds the function of a frame.

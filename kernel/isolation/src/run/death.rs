@@ -9,6 +9,7 @@
 
 use super::black_box;
 use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::fault;
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
 use crate::black_box::EventKind;
@@ -19,7 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::interrupts::{self, InterruptContext};
 use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
@@ -61,7 +62,7 @@ static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
 /// Makes interrupts look for deaths. Called once, before any domain runs.
 pub fn initialise() {
     interrupts::set_return_hook(on_interrupt_return);
-    interrupts::set_exception_handler(exception_in_domain);
+    interrupts::set_exception_handler(fault::exception_in_domain);
 }
 
 /// Kills `incarnation`; false if it was dead already.
@@ -193,14 +194,38 @@ pub fn is_cancelled() -> bool {
 #[inline(never)]
 pub extern "C" fn check_death() {
     let thread = current();
-    if !chain_is_broken(thread) || !is_dead(thread.owner()) {
-        return;
+    if chain_is_broken(thread) && is_dead(thread.owner()) {
+        unwind(thread)
     }
+}
+
+/// Unwinds the running thread out of `owner`, its running domain, which is dead by what this thread has done or by somebody else's hand.
+pub fn leave(owner: OwnerId) -> ! {
+    let thread = current();
+    // Whoever killed it may not have come to the requests yet, so they aren't asked.
+    if thread.owner() != owner || !is_dead(owner) {
+        panic!("{} is to be left and lives", domain_name(owner));
+    }
+    unwind(thread)
+}
+
+#[inline(always)]
+fn unwind(thread: &ThreadHeader) -> ! {
     black_box::unwound();
+    reset_floating_point();
     let top = thread.top.load(Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
     unsafe { resume(top) }
+}
+
+/// The modes of the floating-point units as the ABI wants them (System V, 3.2.1): the domain that is left may have changed them.
+fn reset_floating_point() {
+    let mode: u32 = 0x1f80;
+    // SAFETY: The default modes are what all compiled code counts on; the x87 stack is empty between functions.
+    unsafe {
+        core::arch::asm!("fninit", "ldmxcsr [{mode}]", mode = in(reg) &raw const mode, options(nostack, readonly));
+    }
 }
 
 /// On the way back from every interrupt, and before a preempted thread goes on: unwinds it if its running domain is dead.
@@ -220,20 +245,7 @@ fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
-}
-
-/// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
-pub fn exception_in_domain(
-    thread: &ThreadHeader,
-    exception: Exception,
-    context: &mut InterruptContext,
-) -> bool {
-    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
-        return false;
-    }
-    black_box::note_exception(thread, &exception, context);
-    // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
-    false
+    fault::make_sane(context);
 }
 
 /// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
@@ -317,6 +329,5 @@ pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
     }
     black_box::note_panic();
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
-    check_death();
-    panic!("a dead domain, {}, can't be left", domain_name(owner));
+    leave(owner)
 }
