@@ -269,7 +269,8 @@ pub fn note_call(rip: u64, rsp: u64, rbp: u64) {
         rbp,
     };
     // SAFETY: The running thread.
-    pend(unsafe { see(current(), &place, Position::AtFault, None) });
+    let seen = unsafe { see(current(), &place, Position::AtFault, None) };
+    keep(current().owner(), seen);
 }
 
 fn registers(context: &InterruptContext) -> Registers {
