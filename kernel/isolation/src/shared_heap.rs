@@ -245,11 +245,18 @@ impl<S: SpanSource> SharedHeap<S> {
 
     /// Frees all that a dead domain owned; the count of objects that it owned by name.
     pub fn reclaim(&mut self, dead: OwnerId) -> usize {
-        let owned: Vec<usize> = self
+        let mut owned: Vec<usize> = self
             .headers()
             .filter(|header| header.owner.load(Ordering::Relaxed) == dead.0)
             .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
             .collect();
+        // Batches first: freeing one looks at the headers of what is in it. An object may be in a batch and owned by name, if its owner died
+        // while it put it there, and its span may go back when it is freed.
+        owned.sort_unstable_by_key(|&payload| {
+            // SAFETY: Payloads have their header before them, and none of these has been freed yet.
+            let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
+            header.kind.load(Ordering::Relaxed) != ObjectKind::Batch as u32
+        });
         for &payload in &owned {
             // SAFETY: Its owner is dead and every thread has left it (the kernel reclaims only then), so nobody uses it.
             unsafe { self.free(payload) };

@@ -495,6 +495,7 @@ impl World {
         let heap = self.heap;
         drop(self);
         assert_eq!(heap.usage().used_bytes, 0, "something is lost");
+        assert!(heap.released_was_untouched());
     }
 }
 
@@ -512,7 +513,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ownership_follows_the_model_through_calls_and_deaths(steps in proptest::collection::vec(step(), 1..200)) {
