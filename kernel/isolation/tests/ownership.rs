@@ -451,9 +451,8 @@ impl World {
                 self.model[to].objects.push_back(tag);
             }
             15 => {
-                if self.outcome(index, dies, peer.discard(dies)).is_some() {
-                    self.model[index].objects.pop_front();
-                }
+                let discarded = self.outcome(index, dies, peer.discard(dies));
+                discarded.and_then(|()| self.model[index].objects.pop_front());
             }
             16 => {
                 host_platform::kill(NAMES[index]);
@@ -488,8 +487,8 @@ impl World {
     }
 
     fn end(mut self) {
-        for index in 0..PEERS {
-            host_platform::kill(NAMES[index]);
+        for (index, name) in NAMES.iter().enumerate() {
+            host_platform::kill(name);
             self.buried(index);
         }
         let heap = self.heap;

@@ -17,8 +17,6 @@ pub mod exchange;
 pub mod handle;
 pub mod packet;
 pub mod reference;
-#[cfg(doctest)]
-mod refusals;
 pub mod rpc;
 pub mod text;
 
