@@ -13,7 +13,9 @@ extern crate std;
 
 pub mod archive;
 pub mod atomic;
+pub mod black_box;
 pub mod elf;
+pub mod estate;
 pub mod image;
 pub mod line;
 pub mod requests;
