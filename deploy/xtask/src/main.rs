@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod cargo;
+mod fuzz;
 mod lab_command;
 mod run;
 mod test;
@@ -38,6 +39,8 @@ enum Command {
     Lab(lab_command::Arguments),
     /// Measurements, with the peer in the same run.
     Bench(bench::Arguments),
+    /// The parsers of untrusted bytes under libFuzzer, for a while (nightly compiler).
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&root, &arguments),
         Command::Lab(arguments) => lab_command::run(&root, &arguments),
         Command::Bench(arguments) => bench::run(&root, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
     });
     match outcome {
         Ok(code) => code,

@@ -288,10 +288,18 @@ impl<S: SpanSource> SharedHeap<S> {
         })
     }
 
-    /// The payloads of what `owner` owns by name.
+    /// The payloads of what `owner` owns by name, batches first.
+    ///
+    /// Freeing a batch looks at the headers of what is in it. An object may be in a batch and owned by name, if its owner died while it
+    /// put it there; were it freed first, its span might be gone by then.
     pub(crate) fn owned(&self, owner: OwnerId) -> Vec<usize> {
-        self.headers()
+        let mut owned: Vec<&ObjectHeader> = self
+            .headers()
             .filter(|header| header.owner.load(Ordering::Relaxed) == owner.0)
+            .collect();
+        owned.sort_unstable_by_key(|header| header.kind.load(Ordering::Relaxed) != ObjectKind::Batch as u32);
+        owned
+            .into_iter()
             .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
             .collect()
     }

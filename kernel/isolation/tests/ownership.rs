@@ -451,9 +451,8 @@ impl World {
                 self.model[to].objects.push_back(tag);
             }
             15 => {
-                if self.outcome(index, dies, peer.discard(dies)).is_some() {
-                    self.model[index].objects.pop_front();
-                }
+                let discarded = self.outcome(index, dies, peer.discard(dies));
+                discarded.and_then(|()| self.model[index].objects.pop_front());
             }
             16 => {
                 host_platform::kill(NAMES[index]);
@@ -488,13 +487,14 @@ impl World {
     }
 
     fn end(mut self) {
-        for index in 0..PEERS {
-            host_platform::kill(NAMES[index]);
+        for (index, name) in NAMES.iter().enumerate() {
+            host_platform::kill(name);
             self.buried(index);
         }
         let heap = self.heap;
         drop(self);
         assert_eq!(heap.usage().used_bytes, 0, "something is lost");
+        assert!(heap.released_was_untouched());
     }
 }
 
@@ -512,7 +512,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ownership_follows_the_model_through_calls_and_deaths(steps in proptest::collection::vec(step(), 1..200)) {

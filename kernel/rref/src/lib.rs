@@ -18,8 +18,6 @@ pub mod handle;
 pub mod heir;
 pub mod packet;
 pub mod reference;
-#[cfg(doctest)]
-mod refusals;
 pub mod rpc;
 pub mod text;
 

@@ -11,7 +11,7 @@
 
 extern crate alloc;
 
-mod destination;
+pub mod destination;
 mod processor;
 mod runner;
 mod services;
