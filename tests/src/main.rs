@@ -33,7 +33,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 19] = [
+const TESTS: [Test; 20] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -108,6 +108,11 @@ const TESTS: [Test; 19] = [
         name: "balancing-maglev-killed",
         about: "maglev is killed again and again, also with its neighbours: no established flow moves, and drains stay in force",
         run: heritage::maglev_keeps_flows,
+    },
+    Test {
+        name: "recovery-unsent",
+        about: "frames that a killed driver had not sent go out through its successor",
+        run: heritage::driver_leaves_frames,
     },
     Test {
         name: "recovery-driver",

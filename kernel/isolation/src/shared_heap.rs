@@ -288,12 +288,24 @@ impl<S: SpanSource> SharedHeap<S> {
         })
     }
 
-    /// The payloads of what `owner` owns by name.
+    /// The payloads of what `owner` owns by name, batches first, in the order in which they can be freed.
+    ///
+    /// An object that a death has caught on its way into or out of a batch is in that batch and owned by name. Freeing the batch looks at its
+    /// header, which must be there still: freeing the object first could have given its span back.
     pub(crate) fn owned(&self, owner: OwnerId) -> Vec<usize> {
-        self.headers()
-            .filter(|header| header.owner.load(Ordering::Relaxed) == owner.0)
-            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
-            .collect()
+        let (mut batches, mut others) = (Vec::new(), Vec::new());
+        for header in self.headers() {
+            if header.owner.load(Ordering::Relaxed) == owner.0 {
+                let payload = core::ptr::from_ref(header) as usize + HEADER_BYTES;
+                if header.kind.load(Ordering::Relaxed) == ObjectKind::Batch as u32 {
+                    batches.push(payload);
+                } else {
+                    others.push(payload);
+                }
+            }
+        }
+        batches.append(&mut others);
+        batches
     }
 
     /// Frees all that a dead domain owned; the count of objects that it owned by name.
@@ -396,6 +408,22 @@ pub(crate) mod tests {
         let object = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
         push(batch, object);
         assert_eq!(heap.reclaim(owner(1)), 2);
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
+    /// Freeing the object could give its span back before the batch, in which it still is, is looked at.
+    #[test]
+    fn batches_are_freed_before_what_may_be_in_them() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let objects: Vec<usize> = (0..2_000)
+            .map(|_| heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory"))
+            .collect();
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        push(batch, objects[1_999]);
+        assert_eq!(heap.owned(owner(1)).first(), Some(&batch));
+        assert_eq!(heap.reclaim(owner(1)), 2_001);
         assert_eq!(heap.usage().used_bytes, 0);
     }
 

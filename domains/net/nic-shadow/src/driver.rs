@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::net::{NetConfiguration, NetDevice, NetError};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -101,10 +101,16 @@ impl Driver {
             // The others wait for this: no queue sends anything newer before it knows of these.
             let frames = self.unsent.collect();
             debug!(
-                "driver generation {} follows generation {}, which left {frames} frames unsent",
+                "driver generation {} follows generation {}",
                 target.generation(),
                 before.generation()
             );
+            if frames != 0 {
+                info!(
+                    "{frames} frames that generation {} had not sent go out now",
+                    before.generation()
+                );
+            }
         }
         true
     }
