@@ -130,7 +130,7 @@ pub fn driver_leaves_frames(context: &Context) -> Result<()> {
             .filter_map(|line| {
                 line.split("nic-shadow: ")
                     .nth(1)?
-                    .split(" frames that generation")
+                    .split(" frames that the last generation")
                     .next()?
                     .parse::<u64>()
                     .ok()

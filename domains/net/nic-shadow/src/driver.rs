@@ -98,19 +98,17 @@ impl Driver {
         if let Some(before) = replay.told.replace(target) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
             self.outages.begin(before);
-            // The others wait for this: no queue sends anything newer before it knows of these.
-            let frames = self.unsent.collect();
             debug!(
                 "driver generation {} follows generation {}",
                 target.generation(),
                 before.generation()
             );
-            if frames != 0 {
-                info!(
-                    "{frames} frames that generation {} had not sent go out now",
-                    before.generation()
-                );
-            }
+        }
+        // The other queues wait for this: none sends anything newer before it knows of these. A shadow that died with its driver finds them
+        // with its first one.
+        let frames = self.unsent.collect();
+        if frames != 0 {
+            info!("{frames} frames that the last generation had not sent go out now");
         }
         true
     }
