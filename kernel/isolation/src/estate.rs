@@ -60,7 +60,8 @@ impl Estate {
 }
 
 impl<S: SpanSource> SharedHeap<S> {
-    /// Frees all that a dead domain owned but for what it leaves to the domain in slot `heir`.
+    /// Frees all that a dead domain owned but for what it leaves to the domain in slot `heir`; packets only if it was a driver, since others
+    /// mark them for transmission and give them on.
     ///
     /// `sent` says of a place whether the device has reported its descriptor, and all before it in its ring, sent; `None` if there is no such
     /// ring of the dead domain's.
@@ -68,6 +69,7 @@ impl<S: SpanSource> SharedHeap<S> {
         &mut self,
         dead: OwnerId,
         heir: u16,
+        is_driver: bool,
         sent: impl Fn(TransmitPlace) -> Option<bool>,
     ) -> Reclaimed {
         let owned = self.owned(dead);
@@ -75,7 +77,7 @@ impl<S: SpanSource> SharedHeap<S> {
             owned: owned.len(),
             left_bytes: 0,
         };
-        let (tagged, unsent) = find(&owned, &sent);
+        let (tagged, unsent) = find(&owned, is_driver, &sent);
         self.drop_untaken(dead.slot(), &tagged);
         if self.estate.left.try_reserve(tagged.len() + unsent.len()).is_ok() {
             // Turned round, as the estate is taken from its end.
@@ -144,7 +146,11 @@ impl<S: SpanSource> SharedHeap<S> {
 }
 
 /// Of what a dead domain owned: tagged objects, and packets that were to be sent, in the order in which they were to.
-fn find(owned: &[usize], sent: &impl Fn(TransmitPlace) -> Option<bool>) -> (Vec<usize>, Vec<usize>) {
+fn find(
+    owned: &[usize],
+    is_driver: bool,
+    sent: &impl Fn(TransmitPlace) -> Option<bool>,
+) -> (Vec<usize>, Vec<usize>) {
     let mut tagged = Vec::new();
     let mut unsent: Vec<Unsent> = Vec::new();
     // Counts are compared with one of the same ring, from which all others are less than its length away.
@@ -155,6 +161,8 @@ fn find(owned: &[usize], sent: &impl Fn(TransmitPlace) -> Option<bool>) -> (Vec<
         let kind = header.kind.load(Ordering::Relaxed);
         if kind == ObjectKind::Plain as u32 && header.tag.load(Ordering::Relaxed) != 0 {
             tagged.push(payload);
+        } else if !is_driver {
+            continue;
         } else if kind == ObjectKind::Packet as u32 && is_to_be_sent(payload) {
             let place = TransmitPlace(header.place.load(Ordering::Relaxed));
             if sent(place).is_none() {

@@ -51,7 +51,7 @@ fn tagged_objects_go_to_the_heir_whichever_of_its_incarnations_asks() {
     let mut heap = Heap::new(HostSpans);
     let kept = plain(&mut heap, 1, 7);
     plain(&mut heap, 1, 0);
-    let reclaimed = heap.reclaim_for(owner(1), 2, no_ring);
+    let reclaimed = heap.reclaim_for(owner(1), 2, true, no_ring);
     assert_eq!(reclaimed.owned, 2);
     assert_eq!(heap.owned_bytes(OwnerId::estate(2)), reclaimed.left_bytes);
     assert_eq!(heap.inherit(owner(2), ObjectKind::Plain, 8), None, "another tag");
@@ -77,7 +77,7 @@ fn a_domain_may_be_its_own_heir_again_and_again() {
     let mut heap = Heap::new(HostSpans);
     let kept = plain(&mut heap, 1, 7);
     for generation in 1..20 {
-        heap.reclaim_for(OwnerId::new(1, generation), 1, no_ring);
+        heap.reclaim_for(OwnerId::new(1, generation), 1, true, no_ring);
         assert_eq!(
             heap.inherit(OwnerId::new(1, generation + 1), ObjectKind::Plain, 7),
             Some(kept)
@@ -89,11 +89,11 @@ fn a_domain_may_be_its_own_heir_again_and_again() {
 fn an_heir_that_dies_before_it_has_taken_all_leaves_the_rest_too() {
     let mut heap = Heap::new(HostSpans);
     let objects = [plain(&mut heap, 1, 7), plain(&mut heap, 1, 8)];
-    heap.reclaim_for(owner(1), 1, no_ring);
+    heap.reclaim_for(owner(1), 1, true, no_ring);
     for generation in 2..6 {
         let incarnation = OwnerId::new(1, generation);
         assert_eq!(heap.inherit(incarnation, ObjectKind::Plain, 7), Some(objects[0]));
-        heap.reclaim_for(incarnation, 1, no_ring);
+        heap.reclaim_for(incarnation, 1, true, no_ring);
     }
     let last = OwnerId::new(1, 6);
     assert_eq!(heap.inherit(last, ObjectKind::Plain, 8), Some(objects[1]));
@@ -106,7 +106,7 @@ fn names_that_nobody_asks_for_do_not_pile_up() {
     for generation in 1..100 {
         let payload = plain(&mut heap, 1, generation);
         set_owner(payload, OwnerId::new(1, generation));
-        heap.reclaim_for(OwnerId::new(1, generation), 2, no_ring);
+        heap.reclaim_for(OwnerId::new(1, generation), 2, true, no_ring);
         assert!(heap.usage().used_bytes <= 10 * size_of_object(payload));
     }
 }
@@ -117,7 +117,7 @@ fn what_nobody_takes_goes_with_the_next_death() {
     for generation in 1..20 {
         let payload = plain(&mut heap, 1, 7);
         set_owner(payload, OwnerId::new(1, generation));
-        heap.reclaim_for(OwnerId::new(1, generation), 2, no_ring);
+        heap.reclaim_for(OwnerId::new(1, generation), 2, true, no_ring);
         assert_eq!(heap.usage().used_bytes, heap.owned_bytes(OwnerId::estate(2)));
     }
     let one = heap.usage().used_bytes;
@@ -144,7 +144,7 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
     // The device has reported 0xffffe, and so 0xffffd.
     let sent =
         |place: TransmitPlace| (place.base() == ring(3).base()).then_some(place == ring(3).at(0xf_fffe));
-    heap.reclaim_for(owner(1), 2, sent);
+    heap.reclaim_for(owner(1), 2, true, sent);
 
     let left = inherited(&mut heap, 2);
     let expected: Vec<usize> = [0xf_ffff, 0x10_0000, 0x10_0001]
@@ -164,12 +164,26 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
 }
 
 #[test]
+fn who_drives_no_device_leaves_no_packets() {
+    let mut heap = Heap::new(HostSpans);
+    let batch = batch(&mut heap, 1);
+    let nested = packet(&mut heap, 1, Verdict::Transmit, TransmitPlace::NONE);
+    push(batch, nested);
+    set_owner(nested, OwnerId::NESTED);
+    plain(&mut heap, 1, 7);
+    heap.reclaim_for(owner(1), 1, false, no_ring);
+    assert_eq!(inherited(&mut heap, 1), []);
+    assert_eq!(heap.usage().used_bytes, heap.owned_bytes(OwnerId::estate(1)));
+    assert!(heap.inherit(owner(1), ObjectKind::Plain, 7).is_some());
+}
+
+#[test]
 fn a_report_stands_for_its_own_ring_only() {
     let mut heap = Heap::new(HostSpans);
     let one = packet(&mut heap, 1, Verdict::Transmit, ring(0).at(5));
     packet(&mut heap, 1, Verdict::Transmit, ring(1).at(6));
     let last = packet(&mut heap, 1, Verdict::Transmit, ring(1).at(7));
-    heap.reclaim_for(owner(1), 2, |place| Some(place == ring(1).at(6)));
+    heap.reclaim_for(owner(1), 2, true, |place| Some(place == ring(1).at(6)));
     assert_eq!(inherited(&mut heap, 2), [one, last]);
 }
 
@@ -248,7 +262,7 @@ proptest! {
                         *passes += u8::from(*from == slot);
                         *from != slot || *passes <= PASSES && matches!(object.form, Form::Plain(tag) if !tags.contains(&tag))
                     });
-                    heap.reclaim_for(owner(slot), other, |_| Some(false));
+                    heap.reclaim_for(owner(slot), other, true, |_| Some(false));
                     for object in live.extract_if(.., |object| object.slot == slot) {
                         let heirloom = |payload, form| (Object { payload, slot: other, form }, slot, 0);
                         match object.form {
@@ -288,7 +302,7 @@ proptest! {
         for slot in 1..4 {
             heap.reclaim(owner(slot));
             for _ in 0..=PASSES {
-                heap.reclaim_for(owner(slot), 3, no_ring);
+                heap.reclaim_for(owner(slot), 3, true, no_ring);
             }
         }
         prop_assert_eq!(heap.usage().used_bytes, 0);
