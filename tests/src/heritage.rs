@@ -1,13 +1,14 @@
-//! State that outlives its domain: Maglev is killed, and established flows stay where they were.
+//! What outlives its domain: Maglev is killed, and established flows stay where they were; the driver is killed, and what it was to
+//! send is sent.
 //!
 //! A flow whose backend is drained would go elsewhere if it were forgotten, so some backends are drained first: those flows are
 //! where they are only because the table knows them. What the operator has changed must outlive the death too.
 
 use std::net::SocketAddr;
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use progress::Step;
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use crate::balancing::check_state;
 use crate::context::{Context, SPARE_BACKEND};
 use crate::recovery::{deaths, generation, kill};
 use crate::running_lab::{Held, RunningLab};
+use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE};
 
 /// Flows that are open all the time.
 const CONNECTIONS: u64 = 1_000;
@@ -30,6 +32,11 @@ const RETURN_LIMIT: Duration = Duration::from_secs(30);
 const SERVICE: &str = "web";
 const DRAINED: &str = "backend1";
 const BALANCER: &str = "maglev";
+
+/// When the card stops within a download, and how long it stays so: longer than netstack's retransmission timeout, and shorter than
+/// what the driver takes for a hang.
+const DOWNLOAD_RUNS: Duration = Duration::from_millis(400);
+const CARD_STOPS: Duration = Duration::from_millis(1_500);
 
 /// The flows of this test.
 struct Flows {
@@ -92,6 +99,47 @@ pub fn maglev_keeps_flows(context: &Context) -> Result<()> {
         context.figure("moved_udp_flows", 0, "of 100 after each kill");
         restarts(context, lab, flows.kills)?;
         restore_backends(lab, &datagram_service)
+    })
+}
+
+/// The card stops, so that frames pile up in the driver; it is killed, and its successor sends them.
+pub fn driver_leaves_frames(context: &Context) -> Result<()> {
+    context.with_appliance(|lab| {
+        let site = context.site()?;
+        let step = Step::start("Killing ixgbe with frames in its rings");
+        let download = thread::scope(|scope| {
+            let download = scope.spawn(|| lab.download(&lab.url(LARGE_FILE), DOWNLOAD_LIMIT));
+            sleep(DOWNLOAD_RUNS);
+            let interrupted = lab.nic(&["stop-dma"]).and_then(|_| {
+                sleep(CARD_STOPS);
+                kill(lab, "ixgbe")
+            });
+            // Whatever came of it, the download needs the card.
+            let started = lab.nic(&["start-dma"]);
+            let download = download
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("the download's thread panicked")));
+            interrupted?;
+            started?;
+            download
+        })?;
+        site.check(&download)?;
+        let log = lab.console("log 200")?;
+        let frames: u64 = log
+            .lines()
+            .filter_map(|line| {
+                line.split("nic-shadow: ")
+                    .nth(1)?
+                    .split(" frames that the last generation")
+                    .next()?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum();
+        ensure!(frames > 0, "the shadow had no frames to send again:\n{log}");
+        step.done(format!("{frames} frames were sent by its successor"));
+        context.figure("frames_sent_again", frames, "");
+        Ok(())
     })
 }
 

@@ -111,6 +111,11 @@ const TESTS: &[Test] = &[
         run: heritage::maglev_keeps_flows,
     },
     Test {
+        name: "recovery-unsent",
+        about: "frames that a killed driver had not sent go out through its successor",
+        run: heritage::driver_leaves_frames,
+    },
+    Test {
         name: "recovery-driver",
         about: "ixgbe is killed once a second for 60 s under load; nothing is lost",
         run: recovery::driver_once_a_second,

@@ -17,6 +17,8 @@ use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
 /// How often, and every how long, the driver is killed.
 const KILLS: u64 = 60;
 const PERIOD: Duration = Duration::from_secs(1);
+/// After so long a client sends again what was lost with the driver: Linux' shortest retransmission timeout, milliseconds.
+const RETRANSMISSION_MS: f64 = 200.0;
 /// Connections that are open, and used, all the time.
 const VIP_CONNECTIONS: u64 = 200;
 const SITE_CONNECTIONS: u64 = 50;
@@ -289,6 +291,8 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
         context.figure(&format!("{name}_p50_ms"), at(0.50), "ms");
         context.figure(&format!("{name}_p99_ms"), at(0.99), "ms");
         context.figure(&format!("{name}_max_ms"), at(1.0), "ms");
+        let waits = times.iter().filter(|time| **time >= RETRANSMISSION_MS).count();
+        context.figure(&format!("{name}_over_200_ms"), waits, "of the deaths");
     }
     Ok(())
 }

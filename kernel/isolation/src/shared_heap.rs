@@ -407,6 +407,22 @@ pub(crate) mod tests {
         assert_eq!(heap.usage().used_bytes, 0);
     }
 
+    /// Freeing the object could give its span back before the batch, in which it still is, is looked at.
+    #[test]
+    fn batches_are_freed_before_what_may_be_in_them() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let objects: Vec<usize> = (0..2_000)
+            .map(|_| heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory"))
+            .collect();
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        push(batch, objects[1_999]);
+        assert_eq!(heap.owned(owner(1)).first(), Some(&batch));
+        assert_eq!(heap.reclaim(owner(1)), 2_001);
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
     #[test]
     fn what_was_given_away_survives() {
         let mut heap = SharedHeap::new(HostSpans);

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::net::{NetConfiguration, NetDevice, NetError};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -98,13 +98,17 @@ impl Driver {
         if let Some(before) = replay.told.replace(target) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
             self.outages.begin(before);
-            // The others wait for this: no queue sends anything newer before it knows of these.
-            let frames = self.unsent.collect();
             debug!(
-                "driver generation {} follows generation {}, which left {frames} frames unsent",
+                "driver generation {} follows generation {}",
                 target.generation(),
                 before.generation()
             );
+        }
+        // The other queues wait for this: none sends anything newer before it knows of these. A shadow that died with its driver finds them
+        // with its first one.
+        let frames = self.unsent.collect();
+        if frames != 0 {
+            info!("{frames} frames that the last generation had not sent go out now");
         }
         true
     }

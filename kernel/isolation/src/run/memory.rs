@@ -55,7 +55,9 @@ pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> (Reclaimed,
             left_bytes: 0,
         },
         Some(heir) => {
-            let reclaimed = heap.reclaim_for(dead, heir.header.slot, |place| devices.has_sent(place));
+            let is_driver = !domain.manifest.devices.is_empty();
+            let sent = |place| devices.has_sent(place);
+            let reclaimed = heap.reclaim_for(dead, heir.header.slot, is_driver, sent);
             heir.shared_charged
                 .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
             reclaimed

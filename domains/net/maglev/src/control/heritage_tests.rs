@@ -162,3 +162,21 @@ fn another_configuration_starts_anew() {
         );
     }
 }
+
+/// Tables that are taken from an earlier VIP's are those that would be built.
+#[test]
+fn shared_tables_are_the_same_as_built_ones() {
+    let text = CONFIG.replace("[{ name = \"one\", address = \"10.0.0.1\" }]\n", 
+        "[{ name = \"three\", address = \"10.0.0.3\" }, { name = \"one\", address = \"10.0.0.1\" }, { name = \"two\", address = \"10.0.0.2\" }]\n");
+    assert_ne!(text, CONFIG);
+    let config = Config::from_toml(&text).expect("a good configuration");
+    let control = Control::new(&config, HashSeed([9; 16]), [2; 6]).expect("it can exist");
+    let mut built = Control::new(&config, HashSeed([9; 16]), [2; 6]).expect("it can exist");
+    assert!(control.table_as_of(0, 1).is_some());
+    built.rebuild(0);
+    built.rebuild(1);
+    for (one, other) in control.vips.iter().zip(&built.vips) {
+        assert_eq!(one.table, other.table);
+    }
+    assert_ne!(control.vips[0].table, control.vips[1].table, "their slots differ");
+}
