@@ -7,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 #[cfg(panic = "abort")]
+extern crate alloc;
+
+#[cfg(panic = "abort")]
 mod appliance;
+#[cfg(panic = "abort")]
+mod images;
 #[cfg(panic = "abort")]
 mod services;
 

@@ -14,7 +14,8 @@ use rref::{OwnerId, Text};
 /// [`DomainControl`] over `isolation`.
 pub struct Control;
 
-fn state(state: State) -> DomainState {
+/// A domain's state, for others.
+pub fn state(state: State) -> DomainState {
     match state {
         State::Stopped => DomainState::Stopped,
         State::Starting => DomainState::Starting,

@@ -13,6 +13,7 @@ pub mod net;
 pub mod path;
 pub mod socket;
 pub mod supervise;
+pub mod update;
 
 use rref::{Interface, ProxyFactory};
 
@@ -25,6 +26,9 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
+    <dyn update::Updates>::FACTORY,
+    <dyn update::Uploads>::FACTORY,
+    <dyn update::ImageControl>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,

@@ -12,6 +12,7 @@
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ struct Defaults {
     memory: Spanned<String>,
     shared: Spanned<String>,
     restart: Restart,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +65,7 @@ struct Entry {
     #[serde(default)]
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -75,6 +78,8 @@ struct Restart {
     window_s: u32,
 }
 
+/// How long an updated image is on trial unless the file says otherwise, milliseconds.
+const TRIAL_MS: u32 = 10_000;
 /// The provider that stands for the kernel itself.
 const KERNEL: &str = "kernel";
 
@@ -156,6 +161,7 @@ impl Entry {
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
             },
+            trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
     }
 }
@@ -251,6 +257,7 @@ devices = ["8086:10fb"]
 name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
+trial_ms = 500
 imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
 "#;
 
@@ -279,6 +286,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
+        assert_eq!((ixgbe.trial_ms, shadow.trial_ms), (10_000, 500));
         assert_eq!(shadow.imports[0].provider, "ixgbe");
         assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");
@@ -299,17 +307,17 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         refused(
             "ixgbe.NetDevice",
             "e1000.NetDevice",
-            "domains.toml:17: there is no domain called `e1000`",
+            "domains.toml:18: there is no domain called `e1000`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe.Block",
-            "domains.toml:17: domain `ixgbe` doesn't export `Block`",
+            "domains.toml:18: domain `ixgbe` doesn't export `Block`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe",
-            "domains.toml:17: `ixgbe` is no import",
+            "domains.toml:18: `ixgbe` is no import",
         );
         refused(
             "\"shadow\"",

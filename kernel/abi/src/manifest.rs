@@ -31,6 +31,8 @@ pub struct DomainManifest {
     pub devices: Vec<DeviceClaim>,
     /// What the supervisor does when it dies.
     pub restart: RestartPolicy,
+    /// How long an image that it was updated to is on trial: if it dies within this time, the one before comes back. Milliseconds.
+    pub trial_ms: u32,
 }
 
 /// A handle that a domain may have.

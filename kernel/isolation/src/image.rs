@@ -64,8 +64,19 @@ impl fmt::Display for ImageError {
     }
 }
 
-/// The ELF file in a signed image of the domain `name`.
-pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result<&'a [u8], ImageError> {
+/// What is in a signed image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<'a> {
+    /// The ELF file in it.
+    pub elf: &'a [u8],
+    /// What its signer calls it.
+    pub build: String,
+    /// Its signature. Ed25519 signatures are deterministic (RFC 8032), so equal ones of one key are of equal images.
+    pub signature: [u8; SIGNATURE_BYTES],
+}
+
+/// Checks a signed image of the domain `name`.
+pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result<Verified<'a>, ImageError> {
     let (body, trailer) = file
         .split_at_checked(file.len().wrapping_sub(TRAILER_BYTES))
         .ok_or(ImageError::Unsigned)?;
@@ -110,7 +121,11 @@ pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result
     if manifest.interface_hash != expected.interface_hash {
         return Err(ImageError::OtherInterfaces);
     }
-    Ok(elf)
+    Ok(Verified {
+        elf,
+        build: manifest.build,
+        signature,
+    })
 }
 
 #[cfg(test)]
@@ -137,6 +152,7 @@ mod tests {
     fn signed(change: impl FnOnce(&mut ImageManifest), seed: u8) -> Vec<u8> {
         let mut manifest = ImageManifest {
             name: "httpd".into(),
+            build: "0.1.0+2b".into(),
             signer: *key(seed).pk,
             interface_hash: [9; 32],
             compiler: COMPILER.into(),
@@ -156,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_genuine_image_is_accepted_and_gives_its_elf() {
-        assert_eq!(
-            verify(&signed(|_| {}, 1), "httpd", &expected(1)),
-            Ok(&b"\x7fELF and so on"[..])
-        );
+        let file = signed(|_| {}, 1);
+        let genuine = verify(&file, "httpd", &expected(1)).expect("it is genuine");
+        assert_eq!(genuine.elf, b"\x7fELF and so on");
+        assert_eq!(genuine.build, "0.1.0+2b");
     }
 
     #[test]

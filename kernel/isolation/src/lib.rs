@@ -15,6 +15,7 @@ pub mod archive;
 pub mod elf;
 pub mod image;
 pub mod shared_heap;
+pub mod upload;
 
 #[cfg(all(feature = "machine", panic = "abort"))]
 mod run;

@@ -5,12 +5,14 @@
 
 use crate::policy::{Decision, History, Policy};
 use crate::records::Records;
+use crate::update::Updating;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, StartError, clock, thread};
 use interface::kernel::{ControlError, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
+use interface::update::ImageControl;
 use log::{error, info, warn};
 
 /// Nanoseconds in a millisecond.
@@ -53,6 +55,8 @@ pub struct Supervision {
     pub control: Handle<dyn DomainControl>,
     /// The death records.
     pub records: Mutex<Records>,
+    /// Updates and their trials.
+    pub updating: Updating,
     domains: Box<[Domain]>,
 }
 
@@ -62,7 +66,10 @@ pub struct Supervision {
 )]
 impl Supervision {
     /// Reads the manifest from the kernel.
-    pub fn new(control: Handle<dyn DomainControl>) -> Result<Supervision, StartError> {
+    pub fn new(
+        control: Handle<dyn DomainControl>,
+        images: Handle<dyn ImageControl>,
+    ) -> Result<Supervision, StartError> {
         let mut domains = Vec::new();
         for index in 0..u16::MAX {
             let status = control
@@ -78,6 +85,8 @@ impl Supervision {
         Ok(Supervision {
             control,
             records: Mutex::default(),
+            // The loop that made them counts in `u16`.
+            updating: Updating::new(images, domains.len() as u16),
             domains: domains.into_boxed_slice(),
         })
     }
@@ -146,10 +155,13 @@ impl Supervision {
         }
         let result = self.start(index, domain);
         match &result {
-            Ok(generation) => info!(
-                "{}: started as generation {generation} by the operator",
-                domain.name
-            ),
+            Ok(generation) => {
+                self.updating.runs(index, *generation, None);
+                info!(
+                    "{}: started as generation {generation} by the operator",
+                    domain.name
+                );
+            }
             Err(reason) => error!("{}: not started: {reason}", domain.name),
         }
         if matches!(result, Err(ControlError::OutOfMemory)) {
@@ -168,7 +180,10 @@ impl Supervision {
             return;
         };
         self.records.lock().add(record, domain.name);
-        let (mut epoch, mut decision) = domain.died(record.at_ns);
+        let (mut epoch, mut decision) = match self.updating.is_ordinary(index, domain.name, &record) {
+            true => domain.died(record.at_ns),
+            false => domain.was_updated(),
+        };
         let cause = Cause(&record);
         match decision {
             // The kernel has said that it died, and a line takes the serial port longer than the restart takes.
@@ -194,7 +209,15 @@ impl Supervision {
                 return;
             }
             match self.start(index, domain) {
-                Ok(generation) => return self.recovered(domain, &record, generation),
+                Ok(generation) => {
+                    self.updating.runs(index, generation, Some(record.at_ns));
+                    return self.recovered(domain, &record, generation);
+                }
+                Err(error @ (ControlError::OutOfMemory | ControlError::BadImage(_)))
+                    if self.updating.start_failed(index, domain.name, &error) =>
+                {
+                    (epoch, decision) = domain.was_updated();
+                }
                 Err(ControlError::OutOfMemory) => {
                     (epoch, decision) = domain.died(clock::now_ns());
                     warn!("{}: no memory to start it: {decision:?}", domain.name);
@@ -270,6 +293,17 @@ impl Domain {
             }
         }
         (progress.epoch, decision)
+    }
+
+    /// Notes that the next start is from another image: at once, whatever became of the last one. As [`died`](Self::died).
+    fn was_updated(&self) -> (u64, Decision) {
+        let mut progress = self.state.lock();
+        progress.history.clear();
+        progress.epoch += 1;
+        progress.situation.held = false;
+        progress.situation.refused = false;
+        progress.situation.restart_at_ns = clock::now_ns();
+        (progress.epoch, Decision::Restart { delay_ms: 0 })
     }
 
     /// Whether the restart of `epoch` is still wanted; counts it if so.

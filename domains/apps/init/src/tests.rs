@@ -2,6 +2,7 @@
 
 use crate::service::Service;
 use crate::supervision::Supervision;
+use crate::update_tests::Images;
 use crate::workers::Workers;
 use alloc::sync::Arc;
 use domain_rt::{Handle, OwnerId, clock};
@@ -10,6 +11,7 @@ use interface::kernel::{
     MemoryStatus, Power, ServiceError,
 };
 use interface::supervise::{Outage, SuperviseError, SupervisedStatus, Supervisor};
+use interface::update::ImageControl;
 use rref::Text;
 use std::collections::VecDeque;
 use std::string::ToString;
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How one start of a domain goes.
 #[derive(Clone, Copy, PartialEq)]
-enum Start {
+pub enum Start {
     Dies,
     Refused,
     NoMemory,
@@ -26,28 +28,28 @@ enum Start {
     Blocks,
 }
 
-struct Played {
-    status: DomainStatus,
+pub struct Played {
+    pub status: DomainStatus,
     /// What the next starts do; none: they work.
-    starts: VecDeque<Start>,
+    pub starts: VecDeque<Start>,
 }
 
 #[derive(Default)]
-struct Machine {
-    domains: Vec<Played>,
+pub struct Machine {
+    pub domains: Vec<Played>,
     deaths: Vec<DeathRecord>,
     unblocked: bool,
     reaps: u32,
 }
 
 #[derive(Default)]
-struct Kernel {
-    machine: Mutex<Machine>,
+pub struct Kernel {
+    pub machine: Mutex<Machine>,
     changed: Condvar,
 }
 
 impl Kernel {
-    fn die(&self, machine: &mut Machine, index: usize, cause: DeathCause) {
+    pub fn die(&self, machine: &mut Machine, index: usize, cause: DeathCause) {
         let status = &mut machine.domains[index].status;
         status.state = DomainState::Dying;
         let record = DeathRecord {
@@ -166,14 +168,15 @@ impl Power for Switch {
     }
 }
 
-struct Fixture {
-    kernel: &'static Kernel,
-    supervision: Arc<Supervision>,
+pub struct Fixture {
+    pub kernel: &'static Kernel,
+    pub images: &'static Images,
+    pub supervision: Arc<Supervision>,
     service: Service,
 }
 
 /// A machine of `init` and domains `a` and `b`, with the given starts of `a`.
-fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixture {
+pub fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixture {
     host_platform::attach();
     let kernel: &'static Kernel = Box::leak(Box::default());
     for (index, domain) in ["init", "a", "b"].into_iter().enumerate() {
@@ -204,7 +207,11 @@ fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixtu
     let power = std::format!("{name}-power");
     host_platform::provide::<dyn Power>(&power, &Switch);
     let control = Handle::connect(name, OwnerId::NONE, 0).unwrap();
-    let supervision = Arc::new(Supervision::new(control).unwrap());
+    let images: &'static Images = Box::leak(Box::new(Images::new(kernel)));
+    let images_name = std::format!("{name}-images");
+    host_platform::provide::<dyn ImageControl>(&images_name, images);
+    let images_handle = Handle::connect(&images_name, OwnerId::NONE, 0).unwrap();
+    let supervision = Arc::new(Supervision::new(control, images_handle).unwrap());
     Workers::start(
         supervision.clone(),
         Handle::connect(&power, OwnerId::NONE, 0).unwrap(),
@@ -213,17 +220,18 @@ fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixtu
     crate::boot(&supervision);
     Fixture {
         kernel,
+        images,
         service: Service::new(supervision.clone()),
         supervision,
     }
 }
 
 impl Fixture {
-    fn status(&self, index: u16) -> SupervisedStatus {
+    pub fn status(&self, index: u16) -> SupervisedStatus {
         self.service.domain(index).unwrap().unwrap()
     }
 
-    fn kill(&self, name: &str) -> Result<(), SuperviseError> {
+    pub fn kill(&self, name: &str) -> Result<(), SuperviseError> {
         self.service.kill(DomainName::new(name))
     }
 
@@ -232,7 +240,7 @@ impl Fixture {
     }
 
     /// Waits for what other threads are to do; the bound only ends a test that has failed.
-    fn until(&self, what: &str, mut condition: impl FnMut(&Fixture) -> bool) {
+    pub fn until(&self, what: &str, mut condition: impl FnMut(&Fixture) -> bool) {
         let begin = Instant::now();
         while !condition(self) {
             assert!(begin.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -240,7 +248,7 @@ impl Fixture {
         }
     }
 
-    fn runs(&self, index: u16, generation: u64) -> bool {
+    pub fn runs(&self, index: u16, generation: u64) -> bool {
         let domain = self.status(index).domain;
         domain.state == DomainState::Running && domain.generation == generation
     }

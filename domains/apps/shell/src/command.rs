@@ -7,6 +7,7 @@ use core::fmt::Write;
 use core::net::IpAddr;
 use interface::balance;
 use interface::kernel::DomainName;
+use interface::update::ImageSource;
 
 /// Deaths and log lines that are shown unless asked otherwise.
 const DEFAULT_COUNT: u32 = 20;
@@ -44,6 +45,16 @@ pub const USAGES: &[Usage] = &[
     ),
     usage("kill", "NAME", "kills a domain; its restart policy then applies"),
     usage("start", "NAME", "starts a domain that is down or held"),
+    usage(
+        "update",
+        "NAME [upload|spare]",
+        "restarts a domain with another image: the uploaded one, or the spare slot's",
+    ),
+    usage(
+        "updates",
+        "[--json]",
+        "shows which image each domain runs, what is there to update to, and the newest updates",
+    ),
     usage(
         "nic",
         "[--json]",
@@ -116,6 +127,10 @@ pub enum Command {
     Kill(DomainName),
     /// Start a domain.
     Start(DomainName),
+    /// Run another image of a domain.
+    Update(DomainName, Option<ImageSource>),
+    /// Show images and updates.
+    Updates,
     /// Show the network card.
     Nic,
     /// Show addresses and sockets.
@@ -179,6 +194,10 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("deaths", [limit]) => Command::Deaths(count(limit)?),
         ("kill", [domain]) => Command::Kill(DomainName::new(domain)),
         ("start", [domain]) => Command::Start(DomainName::new(domain)),
+        ("update", [domain]) => Command::Update(DomainName::new(domain), None),
+        ("update", [domain, "upload"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Upload)),
+        ("update", [domain, "spare"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Spare)),
+        ("updates", []) => Command::Updates,
         ("nic", []) => Command::Nic,
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
@@ -298,6 +317,14 @@ mod tests {
         assert_eq!(command("deaths"), Command::Deaths(20));
         assert_eq!(command("deaths 5"), Command::Deaths(5));
         assert_eq!(command("kill ixgbe"), Command::Kill(DomainName::new("ixgbe")));
+        assert_eq!(
+            command("update httpd"),
+            Command::Update(DomainName::new("httpd"), None)
+        );
+        assert_eq!(
+            command("update httpd spare"),
+            Command::Update(DomainName::new("httpd"), Some(ImageSource::Spare))
+        );
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
             service: balance::Name::new("web"),
@@ -320,6 +347,8 @@ mod tests {
             "deaths many",
             "maglev drain web",
             "maglev melt web b1",
+            "update",
+            "update httpd floppy",
             "maglev add web b1 here",
             "maglev add web b1 10.0.0.1 heavy",
             "reboot --json",

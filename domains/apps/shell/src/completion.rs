@@ -29,7 +29,8 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
     let wanted = match *words {
         _ if partial.starts_with('-') => Wanted::Words(&["--json"]),
         [] | ["help"] => Wanted::Command,
-        ["kill" | "start"] => Wanted::Domain,
+        ["kill" | "start" | "update"] => Wanted::Domain,
+        ["update", _] => Wanted::Words(&["spare", "upload"]),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,
         ["maglev", "activate" | "drain" | "remove", service] => Wanted::Backend(service),

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use domain_rt::clock;
 use interface::kernel::{DomainState, MemoryStatus};
 use interface::supervise::{SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::update::Updates;
 use serde_json::{Value, json};
 
 /// Bytes in a page.
@@ -29,7 +30,7 @@ pub fn list(supervisor: &mut Supervision) -> Result<Vec<SupervisedStatus>, Strin
 }
 
 /// `domains`.
-pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
+pub fn show(supervisor: &mut Supervision, updates: &mut Import<dyn Updates>) -> Result<Answer, String> {
     let domains = list(supervisor)?;
     let mut table = Table::new(&[
         "NAME",
@@ -40,10 +41,17 @@ pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
         ">SHARED",
         ">THREADS",
         ">CROSSINGS",
+        "BUILD",
     ]);
+    let mut listing = Vec::new();
     let now_ns = clock::now_ns();
     for status in &domains {
         let domain = &status.domain;
+        // Nobody starts or stops for this: a domain without an answer has none.
+        let build = updates
+            .call(|updates| updates.images(domain.name))
+            .ok()
+            .and_then(|images| images.current);
         table.row([
             domain.name.to_string(),
             state(status, now_ns),
@@ -53,11 +61,15 @@ pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
             bytes(domain.shared_bytes),
             domain.threads.to_string(),
             domain.crossings.to_string(),
+            build.map_or("-".into(), |build| build.to_string()),
         ]);
+        let mut entry = domain_json(status);
+        entry["build"] = json!(build.as_ref().map(|build| build.as_str()));
+        listing.push(entry);
     }
     Ok(Answer {
         text: table.to_string(),
-        json: domains.iter().map(domain_json).collect(),
+        json: listing.into(),
     })
 }
 

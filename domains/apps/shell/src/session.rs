@@ -11,7 +11,7 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{domains, network};
+use crate::{domains, network, update};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -22,6 +22,7 @@ use interface::kernel::{LogReader, Power, SerialConsole, ServiceError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
 use interface::supervise::Supervisor;
+use interface::update::Updates;
 use rref::Text;
 
 /// What the shell shows when it waits for a command.
@@ -39,6 +40,7 @@ pub struct Session {
     power: Handle<dyn Power>,
     log: LogView,
     supervisor: Import<dyn Supervisor>,
+    updates: Import<dyn Updates>,
     nic: Import<dyn NetDevice>,
     sockets: Import<dyn Sockets>,
     balancer: Import<dyn Balancer>,
@@ -60,6 +62,7 @@ impl Session {
             power,
             log: LogView::new(log),
             supervisor: Import::new("supervisor", "The supervisor"),
+            updates: Import::new("updates", "The supervisor"),
             nic: Import::new("nic", "The network card"),
             sockets: Import::new("sockets", "The TCP/IP stack"),
             balancer: Import::new("balancer", "The load balancer"),
@@ -178,7 +181,7 @@ impl Session {
     fn execute(&mut self, command: Command) -> Result<Answer, String> {
         match command {
             Command::Help(name) => command::help(name.as_deref()).map(Answer::text),
-            Command::Domains => domains::show(&mut self.supervisor),
+            Command::Domains => domains::show(&mut self.supervisor, &mut self.updates),
             Command::Deaths(count) => domains::deaths(&mut self.supervisor, count),
             Command::Memory => domains::memory(&mut self.supervisor),
             Command::Kill(name) => {
@@ -189,6 +192,8 @@ impl Session {
                 self.supervisor.call(|supervisor| supervisor.release(name))?;
                 Ok(Answer::text(format!("{name} is started.")))
             }
+            Command::Update(name, source) => update::update(&mut self.updates, name, source),
+            Command::Updates => update::show(&mut self.supervisor, &mut self.updates),
             Command::Nic => network::nic(&mut self.nic),
             Command::Ip => network::ip(&mut self.sockets),
             Command::Maglev => network::maglev(&mut self.balancer),

@@ -78,11 +78,15 @@ pub struct Life {
     pub state: State,
     /// Incarnations so far.
     pub generation: u64,
-    /// The verified image, kept for the next start.
+    /// The verified image that the next start is from.
     pub plan: Option<Arc<Plan>>,
-    /// The image in memory. Code and constants can't have been changed by an incarnation, so they serve the next one too; its writable
-    /// part is written anew at each start.
-    pub image: Option<VirtualArea>,
+    /// The one before it, while it is on trial.
+    pub previous: Option<Arc<Plan>>,
+    /// A verified image that was uploaded and not run yet.
+    pub uploaded: Option<Arc<Plan>>,
+    /// The image in memory, and what it was made from. Code and constants can't have been changed by an incarnation, so they serve
+    /// the next one too, unless that is of another image; the writable part is written anew at each start.
+    pub image: Option<(Arc<Plan>, VirtualArea)>,
     /// Of the live or dying incarnation.
     pub holdings: Holdings,
 }
@@ -118,6 +122,8 @@ pub fn initialise(manifest: SystemManifest) {
                 state: State::Stopped,
                 generation: 0,
                 plan: None,
+                previous: None,
+                uploaded: None,
                 image: None,
                 holdings: Holdings::default(),
             }),

@@ -45,18 +45,24 @@ impl From<MapError> for StartError {
     }
 }
 
-/// The verified image of a domain; checked once, kept for later starts.
-fn plan(domain: &Domain) -> Result<Arc<Plan>, StartError> {
-    if let Some(plan) = domain.life.lock().plan.clone() {
-        return Ok(plan);
+/// Makes sure that the domain has a verified image to start from: the boot archive's, unless it was updated. Checked once, kept for
+/// later starts.
+fn prepare(domain: &Domain) -> Result<(), StartError> {
+    if domain.life.lock().plan.is_some() {
+        return Ok(());
     }
     let name = &domain.manifest.name;
     let file = boot_file(&format!("domains/{name}")).ok_or(StartError::Image(ImageError::Missing))?;
-    let expected = EXPECTED.get().ok_or(StartError::Image(ImageError::Missing))?;
-    let elf = image::verify(file, name, expected).map_err(StartError::Image)?;
-    let plan = Arc::new(elf::plan(elf).map_err(StartError::Image)?);
-    domain.life.lock().plan = Some(plan.clone());
-    Ok(plan)
+    let plan = verified_plan(domain, file).map_err(StartError::Image)?;
+    domain.life.lock().plan.get_or_insert(plan);
+    Ok(())
+}
+
+/// Checks an image of `domain` and lays it out.
+pub fn verified_plan(domain: &Domain, file: &[u8]) -> Result<Arc<Plan>, ImageError> {
+    let expected = EXPECTED.get().ok_or(ImageError::Missing)?;
+    let verified = image::verify(file, &domain.manifest.name, expected)?;
+    elf::plan(verified).map(Arc::new)
 }
 
 /// Maps the image: code executable, constants readable, data writable, unmapped pages around it.
@@ -97,15 +103,17 @@ fn renew(plan: &Plan, area: &VirtualArea) {
 
 /// Loads `domain` and runs its `start`; returns when that has returned.
 pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
-    let plan = plan(domain)?;
-    let incarnation = {
+    prepare(domain)?;
+    let (plan, incarnation) = {
         let mut life = domain.life.lock();
         if !matches!(life.state, State::Stopped | State::Dead) {
             return Err(StartError::WrongState(life.state));
         }
+        // Together with the state: an update comes before this, or finds it starting.
+        let plan = life.plan.clone().ok_or(StartError::Image(ImageError::Missing))?;
         life.state = State::Starting;
         life.generation += 1;
-        OwnerId::new(domain.header.slot, life.generation)
+        (plan, OwnerId::new(domain.header.slot, life.generation))
     };
     let result = load(domain, incarnation, &plan);
     if let Err(error) = result {
@@ -118,14 +126,20 @@ pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
     wait_started(domain, incarnation)
 }
 
-fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<(), StartError> {
+fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Arc<Plan>) -> Result<(), StartError> {
     let kept = domain.life.lock().image.take();
     let area = match kept {
-        Some(area) => {
+        Some((made_from, area)) if Arc::ptr_eq(&made_from, plan) => {
             renew(plan, &area);
             area
         }
-        None => {
+        other => {
+            if let Some((_, area)) = other {
+                // Of another image: its pages go back. Nobody is in it (see `renew`).
+                let pages = area.pages() as u64;
+                drop(area);
+                domain.discharge(pages);
+            }
             let area = map(plan)?;
             // The profile of `cargo xtask bench path` reads this line.
             log::debug!(
@@ -140,7 +154,7 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<()
         }
     };
     let entry = area.start() + PAGE_BYTES + plan.entry;
-    domain.life.lock().image = Some(area);
+    domain.life.lock().image = Some((plan.clone(), area));
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
     if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {

@@ -10,6 +10,7 @@ mod memory;
 mod proxy;
 mod sys;
 mod thread;
+mod update;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
@@ -18,6 +19,10 @@ pub use domain::{Cause, Domain, Figures, State, domain, domain_name, domains};
 pub use loader::{StartError, start};
 pub use memory::shared_usage;
 pub use proxy::{check_imports, export_kernel_object, register_factories};
+pub use update::{
+    Images, ReplaceError, Replaced, Source, images, replace, revert, settle, upload_abandon, upload_begin,
+    upload_finish, upload_part,
+};
 
 use abi::manifest::SystemManifest;
 use core::fmt;
