@@ -20,6 +20,8 @@ pub enum Method {
     Head,
     /// OPTIONS
     Options,
+    /// PUT
+    Put,
     /// A method of RFC 9110 or RFC 5789 that nothing here supports.
     Refused,
     /// Any other.
@@ -129,6 +131,8 @@ pub struct Request<'b> {
     pub expectation: Expectation,
     /// Conditional fields.
     pub conditions: Conditions<'b>,
+    /// Authorization
+    pub authorization: Single<'b>,
 }
 
 /// What the bytes are.
@@ -208,6 +212,7 @@ struct Fields<'b> {
     keep_alive: bool,
     expectation: Option<Expectation>,
     conditions: Conditions<'b>,
+    authorization: Single<'b>,
 }
 
 fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status> {
@@ -229,7 +234,8 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         "OPTIONS" => Method::Options,
-        "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT" => Method::Refused,
+        "PUT" => Method::Put,
+        "POST" | "DELETE" | "PATCH" | "TRACE" | "CONNECT" => Method::Refused,
         _ => Method::Unknown,
     };
     let target = if target.as_bytes().first() == Some(&b'/') {
@@ -258,6 +264,7 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status
         persistence,
         expectation,
         conditions: fields.conditions,
+        authorization: fields.authorization,
     })
 }
 
@@ -288,6 +295,7 @@ impl<'b> Fields<'b> {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            13 if is("authorization") => self.authorization.note(value),
             13 if is("if-none-match") => self.condition(value, |conditions| &mut conditions.if_none_match),
             14 if is("content-length") => {
                 self.lengths += 1;
