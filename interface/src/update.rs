@@ -81,7 +81,7 @@ pub enum UpdateError {
     /// Neither the spare slot nor an upload has an image of this domain.
     NothingStaged,
     /// The image is refused, for this reason.
-    Refused(Text<120>),
+    Refused(Text<104>),
     /// It is the image that the domain has already.
     SameImage(Build),
     /// The domain is not in a state for this.

@@ -16,6 +16,7 @@ mod images;
 mod kernel;
 mod lab_network;
 mod linux_guest;
+mod live_update;
 mod recovery;
 mod runner;
 mod running_lab;
@@ -32,7 +33,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 19] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -112,6 +113,11 @@ const TESTS: [Test; 18] = [
         name: "recovery-others",
         about: "httpd, netstack and maglev come back when they are killed",
         run: recovery::others_come_back,
+    },
+    Test {
+        name: "live-update",
+        about: "httpd, netstack, maglev and ixgbe are updated under load; images that are bad or die are refused or rolled back",
+        run: live_update::works_under_load,
     },
     Test {
         name: "faults",

@@ -309,7 +309,7 @@ impl Connection {
         if request.method == Method::Put
             && let Some(entrance) = context.uploads
         {
-            return self.begin_upload(request, entrance, context, output);
+            return self.begin_upload(request, head, entrance, context, output);
         }
         let answer = decide(request, context);
         if request.framing == Framing::Length(0) && request.expectation == Expectation::None {
@@ -327,11 +327,12 @@ impl Connection {
     fn begin_upload(
         &mut self,
         request: &Request<'_>,
+        head: &[u8],
         entrance: &Entrance,
         context: &Context<'_>,
         output: &mut Output<'_>,
     ) {
-        match Upload::begin(request, entrance) {
+        match Upload::begin(request, head, entrance) {
             Ok(upload) => {
                 if request.expectation == Expectation::Continue {
                     output.put(b"HTTP/1.1 100 Continue\r\n\r\n");

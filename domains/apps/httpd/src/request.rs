@@ -131,8 +131,6 @@ pub struct Request<'b> {
     pub expectation: Expectation,
     /// Conditional fields.
     pub conditions: Conditions<'b>,
-    /// Authorization
-    pub authorization: Single<'b>,
 }
 
 /// What the bytes are.
@@ -161,6 +159,22 @@ pub fn parse(bytes: &[u8], limit: usize) -> Parsed<'_> {
         Err(Error::Version) => version(window, limit),
         Err(_) => Parsed::Refused(Status::BadRequest),
     }
+}
+
+/// A field of a head that [`parse`] found complete, for what few requests need.
+#[cold]
+pub fn field<'b>(head: &'b [u8], name: &str) -> Single<'b> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut request = httparse::Request::new(&mut []);
+    let mut found = Single::Absent;
+    if request.parse_with_uninit_headers(head, &mut fields).is_ok() {
+        for field in request.headers.iter() {
+            if field.name.eq_ignore_ascii_case(name) {
+                found.note(field.value);
+            }
+        }
+    }
+    found
 }
 
 /// A head that isn't complete: too long already, or not.
@@ -212,7 +226,6 @@ struct Fields<'b> {
     keep_alive: bool,
     expectation: Option<Expectation>,
     conditions: Conditions<'b>,
-    authorization: Single<'b>,
 }
 
 fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status> {
@@ -264,7 +277,6 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status
         persistence,
         expectation,
         conditions: fields.conditions,
-        authorization: fields.authorization,
     })
 }
 
@@ -295,7 +307,6 @@ impl<'b> Fields<'b> {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            13 if is("authorization") => self.authorization.note(value),
             13 if is("if-none-match") => self.condition(value, |conditions| &mut conditions.if_none_match),
             14 if is("content-length") => {
                 self.lengths += 1;

@@ -7,7 +7,7 @@
 use crate::body::{BodyError, BodyReader};
 use crate::clock::Clock;
 use crate::config::Token;
-use crate::request::{Expectation, Framing, Persistence, Request, Target};
+use crate::request::{self, Expectation, Framing, Persistence, Request, Target};
 use crate::status::Status;
 use alloc::boxed::Box;
 use alloc::format;
@@ -174,15 +174,15 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Begins one, if the request may; a reply at once when its body is not to be read, and the connection ends then.
-    pub fn begin(request: &Request<'_>, entrance: &Entrance) -> Result<Upload, Reply> {
+    /// Begins one, if the request with this head may; a reply at once when its body is not to be read, and the connection ends then.
+    pub fn begin(request: &Request<'_>, head: &[u8], entrance: &Entrance) -> Result<Upload, Reply> {
         let Framing::Length(length) = request.framing else {
             return Err(Reply::new(
                 Status::LengthRequired,
                 "an image is sent with its length, not in chunks",
             ));
         };
-        let (name, state) = match admitted(request, entrance) {
+        let (name, state) = match admitted(request, head, entrance) {
             Ok(name) => {
                 let bytes = u32::try_from(length).unwrap_or(u32::MAX);
                 let begun = entrance.receiver.begin(name, bytes);
@@ -259,8 +259,8 @@ impl Upload {
 }
 
 /// The domain that a request's image is for, if whoever sends it may.
-fn admitted<'b>(request: &Request<'b>, entrance: &Entrance) -> Result<&'b str, Reply> {
-    let shown = request.authorization.value().and_then(bearer);
+fn admitted<'b>(request: &Request<'b>, head: &[u8], entrance: &Entrance) -> Result<&'b str, Reply> {
+    let shown = request::field(head, "authorization").value().and_then(bearer);
     if !shown.is_some_and(|token| entrance.token.is(token)) {
         return Err(Reply::new(
             Status::Unauthorized,

@@ -87,6 +87,9 @@ pub struct Life {
     /// The image in memory, and what it was made from. Code and constants can't have been changed by an incarnation, so they serve
     /// the next one too, unless that is of another image; the writable part is written anew at each start.
     pub image: Option<(Arc<Plan>, VirtualArea)>,
+    /// Another image in memory, so that neither an update nor its end has to wait for it: the next one's while it is being changed
+    /// to, the one before's while the new one is on trial. Nothing runs in it.
+    pub standby: Option<(Arc<Plan>, VirtualArea)>,
     /// Of the live or dying incarnation.
     pub holdings: Holdings,
 }
@@ -125,6 +128,7 @@ pub fn initialise(manifest: SystemManifest) {
                 previous: None,
                 uploaded: None,
                 image: None,
+                standby: None,
                 holdings: Holdings::default(),
             }),
             private_pages: AtomicU64::new(0),

@@ -123,38 +123,93 @@ pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
         }
         return Err(error);
     }
-    wait_started(domain, incarnation)
+    let started = wait_started(domain, incarnation);
+    // It runs: now there is time for this.
+    drop_useless_standby(domain);
+    started
+}
+
+/// [`map`], charged to the domain.
+fn map_charged(domain: &Domain, plan: &Plan) -> Result<VirtualArea, StartError> {
+    let pages = (plan.pages() + 2) as u64;
+    if !domain.charge(pages) {
+        return Err(StartError::OutOfMemory);
+    }
+    let area = map(plan).inspect_err(|_| domain.discharge(pages))?;
+    // The profile of `cargo xtask bench path` reads this line.
+    log::debug!(
+        "image {} at {:#x}",
+        domain.manifest.name,
+        area.start() + PAGE_BYTES
+    );
+    Ok(area)
+}
+
+/// Gives the memory of an image back that no incarnation is in.
+pub fn unload(domain: &Domain, image: Option<(Arc<Plan>, VirtualArea)>) {
+    if let Some((_, area)) = image {
+        let pages = area.pages() as u64;
+        drop(area);
+        domain.discharge(pages);
+    }
+}
+
+/// Loads an image beside the one that runs, for a start that is to be quick. Without memory for both it is loaded by the start.
+pub fn load_beside(domain: &Domain, plan: &Arc<Plan>) {
+    let earlier = domain.life.lock().standby.take();
+    unload(domain, earlier);
+    if let Ok(area) = map_charged(domain, plan) {
+        let earlier = domain.life.lock().standby.replace((plan.clone(), area));
+        unload(domain, earlier);
+    }
+}
+
+/// Gives up the image on standby, unless the domain may go back to it.
+pub fn drop_useless_standby(domain: &Domain) {
+    let useless = {
+        let mut life = domain.life.lock();
+        let previous = life.previous.clone();
+        life.standby.take_if(|(plan, _)| {
+            previous
+                .as_ref()
+                .is_none_or(|previous| !Arc::ptr_eq(previous, plan))
+        })
+    };
+    unload(domain, useless);
 }
 
 fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Arc<Plan>) -> Result<(), StartError> {
-    let kept = domain.life.lock().image.take();
-    let area = match kept {
-        Some((made_from, area)) if Arc::ptr_eq(&made_from, plan) => {
-            renew(plan, &area);
-            area
+    let (kept, standby) = {
+        let mut life = domain.life.lock();
+        (life.image.take(), life.standby.take())
+    };
+    let is_it = |image: &(Arc<Plan>, VirtualArea)| Arc::ptr_eq(&image.0, plan);
+    let (area, other) = match (kept, standby) {
+        (Some(image), other) | (other, Some(image)) if is_it(&image) => {
+            renew(plan, &image.1);
+            (image.1, other)
         }
-        other => {
-            if let Some((_, area)) = other {
-                // Of another image: its pages go back. Nobody is in it (see `renew`).
-                let pages = area.pages() as u64;
-                drop(area);
-                domain.discharge(pages);
+        (kept, standby) => {
+            unload(domain, standby);
+            match map_charged(domain, plan) {
+                Ok(area) => (area, kept),
+                // Perhaps there is room without the other one.
+                Err(StartError::OutOfMemory) if kept.is_some() => {
+                    unload(domain, kept);
+                    (map_charged(domain, plan)?, None)
+                }
+                Err(error) => return Err(error),
             }
-            let area = map(plan)?;
-            // The profile of `cargo xtask bench path` reads this line.
-            log::debug!(
-                "image {} at {:#x}",
-                domain.manifest.name,
-                area.start() + PAGE_BYTES
-            );
-            if !domain.charge(area.pages() as u64) {
-                return Err(StartError::OutOfMemory);
-            }
-            area
         }
     };
     let entry = area.start() + PAGE_BYTES + plan.entry;
-    domain.life.lock().image = Some((plan.clone(), area));
+    let replaced = {
+        let mut life = domain.life.lock();
+        life.image = Some((plan.clone(), area));
+        // An update may have loaded one meanwhile, which is then loaded by the start.
+        core::mem::replace(&mut life.standby, other)
+    };
+    unload(domain, replaced);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
     if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {

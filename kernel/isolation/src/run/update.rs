@@ -7,7 +7,7 @@
 use super::archive::boot_file;
 use super::death::kill;
 use super::domain::{Cause, Domain, State};
-use super::loader::verified_plan;
+use super::loader::{drop_useless_standby, load_beside, verified_plan};
 use crate::elf::{PAGE_BYTES, Plan};
 use crate::image::ImageError;
 use crate::upload::{UploadError, Uploads};
@@ -184,6 +184,10 @@ pub fn replace(domain: &'static Domain, source: Source) -> Result<Replaced, Repl
         Source::Upload => domain.life.lock().uploaded.clone().ok_or(ReplaceError::Nothing)?,
     };
     let to = candidate.build.clone();
+    if !is_current(domain, &candidate) {
+        // While the old one still works.
+        load_beside(domain, &candidate);
+    }
     // What the change lets go of is dropped without the lock.
     let (old, used, generation, live) = {
         let mut life = domain.life.lock();
@@ -218,6 +222,13 @@ pub fn replace(domain: &'static Domain, source: Source) -> Result<Replaced, Repl
     })
 }
 
+fn is_current(domain: &Domain, candidate: &Plan) -> bool {
+    let life = domain.life.lock();
+    life.plan
+        .as_ref()
+        .is_some_and(|plan| plan.signature == candidate.signature)
+}
+
 /// Makes the image before the one on trial the one that `domain` starts from next; its build, or `None` when none is kept.
 pub fn revert(domain: &Domain) -> Option<String> {
     let (previous, failed) = {
@@ -234,4 +245,5 @@ pub fn revert(domain: &Domain) -> Option<String> {
 pub fn settle(domain: &Domain) {
     let previous = domain.life.lock().previous.take();
     drop(previous);
+    drop_useless_standby(domain);
 }
