@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod black_box;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
@@ -30,6 +31,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn update::Uploads>::FACTORY,
     <dyn update::ImageControl>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
+    <dyn black_box::BlackBoxes>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,
     <dyn kernel::Power>::FACTORY,

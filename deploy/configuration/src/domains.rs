@@ -12,6 +12,7 @@
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
 //! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
 
@@ -65,6 +66,7 @@ struct Entry {
     #[serde(default)]
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
+    heir: Option<Spanned<String>>,
     trial_ms: Option<u32>,
 }
 
@@ -146,6 +148,16 @@ impl Entry {
             .iter()
             .map(|(name, target)| import(source, exports, name, target))
             .collect::<Result<Vec<_>, _>>()?;
+        let heir = self
+            .heir
+            .as_ref()
+            .map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
+                Some((name, _)) => Ok((*name).to_owned()),
+                None => Err(source.error(
+                    heir.span(),
+                    format!("there is no domain called `{}`", heir.get_ref()),
+                )),
+            });
         let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),
@@ -161,6 +173,7 @@ impl Entry {
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
             },
+            heir: heir.transpose()?,
             trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
     }
@@ -252,6 +265,7 @@ name = "ixgbe"
 crate = "ixgbe"
 exports = ["NetDevice"]
 devices = ["8086:10fb"]
+heir = "shadow"
 
 [[domain]]
 name = "shadow"
@@ -283,6 +297,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
             }]
         );
         assert_eq!(ixgbe.memory_quota_bytes, 8 << 20);
+        assert_eq!(ixgbe.heir.as_deref(), Some("shadow"));
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
@@ -322,12 +337,17 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         refused(
             "\"shadow\"",
             "\"ixgbe\"",
-            "domains.toml:14: there is another domain called `ixgbe`",
+            "domains.toml:15: there is another domain called `ixgbe`",
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
         refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
-        refused("512 KiB", "512", "domains.toml:16: ");
+        refused("512 KiB", "512", "domains.toml:17: ");
         refused("exports", "export", "domains.toml:10: ");
+        refused(
+            "heir = \"shadow\"",
+            "heir = \"heaven\"",
+            "domains.toml:12: there is no domain called `heaven`",
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One domain's signed image: what it says of itself, and how one is made to update a running appliance with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use abi::image::ImageManifest;
 use anyhow::{Context, Result, ensure};
@@ -27,9 +27,15 @@ pub(crate) struct Signer<'a> {
 }
 
 impl Signer<'_> {
-    /// The signed image of an ELF file, and the build's name.
-    pub fn sign(&self, name: &str, elf: &[u8], crates: Vec<String>) -> (Vec<u8>, String) {
-        let build = self.label.map_or_else(|| build_name(elf), ToOwned::to_owned);
+    /// The signed image of the ELF file at `path`, and the build's name.
+    ///
+    /// # Errors
+    /// When the file can't be read or is not what the linker makes.
+    pub fn sign(&self, name: &str, path: &Path, crates: Vec<String>) -> Result<(Vec<u8>, String)> {
+        let embed_symbols::Split { mut loaded, table } = embed_symbols::split(&read(path)?)
+            .with_context(|| format!("{} can't be taken apart", path.display()))?;
+        let build = self.label.map_or_else(|| build_name(&loaded), ToOwned::to_owned);
+        loaded.extend_from_slice(&table);
         let manifest = ImageManifest {
             name: name.to_owned(),
             build: build.clone(),
@@ -37,9 +43,10 @@ impl Signer<'_> {
             interface_hash: self.identity.hash,
             compiler: self.identity.compiler.clone(),
             flags: self.identity.flags.clone(),
+            symbol_bytes: u32::try_from(table.len())?,
             crates,
         };
-        (sign::sign_image(elf, manifest, self.key), build)
+        Ok((sign::sign_image(&loaded, manifest, self.key), build))
     }
 }
 
@@ -102,7 +109,7 @@ pub fn build_domain(options: &DomainOptions) -> Result<DomainImage> {
         .with_context(|| format!("config/domains.toml has no domain called `{name}`"))?;
     let package = options.package.as_ref().unwrap_or(package);
     let key = signing_key(options.key.as_deref())?;
-    let identity = InterfaceIdentity::of(root)?;
+    let identity = InterfaceIdentity::of(root, "")?;
 
     let step = Step::start(format!("Building domain {name} from {package}"));
     let workspace = generate::single(root, name, package)?;
@@ -114,7 +121,7 @@ pub fn build_domain(options: &DomainOptions) -> Result<DomainImage> {
         identity: &identity,
         label: options.label.as_deref(),
     };
-    let (image, build) = signer.sign(name, &read(elf)?, crates);
+    let (image, build) = signer.sign(name, elf, crates)?;
     let path = options
         .output
         .clone()

@@ -27,17 +27,20 @@ pub fn package_name(domain: &str) -> String {
     format!("domain-{domain}")
 }
 
-/// Writes the workspace; files that would not change are left alone, so that Cargo sees no work where there is none.
+/// Writes the workspace of a flavour (empty for a release); files that would not change are left alone, so that Cargo sees no work where there is none.
 ///
 /// # Errors
 /// When a domain's package is not in the project or a file can't be written.
-pub fn workspace(root: &Path, domains: &Domains) -> Result<GeneratedWorkspace> {
+pub fn workspace(root: &Path, domains: &Domains, flavour: &str) -> Result<GeneratedWorkspace> {
+    // Directories of their own, so that one flavour's build doesn't undo the other's.
+    let separator = if flavour.is_empty() { "" } else { "-" };
+    let directory = root.join(format!("target/domains-src{separator}{flavour}"));
     let members = domains
         .packages
         .iter()
         .map(|(domain, package)| (package_name(domain), domain.as_str(), package.as_str()))
         .collect();
-    write_workspace(root, root.join("target/domains-src"), members)
+    write_workspace(root, directory, members)
 }
 
 /// Writes a workspace of its own for one image of `domain`, built from `package`, so that the boot archive's images are not touched.

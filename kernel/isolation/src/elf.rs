@@ -7,6 +7,7 @@
 use crate::image::{ImageError, Verified};
 use abi::image::SIGNATURE_BYTES;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use elf::ElfBytes;
 use elf::abi::{
@@ -60,12 +61,15 @@ pub struct Plan {
     pub build: String,
     /// The image's signature: images of equal ones are equal.
     pub signature: [u8; SIGNATURE_BYTES],
+    /// The table of the image's functions, for the reports of deaths; empty where there is none.
+    pub symbols: Arc<[u8]>,
 }
 
 /// Checks the ELF file of a verified image and lays it out.
 pub fn plan(image: Verified<'_>) -> Result<Plan, ImageError> {
     let Verified {
         elf: file,
+        symbols,
         build,
         signature,
     } = image;
@@ -136,6 +140,7 @@ pub fn plan(image: Verified<'_>) -> Result<Plan, ImageError> {
         entry,
         build,
         signature,
+        symbols: symbols.into(),
     })
 }
 
@@ -227,6 +232,7 @@ mod tests {
     fn plan_of(elf: &[u8]) -> Result<Plan, ImageError> {
         plan(Verified {
             elf,
+            symbols: &[],
             build: String::new(),
             signature: [0; SIGNATURE_BYTES],
         })

@@ -2,6 +2,7 @@
 //!
 //! What a live incarnation holds is in its [`Holdings`], so that giving it all back is dropping one value.
 
+use super::black_box::Trace;
 use super::device::Devices;
 use super::proxy::{Exports, Handles};
 use crate::elf::Plan;
@@ -108,6 +109,8 @@ pub struct Domain {
     pub shared_charged: AtomicU64,
     /// Threads that it started and that have not ended.
     pub threads: AtomicU32,
+    /// What is noted of it for the report of its death.
+    pub trace: Trace,
 }
 
 static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
@@ -134,6 +137,7 @@ pub fn initialise(manifest: SystemManifest) {
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
+            trace: Trace::new(),
         }))
     };
     DOMAINS.call_once(|| manifest.domains.into_iter().enumerate().map(entry).collect());
@@ -200,7 +204,7 @@ pub struct Figures {
     pub threads: u32,
     /// Private memory: image, heap, stacks.
     pub memory_bytes: u64,
-    /// Shared objects that it owns.
+    /// Shared objects that it owns, and those that were left to it.
     pub shared_bytes: u64,
 }
 
@@ -216,7 +220,7 @@ impl Domain {
             generation,
             threads: self.threads.load(Ordering::Relaxed),
             memory_bytes: self.private_pages.load(Ordering::Relaxed) * crate::elf::PAGE_BYTES as u64,
-            shared_bytes: self.header.live().map_or(0, super::memory::owned_bytes),
+            shared_bytes: super::memory::owned_bytes(self.header.slot, self.header.live()),
         }
     }
 }

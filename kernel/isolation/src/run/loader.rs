@@ -1,10 +1,12 @@
 //! From an image in the boot archive to a running domain.
 
 use super::archive::boot_file;
+use super::black_box;
 use super::death::{self, Death};
 use super::domain::{Domain, State};
 use super::thread::{self, WaitTicket};
 use super::{EXPECTED, sys};
+use crate::black_box::EventKind;
 use crate::elf::{self, PAGE_BYTES, Plan, Use};
 use crate::image::{self, ImageError};
 use abi::{OwnerId, SysTable};
@@ -136,6 +138,7 @@ fn map_charged(domain: &Domain, plan: &Plan) -> Result<VirtualArea, StartError> 
         return Err(StartError::OutOfMemory);
     }
     let area = map(plan).inspect_err(|_| domain.discharge(pages))?;
+    black_box::image_mapped(domain.header.slot, (area.start() + PAGE_BYTES) as u64, plan);
     // The profile of `cargo xtask bench path` reads this line.
     log::debug!(
         "image {} at {:#x}",
@@ -149,6 +152,7 @@ fn map_charged(domain: &Domain, plan: &Plan) -> Result<VirtualArea, StartError> 
 pub fn unload(domain: &Domain, image: Option<(Arc<Plan>, VirtualArea)>) {
     if let Some((_, area)) = image {
         let pages = area.pages() as u64;
+        black_box::image_unmapped((area.start() + PAGE_BYTES) as u64);
         drop(area);
         domain.discharge(pages);
     }
@@ -210,6 +214,7 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Arc<Plan>) -> Resu
         core::mem::replace(&mut life.standby, other)
     };
     unload(domain, replaced);
+    black_box::loaded(domain, incarnation);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
     if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {
@@ -240,6 +245,7 @@ pub fn mark_running(owner: OwnerId) {
         }
         life.state = State::Running;
     }
+    black_box::trace(owner, EventKind::Running, format_args!(""));
     death::recovered(domain.header.slot - 1);
     thread::wake_waiters();
 }
