@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use sign::Key;
 
 use crate::interface_hash::InterfaceIdentity;
-use crate::{cargo, generate, read, refuse_rule_breakers, signing_key};
+use crate::{cargo, generate, read, refuse_attackers, refuse_rule_breakers, signing_key};
 
 /// Longest name of a build, in bytes: what the appliance shows.
 const BUILD_BYTES: usize = 48;
@@ -113,15 +113,16 @@ pub fn build_domain(options: &DomainOptions) -> Result<DomainImage> {
 
     let step = Step::start(format!("Building domain {name} from {package}"));
     let workspace = generate::single(root, name, package)?;
+    let mut crates = cargo::crates_of(&workspace)?;
+    refuse_attackers(&crates)?;
     let elves = cargo::build_domains(root, &workspace)?;
     let elf = elves.get(name).context("the build made no image")?;
-    let crates = cargo::crates_of(&workspace)?.remove(name).unwrap_or_default();
     let signer = Signer {
         key: &key,
         identity: &identity,
         label: options.label.as_deref(),
     };
-    let (image, build) = signer.sign(name, elf, crates)?;
+    let (image, build) = signer.sign(name, elf, crates.remove(name).unwrap_or_default())?;
     let path = options
         .output
         .clone()
