@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod holdings;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
@@ -25,6 +26,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
+    <dyn supervise::Operator>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,

@@ -73,6 +73,13 @@ struct Restart {
     backoff_ceiling_ms: u32,
     budget: u32,
     window_s: u32,
+    #[serde(default = "default_cpu_percent")]
+    cpu_percent: f64,
+}
+
+/// Share of one CPU for a crash loop, where the file names none.
+fn default_cpu_percent() -> f64 {
+    2.0
 }
 
 /// The provider that stands for the kernel itself.
@@ -155,6 +162,7 @@ impl Entry {
                 backoff_ceiling_ms: restart.backoff_ceiling_ms,
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
+                cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
         })
     }

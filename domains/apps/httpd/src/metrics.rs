@@ -16,8 +16,10 @@ const PAGE_BYTES: u64 = 4096;
 
 /// Whether a number only ever grows.
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum Kind {
+    /// It does.
     Counter,
+    /// It goes up and down.
     Gauge,
 }
 
@@ -64,7 +66,7 @@ impl Exposition {
     }
 
     /// One family over all of `items`: their labels and their numbers.
-    fn each<T>(
+    pub fn each<T>(
         &mut self,
         (name, kind, help): (&str, Kind, &str),
         items: &[T],
@@ -124,7 +126,7 @@ const STATES: [(DomainState, &str); 5] = [
 pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
     use Kind::{Counter, Gauge};
     type Read = fn(&SupervisedStatus) -> u64;
-    let families: [(&str, Kind, &str, Read); 8] = [
+    let families: [(&str, Kind, &str, Read); 9] = [
         (
             "redleaf_domain_restarts_total",
             Counter,
@@ -166,6 +168,12 @@ pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
             Gauge,
             "1 when held for the operator after too many deaths.",
             |status| status.held.into(),
+        ),
+        (
+            "redleaf_domain_stopped",
+            Gauge,
+            "1 when stopped by the operator.",
+            |status| status.stopped.into(),
         ),
         (
             "redleaf_domain_refused",

@@ -1,9 +1,11 @@
 //! The exposition format's rules, on a text with every family.
 
 use super::*;
+use crate::holdings::{frame_uses, holdings};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use interface::balance::Name;
+use interface::holdings::{FrameUses, Holdings};
 use interface::kernel::{DomainName, DomainStatus};
 use std::collections::HashSet;
 use std::string::ToString;
@@ -24,9 +26,11 @@ fn domain(name: &str) -> SupervisedStatus {
             backoff_ceiling_ms: 0,
             restart_budget: 0,
             window_ms: 0,
+            restart_cpu_permille: 0,
         },
         restarts: 2,
         held: false,
+        stopped: false,
         refused: false,
         restart_at_ns: 0,
     }
@@ -42,6 +46,7 @@ fn everything() -> String {
         free_pages: 1,
         shared_used_bytes: 5,
         shared_pages: 1,
+        uses: FrameUses::default(),
     };
     let domains = [domain("ixgbe"), domain("a\"b\\c")];
     supervision(
@@ -52,6 +57,9 @@ fn everything() -> String {
             memory,
         },
     );
+    let held = domains.map(|status| (status.domain.name, Holdings::default()));
+    holdings(&mut text, &held);
+    frame_uses(&mut text, &memory.uses);
     network_device(&mut text, &LinkState::default(), &NetStatistics::default());
     sockets(&mut text, &SocketStatistics::default());
     let service = ServiceStatus {

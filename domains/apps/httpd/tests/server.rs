@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use interface::holdings::{FrameUses, Holdings};
 use interface::kernel::{DomainName, DomainState, DomainStatus, MemoryStatus};
 use interface::net::{
     DeviceInfo, Exchanged, LinkState, NetConfiguration, NetDevice, NetError, NetStatistics, WaitResult,
@@ -240,9 +241,11 @@ impl Supervisor for Overseer {
                 backoff_ceiling_ms: 1,
                 restart_budget: 1,
                 window_ms: 1,
+                restart_cpu_permille: 1,
             },
             restarts: 60,
             held: false,
+            stopped: false,
             refused: false,
             restart_at_ns: 0,
         }))
@@ -256,12 +259,8 @@ impl Supervisor for Overseer {
         Ok(60)
     }
 
-    fn kill(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::NoDomain)
-    }
-
-    fn release(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::NoDomain)
+    fn holdings(&self, _index: u16) -> Result<Option<Holdings>, SuperviseError> {
+        Ok(Some(Holdings::default()))
     }
 
     fn report_outage(&self, _outage: Outage) -> Result<(), SuperviseError> {
@@ -274,6 +273,7 @@ impl Supervisor for Overseer {
             free_pages: 1,
             shared_used_bytes: 0,
             shared_pages: 0,
+            uses: FrameUses::default(),
         })
     }
 }

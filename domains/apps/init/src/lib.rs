@@ -1,15 +1,17 @@
 //! The supervisor: starts the domains, restarts the dead ones, keeps the record of deaths.
 //!
 //! It runs first, and its own death restarts the machine, so it does little: what a restart needs (loading, verifying,
-//! reclaiming) is the kernel's. `policy.rs` decides, `supervision.rs` acts, `workers.rs` has the threads, `records.rs` remembers,
-//! `service.rs` is what other domains see. Design: docs/design.md, "Recovery".
+//! reclaiming) is the kernel's. `policy.rs` and `progress.rs` decide, `supervision.rs` and `requests.rs` act, `workers.rs` has the
+//! threads, `records.rs` remembers, `service.rs` is what other domains see. Design: docs/design.md, "Recovery".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 mod policy;
+mod progress;
 mod records;
+mod requests;
 mod service;
 mod supervision;
 #[cfg(test)]
@@ -21,7 +23,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use domain_rt::{StartError, clock, thread};
 use interface::kernel::{ControlError, DomainState};
-use interface::supervise::Supervisor;
+use interface::supervise::{Operator, Supervisor};
 use log::{error, info, warn};
 use supervision::{MS, Supervision};
 use workers::Workers;
@@ -35,6 +37,7 @@ pub fn start() -> Result<(), StartError> {
     let power = domain_rt::connect("power", 0)?;
     let supervision = Arc::new(Supervision::new(control)?);
     domain_rt::export::<dyn Supervisor>(Box::new(service::Service::new(supervision.clone())))?;
+    domain_rt::export::<dyn Operator>(Box::new(service::Service::new(supervision.clone())))?;
     Workers::start(supervision.clone(), power)?;
     thread::spawn("boot", None, move || boot(&supervision))?;
     Ok(())
@@ -49,7 +52,8 @@ fn boot(supervision: &Supervision) {
         info!("{name}: starting ({index} of {last})");
         let start_ns = clock::now_ns();
         match supervision.boot(index) {
-            Ok(()) => info!(
+            Ok(false) => info!("{name}: stopped by the operator before it was started"),
+            Ok(true) => info!(
                 "{name}: runs, started in {} ms",
                 (clock::now_ns() - start_ns) / MS
             ),

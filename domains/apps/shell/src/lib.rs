@@ -12,6 +12,7 @@ mod answer;
 mod command;
 mod completion;
 mod domains;
+mod holdings;
 mod import;
 mod keys;
 mod line;

@@ -7,7 +7,7 @@
 //!
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
-use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
 use abi::sys::wake;
@@ -76,6 +76,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
             return false;
         }
         life.state = State::Dying;
+        domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
     }
     record(incarnation, cause, detail);
     request_checks();
@@ -238,12 +239,14 @@ pub fn exception_in_domain(
     false
 }
 
-/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
-pub fn reap(domain: &'static Domain) -> bool {
+/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held; what it has cost. `None` if it
+/// isn't dying.
+pub fn reap(domain: &'static Domain) -> Option<Reaped> {
+    let before_ns = machine::own_run_ns();
     let (incarnation, holdings) = {
         let mut life = domain.life.lock();
         if life.state != State::Dying {
-            return false;
+            return None;
         }
         life.state = State::Reaping;
         (
@@ -268,6 +271,14 @@ pub fn reap(domain: &'static Domain) -> bool {
     drop(pages);
     domain.discharge(private as u64);
     domain.shared_charged.store(0, Ordering::Relaxed);
+    let cost = &domain.cost;
+    let reap_ns = machine::own_run_ns().saturating_sub(before_ns);
+    let died_ns = cost.died_ns.load(Ordering::Relaxed);
+    let reaped = Reaped {
+        threads_ns: cost.threads_ns.load(Ordering::Relaxed),
+        kernel_ns: cost.load_ns.load(Ordering::Relaxed) + reap_ns,
+        lived_ns: died_ns.saturating_sub(cost.started_ns.load(Ordering::Relaxed)),
+    };
     domain.life.lock().state = State::Dead;
     log::debug!(
         "domain {} generation {} reaped: {objects} shared objects, {} pages",
@@ -276,7 +287,7 @@ pub fn reap(domain: &'static Domain) -> bool {
         private
     );
     wake_waiters();
-    true
+    Some(reaped)
 }
 
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.

@@ -55,6 +55,8 @@ pub enum Cause {
     StartTimeout,
     /// The operator stopped it.
     Stopped,
+    /// The operator restarted it.
+    Restarted,
     /// It made place for another image of it.
     Updated,
 }
@@ -101,6 +103,32 @@ pub struct Domain {
     pub shared_charged: AtomicU64,
     /// Threads that it started and that have not ended.
     pub threads: AtomicU32,
+    /// What the live or last incarnation has cost.
+    pub cost: Cost,
+}
+
+/// What an incarnation costs.
+#[derive(Default)]
+pub struct Cost {
+    /// When it was started, nanoseconds since boot.
+    pub started_ns: AtomicU64,
+    /// When it died.
+    pub died_ns: AtomicU64,
+    /// CPU time of its threads that have left it.
+    pub threads_ns: AtomicU64,
+    /// CPU time of loading it.
+    pub load_ns: AtomicU64,
+}
+
+/// What an incarnation has cost that is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// CPU time of its threads, nanoseconds.
+    pub threads_ns: u64,
+    /// CPU time of loading it and of giving back what it held, nanoseconds.
+    pub kernel_ns: u64,
+    /// From its start to its death, nanoseconds.
+    pub lived_ns: u64,
 }
 
 static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
@@ -124,6 +152,7 @@ pub fn initialise(manifest: SystemManifest) {
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
+            cost: Cost::default(),
         }))
     };
     DOMAINS.call_once(|| manifest.domains.into_iter().enumerate().map(entry).collect());
