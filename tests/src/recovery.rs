@@ -1,5 +1,6 @@
 //! Domains that are killed while they work: the driver again and again under load, and the others once each.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long the load runs in peace, and how many kills come before those that count.
 const CALM: Duration = Duration::from_secs(8);
 const WARM_UP_KILLS: u64 = 5;
+/// Datagrams to a VIP, so that a packet is always about to come: what loses frames in an outage, and TCP does, may wait for its
+/// retransmission timer afterwards, and the time to the first packet would measure that.
+const DATAGRAM_FLOWS: u16 = 64;
+const DATAGRAM_RATE: u64 = 2_000;
+const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 /// By how much the shared heap may grow while the driver is killed under load: the peak of packets under way varies, and the
 /// heap keeps what a peak has needed.
 const SHARED_GROWTH_PAGES: u64 = 512;
@@ -53,6 +59,7 @@ struct Load<'a> {
     site: &'a LargeSite,
     vip: Held,
     web: Held,
+    datagrams_to: SocketAddr,
 }
 
 /// What it did in one phase.
@@ -70,6 +77,7 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
             site: context.site()?,
             vip: lab.hold(lab.vip()?, VIP_CONNECTIONS)?,
             web: lab.hold(lab.server()?, SITE_CONNECTIONS)?,
+            datagrams_to: lab.service("udp", false)?,
         };
         let step = Step::start("The same load in peace, for comparison");
         let calm = load.run(|_| {
@@ -129,14 +137,21 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
 impl Load<'_> {
     /// Keeps up the load while `work` goes on; `work` is told when a load has failed. Fails if a load does.
     fn run(&mut self, work: impl FnOnce(&AtomicBool) -> Result<()>) -> Result<Phase> {
-        let Self { lab, site, vip, web } = self;
-        let (lab, site) = (*lab, *site);
+        let Self {
+            lab,
+            site,
+            vip,
+            web,
+            datagrams_to,
+        } = self;
+        let (lab, site, datagrams_to) = (*lab, *site, *datagrams_to);
         let stop = &AtomicBool::new(false);
         let (worked, loads) = thread::scope(|scope| {
             let threads = [
                 scope.spawn(move || until_stopped(stop, || download(lab, site))),
                 scope.spawn(move || until_stopped(stop, || ask(vip, VIP_CONNECTIONS))),
                 scope.spawn(move || until_stopped(stop, || ask(web, SITE_CONNECTIONS))),
+                scope.spawn(move || until_stopped(stop, || datagrams(lab, datagrams_to))),
             ];
             let worked = work(stop);
             stop.store(true, Ordering::Relaxed);
@@ -147,12 +162,13 @@ impl Load<'_> {
             });
             (worked, loads)
         });
-        let [downloads, vip, web] = loads;
+        let [downloads, vip, web, datagrams] = loads;
         let phase = Phase {
             downloads: downloads.context("the downloads")?,
             vip: vip.context("the VIP's connections")?,
             web: web.context("the site's connections")?,
         };
+        datagrams.context("the datagrams")?;
         worked.map(|()| phase)
     }
 }
@@ -185,6 +201,11 @@ fn ask(held: &mut Held, count: u64) -> Result<u64> {
     // Used all the time, and still leaving the machine to the others.
     thread::sleep(PAUSE);
     Ok(0)
+}
+
+fn datagrams(lab: &RunningLab, to: SocketAddr) -> Result<u64> {
+    lab.datagrams(to, DATAGRAM_FLOWS, DATAGRAM_RATE, DATAGRAM_TIME)
+        .map(|_| 0)
 }
 
 fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()> {

@@ -304,6 +304,23 @@ impl RunningLab {
         address(&self.report().appliance.http)
     }
 
+    /// Address and port of the first virtual service for `protocol` over the version of IP.
+    pub fn service(&self, protocol: &str, ipv6: bool) -> Result<SocketAddr> {
+        let services = self.console_json("maglev --json")?;
+        services
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|service| service["protocol"] == protocol)
+            .filter_map(|service| {
+                let ip = service["address"].as_str()?.parse().ok()?;
+                let port = u16::try_from(service["port"].as_u64()?).ok()?;
+                Some(SocketAddr::new(ip, port))
+            })
+            .find(|address| address.is_ipv6() == ipv6)
+            .with_context(|| format!("the balancer has no such service: {services}"))
+    }
+
     /// Address and port of the first TCP VIP.
     pub fn vip(&self) -> Result<SocketAddr> {
         address(&self.report().vip.context("the configuration has no VIP")?.http)
