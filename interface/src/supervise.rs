@@ -14,6 +14,8 @@ pub struct SupervisedStatus {
     pub domain: DomainStatus,
     /// Restarts since boot.
     pub restarts: u64,
+    /// CPU time since boot, nanoseconds, that its deaths and the starts before them have cost: what the policy limits.
+    pub restart_cpu_ns: u64,
     /// Held after too many deaths: it stays down until the operator releases it.
     pub held: bool,
     /// Stopped by the operator: it stays down until the operator starts it.

@@ -40,6 +40,8 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// Where the archive is written; `target/appliance/boot.tar` below the root when `None`.
     pub archive: Option<PathBuf>,
+    /// The manifest of domains; `config/domains.toml` below the root when `None`.
+    pub manifest: Option<PathBuf>,
 }
 
 impl Options {
@@ -51,7 +53,14 @@ impl Options {
             site: None,
             key: None,
             archive: None,
+            manifest: None,
         }
+    }
+
+    fn manifest_file(&self) -> PathBuf {
+        self.manifest
+            .clone()
+            .unwrap_or_else(|| self.root.join("config/domains.toml"))
     }
 
     fn appliance_file(&self) -> PathBuf {
@@ -88,7 +97,7 @@ pub fn build(options: &Options) -> Result<Built> {
     refuse_rule_breakers(root)?;
     let appliance_file = options.appliance_file();
     Appliance::read(&appliance_file)?;
-    let domains = Domains::read(&root.join("config/domains.toml"))?;
+    let domains = Domains::read(&options.manifest_file())?;
     let key = options.signing_key()?;
     let identity = InterfaceIdentity::of(root)?;
 

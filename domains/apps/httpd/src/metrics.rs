@@ -126,12 +126,18 @@ const STATES: [(DomainState, &str); 5] = [
 pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
     use Kind::{Counter, Gauge};
     type Read = fn(&SupervisedStatus) -> u64;
-    let families: [(&str, Kind, &str, Read); 9] = [
+    let families: [(&str, Kind, &str, Read); 10] = [
         (
             "redleaf_domain_restarts_total",
             Counter,
             "Restarts since boot.",
             |status| status.restarts,
+        ),
+        (
+            "redleaf_domain_restart_cpu_nanoseconds_total",
+            Counter,
+            "CPU time that its deaths and the starts before them have cost.",
+            |status| status.restart_cpu_ns,
         ),
         (
             "redleaf_domain_generation",

@@ -29,6 +29,7 @@ fn domain(name: &str) -> SupervisedStatus {
             restart_cpu_permille: 0,
         },
         restarts: 2,
+        restart_cpu_ns: 0,
         held: false,
         stopped: false,
         refused: false,

@@ -244,6 +244,7 @@ impl Supervisor for Overseer {
                 restart_cpu_permille: 1,
             },
             restarts: 60,
+            restart_cpu_ns: 0,
             held: false,
             stopped: false,
             refused: false,

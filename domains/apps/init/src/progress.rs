@@ -15,6 +15,8 @@ const MS: u64 = 1_000_000;
 pub struct Situation {
     /// Restarts since boot.
     pub restarts: u64,
+    /// What all deaths and the starts before them have cost, nanoseconds of CPU time.
+    pub cost_ns: u64,
     /// Held for the operator.
     pub held: bool,
     /// Stopped by the operator.
@@ -70,6 +72,7 @@ impl Progress {
         now_ns: u64,
         cost_ns: u64,
     ) -> Plan {
+        self.situation.cost_ns = self.situation.cost_ns.saturating_add(cost_ns);
         let by_order = matches!(
             cause,
             DeathCause::Stopped | DeathCause::Restarted | DeathCause::Updated

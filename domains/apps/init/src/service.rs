@@ -44,6 +44,7 @@ impl Supervisor for Service {
         Ok(Some(SupervisedStatus {
             domain,
             restarts: situation.restarts,
+            restart_cpu_ns: situation.cost_ns,
             held: situation.held,
             stopped: situation.stopped,
             refused: situation.refused,

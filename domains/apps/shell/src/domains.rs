@@ -74,6 +74,10 @@ pub fn one(supervisor: &mut Supervision, name: DomainName) -> Result<Answer, Str
     row("state", state(&status, clock::now_ns()));
     row("generation", domain.generation.to_string());
     row("restarts", status.restarts.to_string());
+    row(
+        "CPU for restarts",
+        format!("{} ms", milliseconds(status.restart_cpu_ns)),
+    );
     row("crossings", domain.crossings.to_string());
     for (name, value) in holdings::rows(&held) {
         row(name, value);
@@ -165,6 +169,7 @@ fn domain_json(status: &SupervisedStatus) -> Value {
     json!({
         "name": domain.name.as_str(),
         "state": state_word(domain.state),
+        "restart_cpu_ns": status.restart_cpu_ns,
         "held": status.held,
         "stopped": status.stopped,
         "refused": status.refused,

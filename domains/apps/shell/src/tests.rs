@@ -98,6 +98,7 @@ impl Supervisor for Domains {
                 restart_cpu_permille: 20,
             },
             restarts: 6,
+            restart_cpu_ns: 0,
             held: index == 1,
             stopped: false,
             refused: false,
