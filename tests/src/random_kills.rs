@@ -37,6 +37,8 @@ const RETURN_LIMIT: Duration = Duration::from_secs(60);
 /// By how many pages what remembers deaths may grow: the kernel's heap grows by 256 at a time, the supervisor keeps 1,024 records.
 const KERNEL_HEAP_GROWTH: i64 = 768;
 const SUPERVISOR_GROWTH: i64 = 256;
+/// By how many shared objects what a domain owns varies while nothing happens but ARP: those that are just under way.
+const OBJECTS_UNDER_WAY: i64 = 64;
 /// Requests that are answered after everything, of as many.
 const LAST_REQUESTS: u64 = 200;
 
@@ -79,17 +81,15 @@ fn run(context: &Context, lab: &RunningLab) -> Result<()> {
     let load = Load::default();
 
     let step = Step::start(format!("Killing {} domains at random under load", context.kills));
-    let began = Instant::now();
     load.during((lab, sha256), || {
         kill_randomly(lab, &victims, &mut rng, context.kills, &mut tally, &step)
     })?;
     step.done("");
-    let took = began.elapsed();
 
     let after = settled(lab, &victims)?;
     tally.report(context);
     load.report(context);
-    context.figure("kills_a_second", tally.kills as f64 / took.as_secs_f64(), "");
+    tally.check()?;
     compare(context, &before, &after)?;
     still_serves(context, lab)
 }
@@ -117,6 +117,10 @@ struct Tally {
     restarts: BTreeMap<String, Vec<f64>>,
     /// Number of the newest death that was looked at.
     seen: u64,
+    /// Deaths that were looked at.
+    deaths: u64,
+    /// How long the kills took.
+    time: Duration,
 }
 
 fn kill_randomly(
@@ -127,11 +131,10 @@ fn kill_randomly(
     tally: &mut Tally,
     step: &Step,
 ) -> Result<()> {
-    if tally.seen == 0 {
-        tally.seen = lab.console_json("deaths 1 --json")?["total"]
-            .as_u64()
-            .unwrap_or_default();
-    }
+    tally.seen = lab.console_json("deaths 1 --json")?["total"]
+        .as_u64()
+        .context("`deaths` gave no total")?;
+    let began = Instant::now();
     while tally.kills < kills {
         step.note(format!("{}", tally.kills));
         let mut typist = Typist::open(&lab.report().serial)?;
@@ -155,17 +158,19 @@ fn kill_randomly(
         drop(typist);
         tally.look(lab)?;
     }
+    tally.time = began.elapsed();
     Ok(())
 }
 
 impl Tally {
     /// Takes the deaths since the last look into account.
     fn look(&mut self, lab: &RunningLab) -> Result<()> {
-        let answer = lab.console_json("deaths 1000 --json")?;
+        let answer = lab.console_json(&format!("deaths {} --json", 2 * BURST))?;
         let total = answer["total"].as_u64().context("`deaths` gave no total")?;
         let seen = self.seen;
         let deaths = answer["deaths"].as_array().into_iter().flatten();
         for death in deaths.filter(|death| death["number"].as_u64() > Some(seen)) {
+            self.deaths += 1;
             let name = death["name"].as_str().unwrap_or_default();
             let cause = death["cause"].as_str().unwrap_or_default();
             if !cause.starts_with("killed") {
@@ -182,8 +187,21 @@ impl Tally {
         Ok(())
     }
 
+    /// Every kill is in the records, and nothing else died.
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.others.is_empty() && self.deaths == self.kills,
+            "{} kills made {} deaths; of those that nobody ordered: {:?}",
+            self.kills,
+            self.deaths,
+            self.others
+        );
+        Ok(())
+    }
+
     fn report(&self, context: &Context) {
         context.figure("kills", self.kills, "");
+        context.figure("kills_a_second", self.kills as f64 / self.time.as_secs_f64(), "");
         context.figure("found_down", self.was_down, "times, when one was drawn again");
         for (name, count) in &self.others {
             context.figure("other_death", *count, name);
@@ -352,6 +370,10 @@ fn settled(lab: &RunningLab, victims: &[String]) -> Result<Snapshot> {
         Typist::open(&lab.report().serial)?.kill(victim)?;
         wait_until_all_run(lab, until)?;
     }
+    // Whatever is connected when it is first needed is connected now.
+    for to in [lab.server()?, lab.vip()?] {
+        lab.connections(to, LAST_REQUESTS, AT_ONCE)?;
+    }
     let mut last = Snapshot::take(lab)?;
     loop {
         thread::sleep(Duration::from_secs(2));
@@ -410,7 +432,6 @@ fn compare(context: &Context, before: &Snapshot, after: &Snapshot) -> Result<()>
             "threads",
             "handles",
             "exports",
-            "shared_objects",
             "dma_pages",
             "interrupts",
             "devices",
@@ -418,6 +439,12 @@ fn compare(context: &Context, before: &Snapshot, after: &Snapshot) -> Result<()>
         if domain != "init" {
             counts.push("heap_pages");
         }
+        let objects = after.held(domain, "shared_objects") - before.held(domain, "shared_objects");
+        ensure!(
+            objects <= OBJECTS_UNDER_WAY,
+            "{domain} owns {objects} shared objects more than before\n{}",
+            details()
+        );
         for what in counts {
             let (was, is) = (before.held(domain, what), after.held(domain, what));
             ensure!(
@@ -477,6 +504,17 @@ fn still_serves(context: &Context, lab: &RunningLab) -> Result<()> {
             outcome.answered,
             "connections answered, none failed",
         );
+    }
+    // Neighbour discovery needs multicast groups that the card was told of before everybody died.
+    if let Some(ipv6) = lab.report().appliance.ipv6 {
+        lab.run("client", "ip", &["-6", "neighbour", "flush", "dev", "eth0"])
+            .ok();
+        let url = format!("http://[{ipv6}]/");
+        lab.run(
+            "client",
+            "curl",
+            &["-sS", "--fail", "-m", "5", "-o", "/dev/null", &url],
+        )?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ use alloc::vec::Vec;
 use collector::Collector;
 use config::Config;
 use counters::Counters;
-use domain_rt::{BootBytes, StartError, connect, thread};
+use domain_rt::{BootBytes, Handle, StartError, connect_and, thread};
 use interface::socket::Sockets;
 use log::{info, warn};
 use server::{Shard, Shared};
@@ -63,10 +63,9 @@ pub fn start() -> Result<(), StartError> {
     if site.is_empty() {
         warn!("the boot archive has no site: only /metrics and /healthz are there");
     }
-    let sockets = connect::<dyn Sockets>("sockets", STACK_WAIT_MS)?;
-    let shards = sockets
-        .shards()
-        .map_err(|error| StartError::new(format_args!("{error}")))?;
+    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
+        stack.shards()
+    })?;
     let counters: Vec<_> = (0..shards).map(|_| Arc::new(Counters::default())).collect();
     let collector = Collector::start(counters.clone())?;
     info!("port {}: {} files, {shards} shards", config.port, site.len());
