@@ -4,7 +4,7 @@
 //! [defaults]
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
-//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
 //!
 //! [[domain]]
 //! name = "nic-shadow"
