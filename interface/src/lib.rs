@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod black_box;
 pub mod holdings;
 pub mod kernel;
 pub mod metrics;
@@ -28,6 +29,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn supervise::Supervisor>::FACTORY,
     <dyn supervise::Operator>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
+    <dyn black_box::BlackBoxes>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,
     <dyn kernel::Power>::FACTORY,

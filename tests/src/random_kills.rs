@@ -133,7 +133,7 @@ fn kill_randomly(
     tally: &mut Tally,
     step: &Step,
 ) -> Result<()> {
-    tally.seen = lab.console_json("deaths 1 --json")?["total"]
+    tally.seen = lab.console_json("deaths last 1 --json")?["total"]
         .as_u64()
         .context("`deaths` gave no total")?;
     let began = Instant::now();
@@ -167,7 +167,7 @@ fn kill_randomly(
 impl Tally {
     /// Takes the deaths since the last look into account.
     fn look(&mut self, lab: &RunningLab) -> Result<()> {
-        let answer = lab.console_json(&format!("deaths {} --json", 2 * BURST))?;
+        let answer = lab.console_json(&format!("deaths last {} --json", 2 * BURST))?;
         let total = answer["total"].as_u64().context("`deaths` gave no total")?;
         let seen = self.seen;
         let deaths = answer["deaths"].as_array().into_iter().flatten();

@@ -82,11 +82,17 @@ pub(crate) fn build_domains(
 }
 
 /// Builds the kernel, which has the public key and the identity of the interfaces built in, and writes its function names into
-/// it.
-pub(crate) fn build_kernel(root: &Path, key: &Key, identity: &InterfaceIdentity) -> Result<PathBuf> {
+/// it. A flavour other than a release's, which is empty, is a feature of the firmware.
+pub(crate) fn build_kernel(
+    root: &Path,
+    key: &Key,
+    identity: &InterfaceIdentity,
+    flavour: &str,
+) -> Result<PathBuf> {
     build(root, root, &kernel_flags(root), |command| {
         command
             .args(["--package", "firmware", "--bin", "appliance"])
+            .args(["--features", flavour])
             .env("APPLIANCE_PUBLIC_KEY", key.public_hex())
             .env("APPLIANCE_INTERFACE_HASH", identity.hash_hex())
             .env("APPLIANCE_COMPILER", &identity.compiler)
@@ -97,7 +103,7 @@ pub(crate) fn build_kernel(root: &Path, key: &Key, identity: &InterfaceIdentity)
         .join(TARGET)
         .join(PROFILE)
         .join("appliance");
-    let kernel = target_directory(root).join("kernel.elf");
+    let kernel = target_directory(root).join(crate::named("kernel", flavour, "elf"));
     let partial = target_directory(root).join(format!("kernel.partial-{}", std::process::id()));
     fs::copy(&linked, &partial).with_context(|| format!("{} can't be copied", linked.display()))?;
     embed_symbols::embed(&partial)?;

@@ -25,13 +25,15 @@ pub fn package_name(domain: &str) -> String {
     format!("domain-{domain}")
 }
 
-/// Writes the workspace; files that would not change are left alone, so that Cargo sees no work where there is none.
+/// Writes the workspace of a flavour (empty for a release); files that would not change are left alone, so that Cargo sees no work where there is none.
 ///
 /// # Errors
 /// When a domain's package is not in the project or a file can't be written.
-pub fn workspace(root: &Path, domains: &Domains) -> Result<GeneratedWorkspace> {
+pub fn workspace(root: &Path, domains: &Domains, flavour: &str) -> Result<GeneratedWorkspace> {
     let packages = cargo::packages(root)?;
-    let directory = root.join("target/domains-src");
+    // Directories of their own, so that one flavour's build doesn't undo the other's.
+    let separator = if flavour.is_empty() { "" } else { "-" };
+    let directory = root.join(format!("target/domains-src{separator}{flavour}"));
     let mut members = Vec::new();
     for (domain, package) in &domains.packages {
         let Some(home) = packages.get(package) else {

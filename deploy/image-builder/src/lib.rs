@@ -42,6 +42,24 @@ pub struct Options {
     pub archive: Option<PathBuf>,
     /// The manifest of domains; `config/domains.toml` below the root when `None`.
     pub manifest: Option<PathBuf>,
+    /// Builds an image that attacks itself, in place of a release.
+    pub attack: Option<Attack>,
+}
+
+/// A build for tests of isolation: its domains fault on purpose.
+#[derive(Clone, Debug)]
+pub struct Attack {
+    /// Its manifest, in place of config/domains.toml.
+    pub manifest: PathBuf,
+    /// Whether its kernel makes crossings fault on request.
+    pub injector: bool,
+}
+
+impl Attack {
+    /// What distinguishes its files from a release's.
+    fn name(&self) -> &'static str {
+        if self.injector { "inject" } else { "attack" }
+    }
 }
 
 impl Options {
@@ -54,13 +72,23 @@ impl Options {
             key: None,
             archive: None,
             manifest: None,
+            attack: None,
         }
     }
 
-    fn manifest_file(&self) -> PathBuf {
-        self.manifest
-            .clone()
-            .unwrap_or_else(|| self.root.join("config/domains.toml"))
+    fn manifest(&self) -> PathBuf {
+        match &self.attack {
+            Some(attack) => attack.manifest.clone(),
+            None => self
+                .manifest
+                .clone()
+                .unwrap_or_else(|| self.root.join("config/domains.toml")),
+        }
+    }
+
+    /// Name of the flavour; empty for a release.
+    fn flavour(&self) -> &'static str {
+        self.attack.as_ref().map_or("", Attack::name)
     }
 
     fn appliance_file(&self) -> PathBuf {
@@ -97,35 +125,43 @@ pub fn build(options: &Options) -> Result<Built> {
     refuse_rule_breakers(root)?;
     let appliance_file = options.appliance_file();
     Appliance::read(&appliance_file)?;
-    let domains = Domains::read(&options.manifest_file())?;
+    let domains = Domains::read(&options.manifest())?;
     let key = options.signing_key()?;
-    let identity = InterfaceIdentity::of(root)?;
+    let flavour = options.flavour();
+    let identity = InterfaceIdentity::of(root, flavour)?;
 
     let step = Step::start(format!("Building {} domains", domains.packages.len()));
-    let workspace = generate::workspace(root, &domains)?;
+    let workspace = generate::workspace(root, &domains, flavour)?;
+    let crates = cargo::crates_of(&workspace, &domains)?;
+    if options.attack.is_none() {
+        refuse_attackers(&crates)?;
+    }
     let elves = cargo::build_domains(root, &workspace, &domains)?;
     step.done("");
 
     let step = Step::start("Building the kernel");
-    let kernel = cargo::build_kernel(root, &key, &identity)?;
+    let kernel = cargo::build_kernel(root, &key, &identity, flavour)?;
     step.done("");
 
     let step = Step::start("Packing the boot archive");
     let mut archive = BootArchive::new();
     archive.add("manifest", sign::sign_manifest(&domains.system, &key))?;
     archive.add("config/appliance.toml", read(&appliance_file)?)?;
-    let crates = cargo::crates_of(&workspace, &domains)?;
     let mut sizes = BTreeMap::new();
     for (name, path) in &elves {
+        let embed_symbols::Split { mut loaded, table } = embed_symbols::split(&read(path)?)
+            .with_context(|| format!("{} can't be taken apart", path.display()))?;
+        loaded.extend_from_slice(&table);
         let manifest = ImageManifest {
             name: name.clone(),
             signer: key.public(),
             interface_hash: identity.hash,
             compiler: identity.compiler.clone(),
             flags: identity.flags.clone(),
+            symbol_bytes: u32::try_from(table.len())?,
             crates: crates.get(name).cloned().unwrap_or_default(),
         };
-        let image = sign::sign_image(&read(path)?, manifest, &key);
+        let image = sign::sign_image(&loaded, manifest, &key);
         sizes.insert(name.clone(), image.len());
         archive.add(&format!("domains/{name}"), image)?;
     }
@@ -137,7 +173,7 @@ pub fn build(options: &Options) -> Result<Built> {
     let path = options
         .archive
         .clone()
-        .unwrap_or_else(|| root.join("target/appliance/boot.tar"));
+        .unwrap_or_else(|| root.join("target/appliance").join(named("boot", flavour, "tar")));
     let bytes = archive.write(&path)?;
     step.done(format!(
         "{}, signed with the key {}",
@@ -157,8 +193,9 @@ pub fn build(options: &Options) -> Result<Built> {
 /// As [`build`].
 pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     let step = Step::start("Building the kernel");
-    let identity = InterfaceIdentity::of(&options.root)?;
-    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity)?;
+    let flavour = options.flavour();
+    let identity = InterfaceIdentity::of(&options.root, flavour)?;
+    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity, flavour)?;
     step.done("");
     Ok(kernel)
 }
@@ -169,7 +206,29 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
 /// When config/domains.toml is wrong or the workspace can't be written.
 pub fn generate_domains(root: &Path) -> Result<PathBuf> {
     let domains = Domains::read(&root.join("config/domains.toml"))?;
-    Ok(generate::workspace(root, &domains)?.directory)
+    Ok(generate::workspace(root, &domains, "")?.directory)
+}
+
+/// A file's name: that of a release's, or with the flavour in it.
+fn named(stem: &str, flavour: &str, extension: &str) -> String {
+    if flavour.is_empty() {
+        format!("{stem}.{extension}")
+    } else {
+        format!("{stem}-{flavour}.{extension}")
+    }
+}
+
+/// A release has no code that faults on purpose, whatever a manifest says.
+fn refuse_attackers(crates: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    let library = format!("{} ", rules::layers::ATTACK_LIBRARY);
+    for (domain, linked) in crates {
+        if linked.iter().any(|name| name.starts_with(&library)) {
+            bail!(
+                "domain `{domain}` links the crate that raises faults on purpose: it can't be part of a release"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Nothing is built or signed from a tree that breaks the rules which isolation rests on (docs/soundness.md, invariant 1): the same
@@ -190,4 +249,22 @@ fn refuse_rule_breakers(root: &Path) -> Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} can't be read", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_raises_no_faults_on_purpose() {
+        let linking = |name: &str| BTreeMap::from([("victim".to_owned(), vec![name.to_owned()])]);
+        assert!(refuse_attackers(&linking("attack 0.1.0")).is_err());
+        assert!(refuse_attackers(&linking("attackless 0.1.0")).is_ok());
+    }
+
+    #[test]
+    fn an_attack_build_leaves_a_releases_files_alone() {
+        assert_eq!(named("kernel", "", "elf"), "kernel.elf");
+        assert_eq!(named("kernel", "inject", "elf"), "kernel-inject.elf");
+    }
 }

@@ -12,7 +12,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod archive;
+pub mod black_box;
 pub mod elf;
+pub mod estate;
 pub mod image;
 pub mod shared_heap;
 

@@ -52,8 +52,13 @@ pub const USAGES: &[Usage] = &[
     ),
     usage(
         "deaths",
-        "[COUNT] [--json]",
+        "[last COUNT] [--json]",
         "shows the newest deaths of domains and how long the outages were",
+    ),
+    usage(
+        "deaths",
+        "NUMBER [--json]",
+        "shows all that is known of one: stacks, registers, what the domain did before",
     ),
     usage(
         "kill",
@@ -146,6 +151,8 @@ pub enum Command {
     Leaks,
     /// Show deaths.
     Deaths(u32),
+    /// Show one death.
+    Death(u64),
     /// Kill a domain.
     Kill(DomainName),
     /// Kill the supervisor.
@@ -224,8 +231,14 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("holdings", []) => Command::Holdings,
         ("leaks", []) => Command::Leaks,
         ("deaths", []) => Command::Deaths(DEFAULT_COUNT),
-        ("deaths", [limit]) => Command::Deaths(count(limit)?),
         ("kill", [domain]) if *domain == SUPERVISOR && force => Command::KillSupervisor,
+        ("deaths", ["last", limit]) => Command::Deaths(count(limit)?),
+        ("deaths", ["last"]) => return Err(misused("deaths")),
+        ("deaths", [number]) => Command::Death(
+            number
+                .parse()
+                .map_err(|_| format!("{number} is not a death's number; `deaths` shows them."))?,
+        ),
         ("kill", [domain]) => Command::Kill(DomainName::new(domain)),
         ("stop", [domain]) => Command::Stop(DomainName::new(domain)),
         ("start", [domain]) => Command::Start(DomainName::new(domain)),
@@ -351,7 +364,8 @@ mod tests {
             }))
         );
         assert_eq!(command("deaths"), Command::Deaths(20));
-        assert_eq!(command("deaths 5"), Command::Deaths(5));
+        assert_eq!(command("deaths last 5"), Command::Deaths(5));
+        assert_eq!(command("deaths 5"), Command::Death(5));
         assert_eq!(command("kill ixgbe"), Command::Kill(DomainName::new("ixgbe")));
         assert_eq!(command("kill init"), Command::Kill(DomainName::new("init")));
         assert_eq!(command("kill init --force"), Command::KillSupervisor);
@@ -383,6 +397,8 @@ mod tests {
             "kill",
             "kill a b",
             "deaths many",
+            "deaths last",
+            "deaths last few",
             "maglev drain web",
             "maglev melt web b1",
             "maglev add web b1 here",
@@ -408,6 +424,7 @@ mod tests {
                 .arguments
                 .split(' ')
                 .filter_map(|word| match word {
+                    "NUMBER" => Some("1"),
                     "NAME" | "SERVICE" | "BACKEND" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,

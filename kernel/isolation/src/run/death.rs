@@ -7,9 +7,11 @@
 //!
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
+use super::black_box;
 use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
+use crate::black_box::EventKind;
 use abi::sys::wake;
 use abi::{OwnerId, ThreadHeader, current};
 use alloc::collections::VecDeque;
@@ -78,7 +80,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         life.state = State::Dying;
         domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
     }
-    record(incarnation, cause, detail);
+    record(domain, incarnation, cause, detail);
     request_checks();
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
     wake_waiters();
@@ -87,6 +89,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     smp::broadcast_and_wait();
     call_off_waits();
     wake_waiters();
+    black_box::tell_dependents(incarnation, format_args!("{cause:?}: {detail}"));
     // Last: whoever restarts it needn't wait for the serial port.
     log::error!(
         "domain {} generation {} died: {cause:?}: {detail}",
@@ -96,7 +99,8 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     true
 }
 
-fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
+fn record(domain: &Domain, incarnation: OwnerId, cause: Cause, detail: &str) {
+    black_box::trace(incarnation, EventKind::Died, format_args!("{cause:?}: {detail}"));
     let mut deaths = DEATHS.lock();
     deaths.count += 1;
     let number = deaths.count;
@@ -112,6 +116,8 @@ fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
         at_ns: clock::now_ns(),
         recovered_ns: 0,
     });
+    drop(deaths);
+    black_box::open(number, incarnation, domain);
 }
 
 /// Notes that a domain runs again.
@@ -196,11 +202,14 @@ pub fn is_cancelled() -> bool {
 }
 
 /// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
+// Not inlined: its frame is where the thread's stack begins in the black box.
+#[inline(never)]
 pub extern "C" fn check_death() {
     let thread = current();
     if !chain_is_broken(thread) || !is_dead(thread.owner()) {
         return;
     }
+    black_box::unwound();
     let top = thread.top.load(Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
@@ -220,6 +229,7 @@ fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
 
 /// Makes an interrupted thread go on in `resume` of its innermost continuation.
 fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
+    black_box::unwound_from(thread, context);
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
@@ -234,7 +244,7 @@ pub fn exception_in_domain(
     if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
         return false;
     }
-    let _ = exception;
+    black_box::note_exception(thread, &exception, context);
     // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
     false
 }
@@ -263,14 +273,17 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
     wait_until_left(incarnation);
-    drop(devices);
     drop(handles);
     drop(exports);
-    let objects = memory::reclaim(incarnation);
+    // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.
+    domain.shared_charged.store(0, Ordering::Relaxed);
+    // Before the rings go: they say what was sent.
+    let (reclaimed, freed_bytes) = memory::reclaim(domain, incarnation, &devices);
+    black_box::reclaimed(incarnation, reclaimed.owned as u64, freed_bytes);
+    drop(devices);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
-    domain.shared_charged.store(0, Ordering::Relaxed);
     let cost = &domain.cost;
     let reap_ns = machine::own_run_ns().saturating_sub(before_ns);
     let died_ns = cost.died_ns.load(Ordering::Relaxed);
@@ -281,10 +294,11 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
     };
     domain.life.lock().state = State::Dead;
     log::debug!(
-        "domain {} generation {} reaped: {objects} shared objects, {} pages",
+        "domain {} generation {} reaped: {} shared objects, {} bytes of them left to its heir, {private} pages",
         domain.manifest.name,
         incarnation.generation(),
-        private
+        reclaimed.owned,
+        reclaimed.left_bytes,
     );
     wake_waiters();
     Some(reaped)
@@ -318,11 +332,13 @@ fn wait_until_left(incarnation: OwnerId) {
 }
 
 /// A domain's panic: its death, then out of it.
+#[inline(never)]
 pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
     let owner = current().owner();
     if owner == OwnerId::KERNEL {
         panic!("{message} ({file}:{line})");
     }
+    black_box::note_panic();
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
     check_death();
     panic!("a dead domain, {}, can't be left", domain_name(owner));

@@ -2,6 +2,7 @@
 //!
 //! What a live incarnation holds is in its [`Holdings`], so that giving it all back is dropping one value.
 
+use super::black_box::Trace;
 use super::device::Devices;
 use super::proxy::{Exports, Handles};
 use crate::elf::Plan;
@@ -105,6 +106,8 @@ pub struct Domain {
     pub threads: AtomicU32,
     /// What the live or last incarnation has cost.
     pub cost: Cost,
+    /// What is noted of it for the report of its death.
+    pub trace: Trace,
 }
 
 /// What an incarnation costs.
@@ -153,6 +156,7 @@ pub fn initialise(manifest: SystemManifest) {
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
             cost: Cost::default(),
+            trace: Trace::new(),
         }))
     };
     DOMAINS.call_once(|| manifest.domains.into_iter().enumerate().map(entry).collect());
@@ -219,7 +223,7 @@ pub struct Figures {
     pub threads: u32,
     /// Private memory: image, heap, stacks.
     pub memory_bytes: u64,
-    /// Shared objects that it owns.
+    /// Shared objects that it owns, and those that were left to it.
     pub shared_bytes: u64,
 }
 
@@ -235,7 +239,7 @@ impl Domain {
             generation,
             threads: self.threads.load(Ordering::Relaxed),
             memory_bytes: self.private_pages.load(Ordering::Relaxed) * crate::elf::PAGE_BYTES as u64,
-            shared_bytes: self.header.live().map_or(0, super::memory::owned_bytes),
+            shared_bytes: super::memory::owned_bytes(self.header.slot, self.header.live()),
         }
     }
 }

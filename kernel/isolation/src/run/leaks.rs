@@ -269,7 +269,8 @@ fn look_at_objects(suspects: &mut Vec<Suspect>) {
 
 /// Whether an incarnation is dead and should hold nothing any more.
 fn is_reaped(owner: OwnerId) -> bool {
-    if is_live(owner) {
+    // What was left to a domain is its next incarnation's, whenever that comes.
+    if is_live(owner) || (owner.generation() == 0 && owner != OwnerId::NONE) {
         return false;
     }
     domain_of(owner).is_none_or(|domain| {

@@ -1,6 +1,7 @@
 //! The part of isolation that runs: domains, their threads, handles and deaths.
 
 mod archive;
+mod black_box;
 mod death;
 mod device;
 mod domain;
@@ -14,6 +15,7 @@ mod thread;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
+pub use black_box::{NamedFrame, named, with_black_box};
 pub use death::{Death, death, exception_in_domain, is_cancelled, kill, reap, wait_death};
 pub use domain::{Cause, Domain, Figures, Reaped, State, domain, domain_name, domains};
 pub use leaks::{Census, Held, census, held};
