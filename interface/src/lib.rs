@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod black_box;
+pub mod holdings;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
@@ -27,6 +28,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
+    <dyn supervise::Operator>::FACTORY,
     <dyn update::Updates>::FACTORY,
     <dyn update::Uploads>::FACTORY,
     <dyn update::ImageControl>::FACTORY,

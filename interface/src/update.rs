@@ -205,6 +205,8 @@ pub trait Uploads {
 pub enum UpdateOutcome {
     /// The new image is being started.
     Starting,
+    /// The operator has stopped the domain: its next start is from the new image.
+    AtNextStart,
     /// It runs, on trial until this time, nanoseconds since boot.
     OnTrial {
         /// The end of its trial.
@@ -222,6 +224,7 @@ impl fmt::Display for UpdateOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UpdateOutcome::Starting => f.write_str("starting"),
+            UpdateOutcome::AtNextStart => f.write_str("at the next start"),
             UpdateOutcome::OnTrial { .. } => f.write_str("on trial"),
             UpdateOutcome::Kept => f.write_str("kept"),
             UpdateOutcome::RolledBack(reason) => write!(f, "rolled back: {reason}"),

@@ -158,12 +158,16 @@ fn updates(context: &Context, lab: &RunningLab, directory: &Path) -> Result<()> 
         }
         updated(context, lab, name, &mut vip).with_context(|| format!("the update of {name}"))?;
     }
+    // While old images are kept beside the new ones.
+    adds_up(lab)?;
     refuses(lab, directory)?;
     rolls_back(context, lab, directory, &mut vip)?;
     trials_end(lab, UPDATES.len())?;
     vip.ask()?.check_all(VIP_CONNECTIONS)?;
     drop(vip);
-    cost_nothing(context, lab, directory)
+    waits_for_its_start(lab, directory)?;
+    cost_nothing(context, lab, directory)?;
+    adds_up(lab)
 }
 
 /// What the load's clients have seen.
@@ -398,6 +402,40 @@ fn trials_end(lab: &RunningLab, kept: usize) -> Result<()> {
     Ok(())
 }
 
+/// A domain that the operator has stopped gets the image and stays down until it is started.
+fn waits_for_its_start(lab: &RunningLab, directory: &Path) -> Result<()> {
+    let step = Step::start("Updating httpd while it is stopped");
+    let answer = put(lab, "httpd", &image_file(directory, "httpd-third"), Some(TOKEN))?;
+    ensure!(answer.status == 200, "{answer:?}");
+    lab.console("stop httpd")?;
+    let said = lab.console("update httpd")?;
+    ensure!(
+        said.contains("httpd is stopped; `start httpd` runs build end-to-end-test-3"),
+        "`update httpd` says: {said}"
+    );
+    ensure!(entry(lab, "httpd")?["state"] != "running", "httpd is up again");
+    lab.console("start httpd")?;
+    let after = entry(lab, "httpd")?;
+    ensure!(
+        after["state"] == "running" && after["build"] == "end-to-end-test-3",
+        "{after}"
+    );
+    lab.connections(lab.server()?, 1, 1)?.check_all(1)?;
+    lab.console("stop httpd")?;
+    let answer = lab.console("update httpd upload")?;
+    ensure!(answer.contains("There is no image to update to"), "{answer}");
+    lab.console("start httpd")?;
+    step.done("");
+    Ok(())
+}
+
+/// What domains hold and what the allocators have given out is the same.
+fn adds_up(lab: &RunningLab) -> Result<()> {
+    let leaks = lab.console_json("leaks --json")?;
+    ensure!(leaks["found"] == 0, "something doesn't add up: {leaks}");
+    Ok(())
+}
+
 /// Updates of httpd to one image and to another, again and again, leave the free pages where they were.
 fn cost_nothing(context: &Context, lab: &RunningLab, directory: &Path) -> Result<()> {
     // What the first of them make once and for all is no loss.
@@ -417,7 +455,7 @@ fn cost_nothing(context: &Context, lab: &RunningLab, directory: &Path) -> Result
 fn back_and_forth(lab: &RunningLab, directory: &Path, times: u32) -> Result<()> {
     let step = Step::start(format!("Updating httpd {} times", 2 * times));
     for _ in 0..times {
-        for file in ["httpd-third", "httpd"] {
+        for file in ["httpd", "httpd-third"] {
             let answer = put(lab, "httpd", &image_file(directory, file), Some(TOKEN))?;
             ensure!(answer.status == 200, "{answer:?}");
             let said = lab.console("update httpd")?;

@@ -4,7 +4,7 @@
 //! [defaults]
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
-//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
 //!
 //! [[domain]]
 //! name = "nic-shadow"
@@ -78,6 +78,13 @@ struct Restart {
     backoff_ceiling_ms: u32,
     budget: u32,
     window_s: u32,
+    #[serde(default = "default_cpu_percent")]
+    cpu_percent: f64,
+}
+
+/// Share of one CPU for a crash loop, where the file names none.
+fn default_cpu_percent() -> f64 {
+    2.0
 }
 
 /// How long an updated image is on trial unless the file says otherwise, milliseconds.
@@ -172,6 +179,7 @@ impl Entry {
                 backoff_ceiling_ms: restart.backoff_ceiling_ms,
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
+                cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
             heir: heir.transpose()?,
             trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
@@ -271,8 +279,8 @@ heir = "shadow"
 name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
-trial_ms = 500
 imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
+trial_ms = 500
 "#;
 
     fn check(text: &str) -> Result<Domains, String> {

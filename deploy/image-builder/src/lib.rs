@@ -43,6 +43,8 @@ pub struct Options {
     pub archive: Option<PathBuf>,
     /// Signed images for the spare slots, by domain: what `update NAME` can change to without an upload.
     pub spare: Vec<(String, PathBuf)>,
+    /// The manifest of domains; `config/domains.toml` below the root when `None`.
+    pub manifest: Option<PathBuf>,
     /// Builds an image that attacks itself, in place of a release.
     pub attack: Option<Attack>,
 }
@@ -73,6 +75,7 @@ impl Options {
             key: None,
             archive: None,
             spare: Vec::new(),
+            manifest: None,
             attack: None,
         }
     }
@@ -80,7 +83,10 @@ impl Options {
     fn manifest(&self) -> PathBuf {
         match &self.attack {
             Some(attack) => attack.manifest.clone(),
-            None => self.root.join("config/domains.toml"),
+            None => self
+                .manifest
+                .clone()
+                .unwrap_or_else(|| self.root.join("config/domains.toml")),
         }
     }
 

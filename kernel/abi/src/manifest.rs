@@ -70,4 +70,6 @@ pub struct RestartPolicy {
     pub budget: u32,
     /// Length of the window, milliseconds.
     pub window_ms: u32,
+    /// Share of one CPU that restarts in a crash loop may take, per thousand; 0 for no limit.
+    pub cpu_permille: u32,
 }

@@ -27,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod date;
 mod death_metrics;
+pub mod holdings;
 pub mod metrics;
 pub mod pump;
 pub mod repeat;
@@ -46,7 +47,7 @@ use alloc::vec::Vec;
 use collector::Collector;
 use config::Config;
 use counters::Counters;
-use domain_rt::{BootBytes, StartError, connect, thread};
+use domain_rt::{BootBytes, Handle, StartError, connect_and, thread};
 use interface::socket::Sockets;
 use interface::update::Uploads;
 use log::{info, warn};
@@ -66,12 +67,11 @@ pub fn start() -> Result<(), StartError> {
     if site.is_empty() {
         warn!("the boot archive has no site: only /metrics and /healthz are there");
     }
-    let sockets = connect::<dyn Sockets>("sockets", STACK_WAIT_MS)?;
-    let shards = sockets
-        .shards()
-        .map_err(|error| StartError::new(format_args!("{error}")))?;
+    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
+        stack.shards()
+    })?;
     let uploads = match config.upload_token {
-        Some(_) => Some(connect::<dyn Uploads>("uploads", 0)?),
+        Some(_) => Some(domain_rt::connect::<dyn Uploads>("uploads", 0)?),
         None => None,
     };
     let counters: Vec<_> = (0..shards).map(|_| Arc::new(Counters::default())).collect();

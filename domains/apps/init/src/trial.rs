@@ -1,7 +1,7 @@
 //! When an updated image has proved itself: the record of updates, and what a death means while one is on trial.
 //!
-//! Pure logic. An image that dies before it has run for its trial time makes place for the one before; a stop by the operator says
-//! nothing against it, and its trial begins anew when it is started again. One update of a domain can follow another during a trial:
+//! Pure logic. An image that dies before it has run for its trial time makes place for the one before; a stop or restart by the operator
+//! says nothing against it, and its trial begins anew with the next start. One update of a domain can follow another during a trial:
 //! the image to go back to is then still the last one that has proved itself, and the kernel keeps that.
 
 use alloc::collections::VecDeque;
@@ -130,7 +130,7 @@ impl Watch {
             // It has proved itself; `due` will say so.
             return Verdict::Ordinary;
         }
-        if record.cause == DeathCause::Stopped {
+        if matches!(record.cause, DeathCause::Stopped | DeathCause::Restarted) {
             trial.until_ns = None;
             return Verdict::Ordinary;
         }

@@ -5,7 +5,7 @@
 //! another.
 
 use crate::SELF;
-use crate::supervision::{MS, Supervision};
+use crate::supervision::{MS, Supervision, pause};
 use crate::trial::{History, Trial, Verdict, Watch, reason};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -14,6 +14,7 @@ use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId};
 use domain_rt::{Handle, clock};
 use interface::kernel::{ControlError, DeathCause, DeathRecord, DomainName, DomainState};
+use interface::supervise::SuperviseError;
 use interface::update::{
     Build, DomainImages, ImageControl, ImagePart, ImageSource, Replaced, UpdateError, UpdateOutcome,
     UpdateRecord,
@@ -21,10 +22,8 @@ use interface::update::{
 use log::{error, info, warn};
 use rref::{RRef, Text};
 
-/// How often an update looks whether a domain that is just being started can be replaced, and at what distances, milliseconds.
-const START_LOOKS: u32 = 200;
-/// See [`START_LOOKS`].
-const START_PAUSE_MS: u64 = 5;
+/// How often an update looks whether a domain that is just being started can be replaced, a millisecond apart.
+const START_LOOKS: u32 = 1_000;
 
 /// The trials and the record of updates.
 pub struct Updating {
@@ -197,7 +196,12 @@ impl Service {
         let starting = UpdateError::WrongState(DomainState::Starting);
         for _ in 0..START_LOOKS {
             match self.images().replace(index, source) {
-                Err(error) if error == starting => thread::sleep_ms(START_PAUSE_MS),
+                Err(error) if error == starting => {
+                    // A caller that has died meanwhile gets no answer, and no update.
+                    if !pause() {
+                        break;
+                    }
+                }
                 result => return result,
             }
         }
@@ -232,19 +236,20 @@ impl Service {
         Ok((replaced, record))
     }
 
-    /// Starts a domain that was down when its image was changed.
-    fn start(&self, index: u16, name: DomainName) -> Result<(), UpdateError> {
-        match self.supervision.release(index) {
-            Ok(()) => Ok(()),
-            // Somebody else starts it, or its death will be judged.
-            Err(
-                ControlError::WrongState(DomainState::Running | DomainState::Starting)
-                | ControlError::DiedAtStart,
-            ) => Ok(()),
-            Err(error) => {
-                self.supervision.updating.start_failed(index, name, &error);
-                Err(UpdateError::NotStarted)
-            }
+    /// Starts a domain that was down when its image was changed, unless the operator wants it down.
+    fn start(&self, index: u16, number: u64) -> Result<(), UpdateError> {
+        if self.supervision.situation(index).stopped {
+            self.supervision
+                .updating
+                .history
+                .lock()
+                .note(number, |record| record.outcome = UpdateOutcome::AtNextStart);
+            return Ok(());
+        }
+        match self.supervision.start_updated(index) {
+            Err(SuperviseError::Refused) => Err(UpdateError::NotStarted),
+            // It runs, or is being started by somebody else, or its death will be judged.
+            _ => Ok(()),
         }
     }
 }
@@ -277,7 +282,7 @@ impl interface::update::Updates for Service {
             record.number, record.to
         );
         if !replaced.killed {
-            self.start(index, name)?;
+            self.start(index, record.number)?;
         }
         let now = self.supervision.updating.history.lock().get(record.number);
         Ok(now.unwrap_or(record))

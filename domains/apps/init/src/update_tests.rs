@@ -309,6 +309,34 @@ fn a_held_domain_is_updated_and_started() {
 }
 
 #[test]
+fn a_stopped_domain_stays_down_with_another_image() {
+    let rig = rig("update-stopped", &[]);
+    rig.fixture.supervision.stop(1).unwrap();
+    rig.spare("two");
+    rig.update(None).unwrap();
+    assert_eq!(rig.outcome(1), UpdateOutcome::AtNextStart);
+    assert_eq!(rig.fixture.status(1).domain.state, DomainState::Dead);
+    rig.fixture.supervision.start_by_order(1).unwrap();
+    rig.until_on_trial(1);
+    rig.die(DeathCause::Panic);
+    rig.fixture.until("it is rolled back", |fixture| {
+        matches!(rig.outcome(1), UpdateOutcome::RolledBack(_)) && fixture.runs(1, 3)
+    });
+    assert_eq!(rig.fixture.images.builds(), (Some("one"), None));
+}
+
+#[test]
+fn a_restart_by_order_is_no_failure() {
+    let rig = rig("update-restart", &[]);
+    rig.spare("two");
+    rig.update(None).unwrap();
+    rig.until_on_trial(1);
+    rig.fixture.supervision.restart(1).unwrap();
+    rig.until_on_trial(1);
+    assert_eq!(rig.fixture.images.builds(), (Some("two"), Some("one")));
+}
+
+#[test]
 fn updates_do_not_count_against_the_restart_budget() {
     let rig = rig("update-budget", &[]);
     // The played policy holds after five restarts.

@@ -13,6 +13,7 @@ mod command;
 mod completion;
 mod death_report;
 mod domains;
+mod holdings;
 mod import;
 mod keys;
 mod line;

@@ -41,6 +41,9 @@ pub fn update(updates: &mut Images, name: DomainName, source: Option<ImageSource
         UpdateOutcome::Starting => Ok(Answer::text(format!(
             "{name} is being started with build {to}; `updates` shows how it goes on."
         ))),
+        UpdateOutcome::AtNextStart => Ok(Answer::text(format!(
+            "{name} is stopped; `start {name}` runs build {to}."
+        ))),
         UpdateOutcome::OnTrial { until_ns } => {
             let was = record
                 .from
@@ -162,6 +165,7 @@ fn record_json(record: &UpdateRecord) -> Value {
         "restart_ns": (record.restart_ns != 0).then_some(record.restart_ns),
         "outcome": match record.outcome {
             UpdateOutcome::Starting => "starting",
+            UpdateOutcome::AtNextStart => "next-start",
             UpdateOutcome::OnTrial { .. } => "trial",
             UpdateOutcome::Kept => "kept",
             UpdateOutcome::RolledBack(_) => "rolled-back",

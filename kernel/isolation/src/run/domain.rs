@@ -56,6 +56,8 @@ pub enum Cause {
     StartTimeout,
     /// The operator stopped it.
     Stopped,
+    /// The operator restarted it.
+    Restarted,
     /// It made place for another image of it.
     Updated,
 }
@@ -95,6 +97,13 @@ pub struct Life {
     pub holdings: Holdings,
 }
 
+impl Life {
+    /// Memory of the domain's images.
+    pub fn areas(&self) -> impl Iterator<Item = &VirtualArea> {
+        self.image.iter().chain(&self.standby).map(|(_, area)| area)
+    }
+}
+
 /// One domain of the system manifest.
 pub struct Domain {
     /// What every image may know of it.
@@ -109,8 +118,34 @@ pub struct Domain {
     pub shared_charged: AtomicU64,
     /// Threads that it started and that have not ended.
     pub threads: AtomicU32,
+    /// What the live or last incarnation has cost.
+    pub cost: Cost,
     /// What is noted of it for the report of its death.
     pub trace: Trace,
+}
+
+/// What an incarnation costs.
+#[derive(Default)]
+pub struct Cost {
+    /// When it was started, nanoseconds since boot.
+    pub started_ns: AtomicU64,
+    /// When it died.
+    pub died_ns: AtomicU64,
+    /// CPU time of its threads that have left it.
+    pub threads_ns: AtomicU64,
+    /// CPU time of loading it.
+    pub load_ns: AtomicU64,
+}
+
+/// What an incarnation has cost that is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// CPU time of its threads, nanoseconds.
+    pub threads_ns: u64,
+    /// CPU time of loading it and of giving back what it held, nanoseconds.
+    pub kernel_ns: u64,
+    /// From its start to its death, nanoseconds.
+    pub lived_ns: u64,
 }
 
 static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
@@ -137,6 +172,7 @@ pub fn initialise(manifest: SystemManifest) {
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
+            cost: Cost::default(),
             trace: Trace::new(),
         }))
     };

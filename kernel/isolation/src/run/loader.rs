@@ -14,8 +14,9 @@ use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use kernel::machine::memory::{Frames, MapError, VirtualArea};
+use kernel::machine::memory::{FrameUse, Frames, MapError, VirtualArea};
 use kernel::machine::paging::Access;
+use kernel::machine::{clock, thread as machine};
 
 /// Why a domain can't be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
     let mut area = VirtualArea::reserve(plan.pages() + 2)?;
     let base = (area.start() + PAGE_BYTES) as u64;
     for segment in &plan.segments {
-        let frames = Frames::allocate(segment.pages, 1).map_err(MapError::from)?;
+        let frames = Frames::allocate_for(FrameUse::Image, segment.pages, 1).map_err(MapError::from)?;
         // SAFETY: Freshly allocated RAM of this length, in the physical map, that nobody else has. Its bytes are initialised: RAM
         // always holds some value, and every one is overwritten before it is read.
         let memory = unsafe { core::slice::from_raw_parts_mut(frames.as_pointer(), frames.bytes()) };
@@ -117,7 +118,13 @@ pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
         life.generation += 1;
         (plan, OwnerId::new(domain.header.slot, life.generation))
     };
+    let cost = &domain.cost;
+    cost.started_ns.store(clock::now_ns(), Ordering::Relaxed);
+    cost.threads_ns.store(0, Ordering::Relaxed);
+    let before_ns = machine::own_run_ns();
     let result = load(domain, incarnation, &plan);
+    let load_ns = machine::own_run_ns().saturating_sub(before_ns);
+    cost.load_ns.store(load_ns, Ordering::Relaxed);
     if let Err(error) = result {
         let mut life = domain.life.lock();
         if life.state == State::Starting {
