@@ -312,6 +312,7 @@ fn refuses(lab: &RunningLab, directory: &Path) -> Result<()> {
             "{file}: {status} with \"{said}\" was expected: {answer:?}"
         );
     }
+    one_at_a_time(lab, directory)?;
     let unknown = put(lab, "nobody", &image_file(directory, "httpd"), Some(TOKEN))?;
     ensure!(unknown.status == 404, "{unknown:?}");
     for (command, said) in [
@@ -332,6 +333,44 @@ fn refuses(lab: &RunningLab, directory: &Path) -> Result<()> {
         "httpd was touched: {before} {after}"
     );
     step.done("");
+    Ok(())
+}
+
+/// While an image is being sent another one waits, and when the first breaks off it is forgotten at once.
+fn one_at_a_time(lab: &RunningLab, directory: &Path) -> Result<()> {
+    let (image, other) = (
+        image_file(directory, "httpd"),
+        image_file(directory, "httpd-flipped"),
+    );
+    let (slow, meanwhile) = thread::scope(|scope| {
+        // Far too slow to be complete in its time.
+        let slow = scope.spawn(|| {
+            send(
+                lab,
+                "httpd",
+                &image,
+                Some(TOKEN),
+                &["--limit-rate", "20k", "-m", "3"],
+            )
+        });
+        thread::sleep(Duration::from_secs(1));
+        let meanwhile = put(lab, "httpd", &other, Some(TOKEN));
+        (slow.join(), meanwhile)
+    });
+    ensure!(
+        slow.is_ok_and(|sent| sent.is_err()),
+        "an upload of 20 kB/s is not complete after 3 s"
+    );
+    let meanwhile = meanwhile?;
+    ensure!(
+        meanwhile.status == 409,
+        "another upload is under way: {meanwhile:?}"
+    );
+    let after = put(lab, "httpd", &other, Some(TOKEN))?;
+    ensure!(
+        after.status == 422,
+        "the upload that broke off is still there: {after:?}"
+    );
     Ok(())
 }
 
@@ -480,10 +519,16 @@ struct Answer {
 
 /// Uploads an image from the client.
 fn put(lab: &RunningLab, name: &str, file: &Path, token: Option<&str>) -> Result<Answer> {
+    send(lab, name, file, token, &["-m", "20"])
+}
+
+/// The same with options for curl.
+fn send(lab: &RunningLab, name: &str, file: &Path, token: Option<&str>, options: &[&str]) -> Result<Answer> {
     let url = lab.url(&format!("domains/{name}"));
     let file = file.to_str().context("the image's path is not UTF-8")?;
     let authorization = token.map(|token| format!("Authorization: Bearer {token}"));
-    let mut arguments = vec!["-sS", "-m", "20", "-w", "\n%{http_code}", "-T", file];
+    let mut arguments = vec!["-sS", "-w", "\n%{http_code}", "-T", file];
+    arguments.extend(options);
     if let Some(authorization) = &authorization {
         arguments.extend(["-H", authorization]);
     }
