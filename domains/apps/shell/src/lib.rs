@@ -24,6 +24,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod update;
+#[cfg(test)]
+mod update_tests;
 
 use domain_rt::{StartError, thread};
 use session::Session;

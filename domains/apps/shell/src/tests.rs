@@ -1,6 +1,7 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
 use crate::session::Session;
+use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
 use interface::balance::{
     BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
@@ -19,9 +20,7 @@ use interface::net::{
     WaitResult,
 };
 use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
-use interface::update::{
-    Build, DomainImages, ImageSource, UpdateError, UpdateOutcome, UpdateRecord, Updates,
-};
+use interface::update::Updates;
 use rref::{PacketBatch, Text};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -172,63 +171,6 @@ impl Supervisor for Domains {
                 ..FrameUses::default()
             },
         })
-    }
-}
-
-/// One update of `ixgbe`, which was rolled back; those of others run.
-struct Images;
-
-fn update(number: u64, name: DomainName, outcome: UpdateOutcome) -> UpdateRecord {
-    UpdateRecord {
-        number,
-        name,
-        from: Some(Build::new("0.1.0+aa")),
-        to: Build::new("0.2.0+bb"),
-        source: ImageSource::Spare,
-        at_ns: 5_000_000_000,
-        restart_ns: 3_250_000,
-        outcome,
-    }
-}
-
-impl Updates for Images {
-    fn images(&self, name: DomainName) -> Result<DomainImages, UpdateError> {
-        Ok(DomainImages {
-            current: Some(Build::new("0.1.0+aa")),
-            previous: None,
-            uploaded: (name.as_str() == "maglev").then(|| Build::new("0.3.0+cc")),
-            has_spare: true,
-            trial_ms: 10_000,
-        })
-    }
-
-    fn update(&self, name: DomainName, _source: Option<ImageSource>) -> Result<UpdateRecord, UpdateError> {
-        match name.as_str() {
-            "ixgbe" => Ok(update(1, name, UpdateOutcome::Starting)),
-            "maglev" => Ok(update(2, name, UpdateOutcome::Starting)),
-            "init" => Err(UpdateError::Supervisor),
-            _ => Err(UpdateError::NoDomain),
-        }
-    }
-
-    fn record(&self, number: u64) -> Result<Option<UpdateRecord>, UpdateError> {
-        Ok(match number {
-            1 => Some(update(
-                1,
-                DomainName::new("ixgbe"),
-                UpdateOutcome::RolledBack(Text::new("panic: at lib.rs:1")),
-            )),
-            2 => Some(update(
-                2,
-                DomainName::new("maglev"),
-                UpdateOutcome::OnTrial { until_ns: u64::MAX },
-            )),
-            _ => None,
-        })
-    }
-
-    fn count(&self) -> Result<u64, UpdateError> {
-        Ok(2)
     }
 }
 
@@ -471,15 +413,15 @@ impl Balancer for Balance {
     }
 }
 
-struct Fixture {
+pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
-    session: Session,
+    pub session: Session,
     _serial: MutexGuard<'static, ()>,
 }
 
 /// Imports are the process's, so tests take turns.
-fn fixture() -> Fixture {
+pub fn fixture() -> Fixture {
     static SERIAL: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
     let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     host_platform::attach();
@@ -527,7 +469,7 @@ impl Fixture {
         });
     }
 
-    fn json(&mut self, line: &str) -> Value {
+    pub fn json(&mut self, line: &str) -> Value {
         serde_json::from_str(&self.session.answer(line)).unwrap()
     }
 }
@@ -730,28 +672,4 @@ fn a_reboot_says_so_first() {
     let mut fixture = fixture();
     let shown = fixture.types(b"reboot\r");
     assert!(shown.contains("restarting\r\n[reboot]"), "{shown:?}");
-}
-
-#[test]
-fn an_update_says_what_became_of_it() {
-    let mut fixture = fixture();
-    let mut answer = |line: &str| fixture.session.answer(line);
-    let said = answer("update maglev");
-    assert!(
-        said.starts_with("maglev runs build 0.2.0+bb in place of 0.1.0+aa, after 3.250 ms without it."),
-        "{said}"
-    );
-    assert_eq!(
-        answer("update ixgbe spare"),
-        "Build 0.2.0+bb of ixgbe failed (panic: at lib.rs:1); the one before is back."
-    );
-    assert!(answer("update init").starts_with("The supervisor can't be updated"));
-    assert_eq!(answer("update httpd"), "There is no domain of this name.");
-    let table = answer("updates");
-    assert!(table.contains("rolled back: panic: at lib.rs:1"), "{table}");
-    assert!(table.ends_with("2 of 2 updates since boot"), "{table}");
-    let json = fixture.json("updates --json");
-    assert_eq!(json["images"][1]["uploaded"], "0.3.0+cc");
-    assert_eq!(json["updates"][0]["outcome"], "trial");
-    assert_eq!(json["updates"][1]["reason"], "panic: at lib.rs:1");
 }
