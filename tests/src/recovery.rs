@@ -315,7 +315,7 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
 }
 
 /// Who has how much memory.
-struct Memory {
+pub struct Memory {
     free_pages: u64,
     shared_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
@@ -324,7 +324,7 @@ struct Memory {
 
 impl Memory {
     /// Pages that are free, or in the shared heap, which keeps as many as the traffic's peak has needed.
-    fn available(&self) -> u64 {
+    pub fn available(&self) -> u64 {
         self.free_pages + self.shared_pages
     }
 }
@@ -355,7 +355,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Memory once the free pages no longer change.
-fn settled_memory(lab: &RunningLab) -> Result<Memory> {
+pub fn settled_memory(lab: &RunningLab) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     let mut last = memory(lab)?;
     loop {
@@ -369,7 +369,7 @@ fn settled_memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Waits until `count` of memory is what it was before.
-fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
+pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     loop {
         let now = memory(lab)?;

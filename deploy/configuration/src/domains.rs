@@ -4,7 +4,7 @@
 //! [defaults]
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
-//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
 //!
 //! [[domain]]
 //! name = "nic-shadow"
@@ -13,6 +13,7 @@
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
 //! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
+//! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ struct Defaults {
     memory: Spanned<String>,
     shared: Spanned<String>,
     restart: Restart,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +67,7 @@ struct Entry {
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
     heir: Option<Spanned<String>>,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -75,8 +78,17 @@ struct Restart {
     backoff_ceiling_ms: u32,
     budget: u32,
     window_s: u32,
+    #[serde(default = "default_cpu_percent")]
+    cpu_percent: f64,
 }
 
+/// Share of one CPU for a crash loop, where the file names none.
+fn default_cpu_percent() -> f64 {
+    2.0
+}
+
+/// How long an updated image is on trial unless the file says otherwise, milliseconds.
+const TRIAL_MS: u32 = 10_000;
 /// The provider that stands for the kernel itself.
 const KERNEL: &str = "kernel";
 
@@ -167,8 +179,10 @@ impl Entry {
                 backoff_ceiling_ms: restart.backoff_ceiling_ms,
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
+                cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
             heir: heir.transpose()?,
+            trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
     }
 }
@@ -266,6 +280,7 @@ name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
 imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
+trial_ms = 500
 "#;
 
     fn check(text: &str) -> Result<Domains, String> {
@@ -294,6 +309,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
+        assert_eq!((ixgbe.trial_ms, shadow.trial_ms), (10_000, 500));
         assert_eq!(shadow.imports[0].provider, "ixgbe");
         assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");

@@ -20,6 +20,7 @@ pub mod image;
 pub mod line;
 pub mod requests;
 pub mod shared_heap;
+pub mod upload;
 
 #[cfg(all(feature = "machine", panic = "abort"))]
 mod run;

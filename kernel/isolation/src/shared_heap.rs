@@ -319,6 +319,52 @@ impl<S: SpanSource> SharedHeap<S> {
         }
     }
 
+    /// What each owner owns by name: objects, and their bytes with headers. Objects inside of batches are under
+    /// [`OwnerId::NESTED`].
+    pub fn owners(&self) -> Vec<(OwnerId, u64, u64)> {
+        let mut owners: Vec<(OwnerId, u64, u64)> = Vec::new();
+        for header in self.headers() {
+            let owner = OwnerId(header.owner.load(Ordering::Relaxed));
+            if owner == OwnerId::NONE {
+                continue;
+            }
+            let bytes = header.size + HEADER_BYTES as u64;
+            match owners.iter_mut().find(|(known, _, _)| *known == owner) {
+                Some((_, objects, sum)) => {
+                    *objects += 1;
+                    *sum += bytes;
+                }
+                None => owners.push((owner, 1, bytes)),
+            }
+        }
+        owners
+    }
+
+    /// Objects that are marked as being in a batch and are in none, by address. One that is being moved while this looks is among
+    /// them.
+    pub fn adrift(&self) -> Vec<usize> {
+        let is_used = |header: &&ObjectHeader| header.owner.load(Ordering::Relaxed) != OwnerId::NONE.0;
+        let mut held: Vec<u64> = Vec::new();
+        for header in self.headers().filter(is_used) {
+            if header.kind.load(Ordering::Relaxed) == ObjectKind::Batch as u32 {
+                let payload = core::ptr::from_ref(header) as usize + HEADER_BYTES;
+                // SAFETY: The kind says that the payload is a batch body. What its owner does to it meanwhile are stores to atomics, and
+                // nothing that is read here is followed.
+                let body = unsafe { &*(payload as *const BatchBody) };
+                let head = body.head.load(Ordering::Relaxed) as usize;
+                let length = (body.length.load(Ordering::Relaxed) as usize).min(BATCH_CAPACITY);
+                let slots = (head..head + length).map(|index| &body.slots[index % BATCH_CAPACITY]);
+                held.extend(slots.map(|slot| slot.load(Ordering::Relaxed)));
+            }
+        }
+        held.sort_unstable();
+        self.headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == OwnerId::NESTED.0)
+            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
+            .filter(|payload| held.binary_search(&(*payload as u64)).is_err())
+            .collect()
+    }
+
     /// Bytes of objects that `owner` owns, with what is in them not counted twice.
     pub fn owned_bytes(&self, owner: OwnerId) -> u64 {
         self.headers()

@@ -170,7 +170,7 @@ pub(super) fn install(cpu: &'static Cpu) {
         match Stack::allocate(INTERRUPT_STACK_PAGES) {
             Ok(pages) => {
                 tss.interrupt_stack_table[stack as usize] = VirtAddr::new(pages.top() as u64);
-                core::mem::forget(pages);
+                pages.keep();
             }
             Err(error) => fault::stop(format_args!("no interrupt stack for CPU {}: {error}", cpu.index)),
         }

@@ -133,7 +133,7 @@ pub(super) fn start_others(platform: &Platform) {
             ];
             words.copy_from_slice(&values);
             // The CPU keeps its stack for good.
-            core::mem::forget(stack);
+            stack.keep();
             if !start_one(apic_id, index) {
                 log::warn!("CPU with APIC number {apic_id} doesn't start");
                 // It may still come up later and must then not meet the next one's values.

@@ -38,7 +38,7 @@ static KEPT: InterruptLock<Kept> = InterruptLock::new(Kept {
     archive: Archive::new(),
     pending: heapless::Vec::new(),
 });
-/// The image of each domain that has one mapped.
+/// Every image that is mapped.
 static IMAGES: InterruptLock<Vec<Arc<Image>>> = InterruptLock::new(Vec::new());
 
 /// What is noted of a domain while it lives.
@@ -82,7 +82,7 @@ pub fn loaded(domain: &Domain, owner: OwnerId) {
     trace(owner, EventKind::Loaded, format_args!(""));
 }
 
-/// A domain's image was mapped at `base`. It stays mapped until [`image_unmapped`] has returned.
+/// An image of a domain was mapped at `base`: it may have several, of which one runs. It stays mapped until [`image_unmapped`] has returned.
 pub fn image_mapped(slot: u16, base: u64, plan: &Plan) {
     let code = plan
         .segments
@@ -99,15 +99,12 @@ pub fn image_mapped(slot: u16, base: u64, plan: &Plan) {
         code: code.unwrap_or(0..0),
         symbols: plan.symbols.clone(),
     });
-    let mut images = IMAGES.lock();
-    images.retain(|known| known.slot != slot);
-    images.push(image);
+    IMAGES.lock().push(image);
 }
 
-/// A domain's image is about to be unmapped: from here on nobody looks at its code. Boxes still know the names in it.
-#[allow(dead_code, reason = "for whoever gives a domain another image")]
-pub fn image_unmapped(slot: u16) {
-    IMAGES.lock().retain(|known| known.slot != slot);
+/// The image at `base` is about to be unmapped: from here on nobody looks at its code. Boxes still know the names in it.
+pub fn image_unmapped(base: u64) {
+    IMAGES.lock().retain(|known| known.base != base);
 }
 
 /// A thread's stack, and all code that there is.

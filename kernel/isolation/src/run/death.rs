@@ -8,7 +8,7 @@
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
 use super::black_box;
-use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
 use super::fault;
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
@@ -82,6 +82,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
         request_checks();
         life.state = State::Dying;
+        domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
     }
     record(domain, incarnation, cause, detail);
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
@@ -248,12 +249,14 @@ fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
     fault::make_sane(context);
 }
 
-/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
-pub fn reap(domain: &'static Domain) -> bool {
+/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held; what it has cost. `None` if it
+/// isn't dying.
+pub fn reap(domain: &'static Domain) -> Option<Reaped> {
+    let before_ns = machine::own_run_ns();
     let (incarnation, holdings) = {
         let mut life = domain.life.lock();
         if life.state != State::Dying {
-            return false;
+            return None;
         }
         life.state = State::Reaping;
         (
@@ -281,6 +284,14 @@ pub fn reap(domain: &'static Domain) -> bool {
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
+    let cost = &domain.cost;
+    let reap_ns = machine::own_run_ns().saturating_sub(before_ns);
+    let died_ns = cost.died_ns.load(Ordering::Relaxed);
+    let reaped = Reaped {
+        threads_ns: cost.threads_ns.load(Ordering::Relaxed),
+        kernel_ns: cost.load_ns.load(Ordering::Relaxed) + reap_ns,
+        lived_ns: died_ns.saturating_sub(cost.started_ns.load(Ordering::Relaxed)),
+    };
     domain.life.lock().state = State::Dead;
     log::debug!(
         "domain {} generation {} reaped: {} shared objects, {} bytes of them left to its heir, {private} pages",
@@ -290,7 +301,7 @@ pub fn reap(domain: &'static Domain) -> bool {
         reclaimed.left_bytes,
     );
     wake_waiters();
-    true
+    Some(reaped)
 }
 
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.

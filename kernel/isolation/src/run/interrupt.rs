@@ -53,6 +53,12 @@ struct Route {
 /// All that were ever made: at most one for each entry of each claimed device.
 static ROUTES: InterruptLock<Vec<Route>> = InterruptLock::new(Vec::new());
 
+/// Routes that somebody can wait for.
+pub fn attached() -> usize {
+    let routes = ROUTES.lock();
+    routes.iter().filter(|route| route.end.lock().is_some()).count()
+}
+
 /// A driver's hold on an interrupt: it ends with this.
 pub struct Attached {
     line: Arc<Line>,

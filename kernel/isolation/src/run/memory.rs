@@ -8,16 +8,17 @@ use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use kernel::machine::memory::Frames;
+use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::sync::InterruptLock;
 
 struct FrameSpans;
 
 impl SpanSource for FrameSpans {
     fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
-        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
+        let frames = Frames::allocate_for(FrameUse::SharedHeap, bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
             .ok()?
             .zeroed();
         let base = frames.as_pointer() as usize;
@@ -26,7 +27,13 @@ impl SpanSource for FrameSpans {
 
     unsafe fn release(&mut self, (_, physical): (usize, u64), bytes: usize) {
         // SAFETY: `span` leaked exactly this run, and the caller promises that nobody uses it.
-        drop(unsafe { Frames::from_leaked(physical, bytes.div_ceil(crate::elf::PAGE_BYTES)) });
+        drop(unsafe {
+            Frames::from_leaked(
+                FrameUse::SharedHeap,
+                physical,
+                bytes.div_ceil(crate::elf::PAGE_BYTES),
+            )
+        });
     }
 }
 
@@ -35,6 +42,16 @@ static SHARED: InterruptLock<SharedHeap<FrameSpans>> = InterruptLock::new(Shared
 /// Shared-heap bytes in use and held.
 pub fn shared_usage() -> Usage {
     SHARED.lock().usage()
+}
+
+/// What each owner owns: objects and bytes.
+pub fn owners() -> Vec<(OwnerId, u64, u64)> {
+    SHARED.lock().owners()
+}
+
+/// Objects that are marked as being in a batch and are in none, by address.
+pub fn adrift() -> Vec<usize> {
+    SHARED.lock().adrift()
 }
 
 /// Bytes of shared objects that the domain in `slot` owns: its incarnation that lives, and its estate.
@@ -141,7 +158,7 @@ pub fn pages_allocate(count: usize) -> *mut u8 {
         refused(format_args!("{count} pages of private memory: quota"));
         return core::ptr::null_mut();
     }
-    let Ok(frames) = Frames::allocate(count, 1) else {
+    let Ok(frames) = Frames::allocate_for(FrameUse::PrivateHeap, count, 1) else {
         domain.discharge(count as u64);
         refused(format_args!("{count} pages of private memory: there are none"));
         return core::ptr::null_mut();

@@ -437,6 +437,8 @@ pub struct ThreadInformation {
     pub run_ns: u64,
     /// Whether this is the CPU's idle thread.
     pub idle: bool,
+    /// Pages of its stack.
+    pub stack_pages: usize,
 }
 
 /// All threads.
@@ -452,16 +454,20 @@ pub fn list() -> alloc::vec::Vec<ThreadInformation> {
                 inner.name_length,
                 inner.run_ns,
                 inner.idle,
+                inner.stack.as_ref().map_or(0, Stack::pages),
             )
         })
-        .map(|(cpu, state, name, length, run_ns, idle)| ThreadInformation {
-            id,
-            cpu,
-            state,
-            name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
-            run_ns,
-            idle,
-        })
+        .map(
+            |(cpu, state, name, length, run_ns, idle, stack_pages)| ThreadInformation {
+                id,
+                cpu,
+                state,
+                name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
+                run_ns,
+                idle,
+                stack_pages,
+            },
+        )
     };
     all.into_iter().filter_map(describe).collect()
 }
@@ -501,6 +507,11 @@ pub fn with_stopped<R>(
         Some(f(&thread.header, inner.state, context))
     })
     .flatten()
+}
+
+/// CPU time that the running thread has had, with the slice that is running, in nanoseconds.
+pub fn own_run_ns() -> u64 {
+    scheduler::own_run_ns()
 }
 
 /// Total CPU time that threads other than the idle ones have had, by CPU, in nanoseconds.

@@ -411,6 +411,24 @@ pub(super) fn yield_now() {
     }
 }
 
+/// See [`super::own_run_ns`].
+pub(super) fn own_run_ns() -> u64 {
+    let were_enabled = processor::are_enabled();
+    processor::disable();
+    let cpu = cpu::current();
+    let thread = running(cpu);
+    let run_ns = {
+        let scheduler = cpu.scheduler.lock();
+        // SAFETY: The lock of the thread's CPU is held.
+        let before = unsafe { (*thread.inner.get()).run_ns };
+        before + clock::now_ns().saturating_sub(scheduler.slice_start_ns)
+    };
+    if were_enabled {
+        processor::enable();
+    }
+    run_ns
+}
+
 /// See [`super::exit`].
 pub(super) fn exit() -> ! {
     processor::disable();
