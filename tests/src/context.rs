@@ -39,6 +39,8 @@ pub const SPARE_BACKEND: &str = "backend5";
 pub struct Context {
     /// The project's root.
     pub root: PathBuf,
+    /// What the attack tests are to try, if not everything.
+    pub plan: Option<PathBuf>,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
@@ -48,7 +50,7 @@ pub struct Context {
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf) -> Result<Self> {
+    pub fn new(root: PathBuf, plan: Option<PathBuf>) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -63,6 +65,7 @@ impl Context {
         }
         Ok(Self {
             root,
+            plan,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),

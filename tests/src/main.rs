@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod attack_matrix;
 mod balancing;
 mod bare_machine;
 mod context;
@@ -32,7 +33,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 19] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -67,6 +68,11 @@ const TESTS: [Test; 18] = [
         name: "domain-panics",
         about: "a driver that panics at every start is restarted each time, and nobody else dies",
         run: appliance::outlives_panics,
+    },
+    Test {
+        name: "attack-matrix",
+        about: "every kind of fault in every position is the death of one domain and costs nothing else",
+        run: attack_matrix::is_green,
     },
     Test {
         name: "images-refused",
@@ -140,6 +146,9 @@ struct Arguments {
     /// Write every test's figures into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// For the attack tests: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`).
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -149,7 +158,8 @@ fn main() -> ExitCode {
         list: arguments.list,
         json: arguments.json,
     };
-    match root().and_then(|root| runner::run(&TESTS, &Context::new(root)?, &selection)) {
+    let context = root().and_then(|root| Context::new(root, arguments.plan));
+    match context.and_then(|context| runner::run(&TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -334,10 +334,13 @@ fn judge(position: &Position, answer: CallResult, doomed: &[Doomed]) -> Result<(
             .find(|victim| victim.place == place)
             .map(|victim| victim.handle.target())
     };
+    let is_dead = |owner| doomed.iter().any(|victim| victim.handle.target() == owner);
     let right = match (position.answer, answer) {
         (Answer::Nothing, _) => true,
         (Answer::Error(place), Err(VictimError::Dead(error))) => Some(error.target()) == target(place),
         (Answer::Seen(place), Ok(Some(seen))) => seen.died.is_some() && seen.died == target(place),
+        (Answer::OfOneDead, Err(VictimError::Dead(error))) => is_dead(error.target()),
+        (Answer::OfOneDead, Ok(Some(seen))) => seen.died.is_some_and(is_dead),
         _ => false,
     };
     if right {
