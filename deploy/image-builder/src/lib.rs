@@ -143,15 +143,19 @@ pub fn build(options: &Options) -> Result<Built> {
     archive.add("config/appliance.toml", read(&appliance_file)?)?;
     let mut sizes = BTreeMap::new();
     for (name, path) in &elves {
+        let embed_symbols::Split { mut loaded, table } = embed_symbols::split(&read(path)?)
+            .with_context(|| format!("{} can't be taken apart", path.display()))?;
+        loaded.extend_from_slice(&table);
         let manifest = ImageManifest {
             name: name.clone(),
             signer: key.public(),
             interface_hash: identity.hash,
             compiler: identity.compiler.clone(),
             flags: identity.flags.clone(),
+            symbol_bytes: u32::try_from(table.len())?,
             crates: crates.get(name).cloned().unwrap_or_default(),
         };
-        let image = sign::sign_image(&read(path)?, manifest, &key);
+        let image = sign::sign_image(&loaded, manifest, &key);
         sizes.insert(name.clone(), image.len());
         archive.add(&format!("domains/{name}"), image)?;
     }

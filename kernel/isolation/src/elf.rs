@@ -5,6 +5,7 @@
 //! asks the kernel for. Decided here, done by the loader.
 
 use crate::image::ImageError;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use elf::ElfBytes;
@@ -55,6 +56,8 @@ pub struct Plan {
     pub relocations: Vec<(u32, u32)>,
     /// Offset of the entry, inside an executable segment.
     pub entry: usize,
+    /// The table of the image's functions, for the reports of deaths; empty where there is none.
+    pub symbols: Arc<[u8]>,
 }
 
 /// Checks `file` and lays it out.
@@ -119,6 +122,7 @@ pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
         segments,
         relocations,
         entry,
+        symbols: Arc::default(),
     })
 }
 

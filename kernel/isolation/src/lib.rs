@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod archive;
+pub mod black_box;
 pub mod elf;
 pub mod image;
 pub mod shared_heap;

@@ -7,16 +7,19 @@
 //!
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
+use super::black_box;
 use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::fault;
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
+use crate::black_box::EventKind;
 use abi::sys::wake;
 use abi::{OwnerId, ThreadHeader, current};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::interrupts::{self, InterruptContext};
 use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
@@ -58,7 +61,7 @@ static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
 /// Makes interrupts look for deaths. Called once, before any domain runs.
 pub fn initialise() {
     interrupts::set_return_hook(on_interrupt_return);
-    interrupts::set_exception_handler(exception_in_domain);
+    interrupts::set_exception_handler(fault::exception_in_domain);
 }
 
 /// Kills `incarnation`; false if it was dead already.
@@ -75,10 +78,11 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         if dead.is_err() {
             return false;
         }
+        // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
+        request_checks();
         life.state = State::Dying;
     }
-    record(incarnation, cause, detail);
-    request_checks();
+    record(domain, incarnation, cause, detail);
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
     wake_waiters();
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
@@ -86,6 +90,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     smp::broadcast_and_wait();
     call_off_waits();
     wake_waiters();
+    black_box::tell_dependents(incarnation, format_args!("{cause:?}: {detail}"));
     // Last: whoever restarts it needn't wait for the serial port.
     log::error!(
         "domain {} generation {} died: {cause:?}: {detail}",
@@ -95,7 +100,8 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     true
 }
 
-fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
+fn record(domain: &Domain, incarnation: OwnerId, cause: Cause, detail: &str) {
+    black_box::trace(incarnation, EventKind::Died, format_args!("{cause:?}: {detail}"));
     let mut deaths = DEATHS.lock();
     deaths.count += 1;
     let number = deaths.count;
@@ -111,6 +117,8 @@ fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
         at_ns: clock::now_ns(),
         recovered_ns: 0,
     });
+    drop(deaths);
+    black_box::open(number, incarnation, domain);
 }
 
 /// Notes that a domain runs again.
@@ -195,15 +203,42 @@ pub fn is_cancelled() -> bool {
 }
 
 /// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
+// Not inlined: its frame is where the thread's stack begins in the black box.
+#[inline(never)]
 pub extern "C" fn check_death() {
     let thread = current();
-    if !chain_is_broken(thread) || !is_dead(thread.owner()) {
-        return;
+    if chain_is_broken(thread) && is_dead(thread.owner()) {
+        unwind(thread)
     }
+}
+
+/// Unwinds the running thread out of `owner`, its running domain, which is dead by what this thread has done or by somebody else's hand.
+pub fn leave(owner: OwnerId) -> ! {
+    let thread = current();
+    // Whoever killed it may not have come to the requests yet, so they aren't asked.
+    if thread.owner() != owner || !is_dead(owner) {
+        panic!("{} is to be left and lives", domain_name(owner));
+    }
+    unwind(thread)
+}
+
+#[inline(always)]
+fn unwind(thread: &ThreadHeader) -> ! {
+    black_box::unwound();
+    reset_floating_point();
     let top = thread.top.load(Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
     unsafe { resume(top) }
+}
+
+/// The modes of the floating-point units as the ABI wants them (System V, 3.2.1): the domain that is left may have changed them.
+fn reset_floating_point() {
+    let mode: u32 = 0x1f80;
+    // SAFETY: The default modes are what all compiled code counts on; the x87 stack is empty between functions.
+    unsafe {
+        core::arch::asm!("fninit", "ldmxcsr [{mode}]", mode = in(reg) &raw const mode, options(nostack, readonly));
+    }
 }
 
 /// On the way back from every interrupt, and before a preempted thread goes on: unwinds it if its running domain is dead.
@@ -219,23 +254,11 @@ fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
 
 /// Makes an interrupted thread go on in `resume` of its innermost continuation.
 fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
+    black_box::unwound_from(thread, context);
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
-}
-
-/// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
-pub fn exception_in_domain(
-    thread: &ThreadHeader,
-    exception: Exception,
-    context: &mut InterruptContext,
-) -> bool {
-    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
-        return false;
-    }
-    let _ = exception;
-    // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
-    false
+    fault::make_sane(context);
 }
 
 /// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
@@ -263,7 +286,8 @@ pub fn reap(domain: &'static Domain) -> bool {
     drop(devices);
     drop(handles);
     drop(exports);
-    let objects = memory::reclaim(incarnation);
+    let (objects, bytes) = memory::reclaim(incarnation);
+    black_box::reclaimed(incarnation, objects as u64, bytes);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
@@ -307,12 +331,13 @@ fn wait_until_left(incarnation: OwnerId) {
 }
 
 /// A domain's panic: its death, then out of it.
+#[inline(never)]
 pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
     let owner = current().owner();
     if owner == OwnerId::KERNEL {
         panic!("{message} ({file}:{line})");
     }
+    black_box::note_panic();
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
-    check_death();
-    panic!("a dead domain, {}, can't be left", domain_name(owner));
+    leave(owner)
 }

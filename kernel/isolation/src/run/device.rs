@@ -3,8 +3,10 @@
 //! A driver gets the PCI functions that its manifest entry names: their registers, interrupts, and memory for rings. When it
 //! dies, bus mastering goes off first, and only then is any memory reused that the device knew.
 
+use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
+use crate::black_box::EventKind;
 use abi::sys::{RawBar, RawDma, status, wake};
 use abi::{OwnerId, current};
 use alloc::vec::Vec;
@@ -92,6 +94,11 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
         // `dma` asks for after it has stopped every queue.
         function.set_memory_access(true);
     }
+    black_box::trace(
+        owner,
+        EventKind::DeviceClaimed,
+        format_args!("{:04x}:{:04x}", wanted.vendor, wanted.device),
+    );
     *device = number;
     status::OK
 }
@@ -154,6 +161,12 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
             let mut life = domain.life.lock();
             if is_live(owner) {
                 life.holdings.devices.routed.push(attached);
+                drop(life);
+                black_box::trace(
+                    owner,
+                    EventKind::InterruptAttached,
+                    format_args!("entry {entry} on CPU {cpu}"),
+                );
                 return id;
             }
             drop(life);

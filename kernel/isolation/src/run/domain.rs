@@ -2,6 +2,7 @@
 //!
 //! What a live incarnation holds is in its [`Holdings`], so that giving it all back is dropping one value.
 
+use super::black_box::Trace;
 use super::device::Devices;
 use super::proxy::{Exports, Handles};
 use crate::elf::Plan;
@@ -101,6 +102,8 @@ pub struct Domain {
     pub shared_charged: AtomicU64,
     /// Threads that it started and that have not ended.
     pub threads: AtomicU32,
+    /// What is noted of it for the report of its death.
+    pub trace: Trace,
 }
 
 static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
@@ -124,6 +127,7 @@ pub fn initialise(manifest: SystemManifest) {
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
+            trace: Trace::new(),
         }))
     };
     DOMAINS.call_once(|| manifest.domains.into_iter().enumerate().map(entry).collect());

@@ -1,10 +1,12 @@
 //! From an image in the boot archive to a running domain.
 
 use super::archive::boot_file;
+use super::black_box;
 use super::death::{self, Death};
 use super::domain::{Domain, State};
 use super::thread::{self, WaitTicket};
 use super::{EXPECTED, sys};
+use crate::black_box::EventKind;
 use crate::elf::{self, PAGE_BYTES, Plan, Use};
 use crate::image::{self, ImageError};
 use abi::{OwnerId, SysTable};
@@ -53,8 +55,10 @@ fn plan(domain: &Domain) -> Result<Arc<Plan>, StartError> {
     let name = &domain.manifest.name;
     let file = boot_file(&format!("domains/{name}")).ok_or(StartError::Image(ImageError::Missing))?;
     let expected = EXPECTED.get().ok_or(StartError::Image(ImageError::Missing))?;
-    let elf = image::verify(file, name, expected).map_err(StartError::Image)?;
-    let plan = Arc::new(elf::plan(elf).map_err(StartError::Image)?);
+    let verified = image::verify(file, name, expected).map_err(StartError::Image)?;
+    let mut plan = elf::plan(verified.elf).map_err(StartError::Image)?;
+    plan.symbols = verified.symbols.into();
+    let plan = Arc::new(plan);
     domain.life.lock().plan = Some(plan.clone());
     Ok(plan)
 }
@@ -127,6 +131,7 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<()
         }
         None => {
             let area = map(plan)?;
+            black_box::image_mapped(domain.header.slot, (area.start() + PAGE_BYTES) as u64, plan);
             // The profile of `cargo xtask bench path` reads this line.
             log::debug!(
                 "image {} at {:#x}",
@@ -141,6 +146,7 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<()
     };
     let entry = area.start() + PAGE_BYTES + plan.entry;
     domain.life.lock().image = Some(area);
+    black_box::loaded(domain, incarnation);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
     if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {
@@ -171,6 +177,7 @@ pub fn mark_running(owner: OwnerId) {
         }
         life.state = State::Running;
     }
+    black_box::trace(owner, EventKind::Running, format_args!(""));
     death::recovered(domain.header.slot - 1);
     thread::wake_waiters();
 }

@@ -1,9 +1,12 @@
 //! Memory that domains ask for: shared objects and private pages.
 
+use super::black_box;
 use super::domain::{Domain, domain_of};
+use crate::black_box::EventKind;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
+use core::fmt;
 use core::sync::atomic::Ordering;
 use kernel::machine::memory::Frames;
 use kernel::machine::sync::InterruptLock;
@@ -37,9 +40,12 @@ pub fn owned_bytes(owner: OwnerId) -> u64 {
     SHARED.lock().owned_bytes(owner)
 }
 
-/// Frees the shared objects of a dead incarnation, which no thread is in any more.
-pub fn reclaim(dead: OwnerId) -> usize {
-    SHARED.lock().reclaim(dead)
+/// Frees the shared objects of a dead incarnation, which no thread is in any more: how many it owned, and their bytes with what was in them.
+pub fn reclaim(dead: OwnerId) -> (usize, u64) {
+    let mut heap = SHARED.lock();
+    let before = heap.usage().used_bytes;
+    let objects = heap.reclaim(dead);
+    (objects, before.saturating_sub(heap.usage().used_bytes))
 }
 
 /// A new shared object for the running domain; null without memory, or for an unknown kind.
@@ -53,6 +59,7 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let domain = domain_of(owner);
     let charge = (size + HEADER_BYTES) as u64;
     if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
+        refused(format_args!("shared memory: quota"));
         return core::ptr::null_mut();
     }
     SHARED
@@ -83,16 +90,25 @@ pub fn shared_free(payload: *mut u8) {
     assert!(freed, "a shared object was freed twice");
 }
 
+fn refused(what: fmt::Arguments<'_>) {
+    black_box::trace(current().owner(), EventKind::Refused, what);
+}
+
 /// Zeroed pages for the running domain's private heap; null without memory or quota.
 pub fn pages_allocate(count: usize) -> *mut u8 {
     let Some(domain) = domain_of(current().owner()) else {
         return core::ptr::null_mut();
     };
-    if count == 0 || !domain.charge(count as u64) {
+    if count == 0 {
+        return core::ptr::null_mut();
+    }
+    if !domain.charge(count as u64) {
+        refused(format_args!("{count} pages of private memory: quota"));
         return core::ptr::null_mut();
     }
     let Ok(frames) = Frames::allocate(count, 1) else {
         domain.discharge(count as u64);
+        refused(format_args!("{count} pages of private memory: there are none"));
         return core::ptr::null_mut();
     };
     let frames = frames.zeroed();

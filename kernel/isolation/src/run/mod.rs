@@ -1,9 +1,11 @@
 //! The part of isolation that runs: domains, their threads, handles and deaths.
 
 mod archive;
+mod black_box;
 mod death;
 mod device;
 mod domain;
+mod fault;
 mod interrupt;
 mod loader;
 mod memory;
@@ -13,7 +15,8 @@ mod thread;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
-pub use death::{Death, death, exception_in_domain, is_cancelled, kill, reap, wait_death};
+pub use black_box::{NamedFrame, named, with_black_box};
+pub use death::{Death, death, is_cancelled, kill, reap, wait_death};
 pub use domain::{Cause, Domain, Figures, State, domain, domain_name, domains};
 pub use loader::{StartError, start};
 pub use memory::shared_usage;

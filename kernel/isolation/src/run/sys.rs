@@ -3,7 +3,8 @@
 //! Each runs as trusted code on the caller's thread and stack, and ends by looking whether the caller is still alive.
 
 use super::domain::{domain_name, is_live};
-use super::{archive, death, device, loader, memory, proxy, thread};
+use super::{archive, black_box, death, device, loader, memory, proxy, thread};
+use crate::black_box::EventKind;
 use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
 use abi::{OwnerId, SysTable, current};
 use core::sync::atomic::Ordering;
@@ -143,11 +144,11 @@ extern "C" fn log(level: u32, line: RawBytes) {
             4 => log::Level::Debug,
             _ => log::Level::Trace,
         };
-        kernel::machine::log::append(
-            level,
-            domain_name(current().owner()),
-            format_args!("{}", text(&line)),
-        );
+        let (owner, line) = (current().owner(), text(&line));
+        if level <= log::Level::Warn {
+            black_box::trace(owner, EventKind::Logged, format_args!("{level}: {line}"));
+        }
+        kernel::machine::log::append(level, domain_name(owner), format_args!("{line}"));
     });
 }
 

@@ -3,8 +3,10 @@
 //! A domain's thread starts in the kernel, enters its domain the way a crossing does, and so has a continuation in the kernel to
 //! come back to when the domain dies. While it waits in the kernel it can be called off.
 
+use super::black_box;
 use super::death;
 use super::domain::{Domain, is_live};
+use crate::black_box::EventKind;
 use crate::elf::PAGE_BYTES;
 use abi::sys::{RawBytes, wake};
 use abi::{Continuation, OwnerId, ThreadHeader, current};
@@ -39,6 +41,11 @@ pub fn spawn(
     (entry, argument): (Entry, *mut u8),
 ) -> Option<u64> {
     if !domain.charge(STACK_PAGES as u64) {
+        black_box::trace(
+            incarnation,
+            EventKind::Refused,
+            format_args!("thread {name}: quota"),
+        );
         return None;
     }
     let start = Box::into_raw(Box::new(Start {
@@ -55,6 +62,18 @@ pub fn spawn(
         builder = builder.cpu(cpu);
     }
     let spawned = builder.spawn(main, start.addr());
+    match &spawned {
+        Ok(id) => black_box::trace(
+            incarnation,
+            EventKind::ThreadStarted,
+            format_args!("{} {name}", id.number()),
+        ),
+        Err(error) => black_box::trace(
+            incarnation,
+            EventKind::Refused,
+            format_args!("thread {name}: {error}"),
+        ),
+    }
     if spawned.is_err() {
         // SAFETY: No thread was made, so nobody else has it.
         drop(unsafe { Box::from_raw(start) });
@@ -68,6 +87,10 @@ extern "C" fn main(argument: usize) {
     // SAFETY: `spawn` leaked it for this thread.
     let start = unsafe { Box::from_raw(argument as *mut Start) };
     run(&start);
+    if start.domain.header.is_live(start.incarnation) {
+        let id = current().id.load(Ordering::Relaxed);
+        black_box::trace(start.incarnation, EventKind::ThreadEnded, format_args!("{id}"));
+    }
     start.domain.threads.fetch_sub(1, Ordering::Relaxed);
     start.domain.discharge(STACK_PAGES as u64);
 }

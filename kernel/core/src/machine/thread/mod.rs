@@ -18,6 +18,7 @@ use abi::ThreadHeader;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Most threads at a time, idle and reaper threads included.
@@ -524,6 +525,30 @@ pub fn with_stopped<R>(
 /// Total CPU time that threads other than the idle ones have had, by CPU, in nanoseconds.
 pub fn busy_ns(cpu: u32) -> u64 {
     cpu::get(cpu).map_or(0, |cpu| cpu.scheduler.lock().busy_ns())
+}
+
+/// Name of the thread behind `header`, and the addresses of its stack (none for an idle thread). Takes no lock.
+///
+/// # Safety
+/// `header` is of a thread that can't end meanwhile: it is the running one, or interrupted on this CPU, or about to be resumed on it.
+pub unsafe fn name_and_stack(header: &ThreadHeader) -> (&'static str, Range<usize>) {
+    let slot = ThreadId(header.id.load(Ordering::Relaxed)).slot();
+    let block = TABLE.get(slot).map(|entry| entry.load(Ordering::Acquire));
+    // SAFETY: Blocks in the table are never freed.
+    let thread = block.and_then(|block| unsafe { block.as_ref() });
+    match thread.filter(|thread| core::ptr::eq(&raw const thread.header, header)) {
+        // SAFETY: Name and stack don't change as long as the thread lives, by the caller's promise until this has returned; only these are
+        // read, and by themselves.
+        Some(thread) => unsafe {
+            let inner = thread.inner.get();
+            let name: &'static [u8; NAME_BYTES] = &*(&raw const (*inner).name);
+            let stack = &*(&raw const (*inner).stack);
+            let name = name.get(..(*inner).name_length).unwrap_or_default();
+            let range = stack.as_ref().map_or(0..0, |stack| stack.bottom()..stack.top());
+            (core::str::from_utf8(name).unwrap_or("?"), range)
+        },
+        None => ("?", 0..0),
+    }
 }
 
 /// The running thread and its name, for a fault report: takes no lock.
