@@ -58,6 +58,13 @@ pub fn main() {
     isolation::export_kernel_object::<dyn SerialConsole>(&Console);
     isolation::export_kernel_object::<dyn LogReader>(&Log);
     isolation::export_kernel_object::<dyn Power>(&Machine);
+    #[cfg(feature = "inject")]
+    {
+        isolation::export_kernel_object::<dyn attack_interface::injector::Injector>(
+            &crate::injector::Control,
+        );
+        crate::injector::start();
+    }
     supervise();
 }
 

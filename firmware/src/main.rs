@@ -11,6 +11,8 @@ extern crate alloc;
 
 #[cfg(panic = "abort")]
 mod appliance;
+#[cfg(all(panic = "abort", feature = "inject"))]
+mod injector;
 #[cfg(panic = "abort")]
 mod services;
 

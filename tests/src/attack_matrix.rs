@@ -91,7 +91,7 @@ pub fn is_green(context: &Context) -> Result<()> {
 
 /// The archive with the plan that was asked for.
 fn with_plan(context: &Context, archive: &Path) -> Result<PathBuf> {
-    let Some(plan) = &context.plan else {
+    let Some(plan) = &context.attacks.plan else {
         return Ok(archive.to_path_buf());
     };
     let text = fs::read(plan).with_context(|| format!("{} can't be read", plan.display()))?;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod attack_injector;
 mod attack_matrix;
 mod balancing;
 mod bare_machine;
@@ -28,12 +29,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use context::Context;
+use context::{Attacks, Context};
 use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 19] = [
+const TESTS: [Test; 20] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -73,6 +74,11 @@ const TESTS: [Test; 19] = [
         name: "attack-matrix",
         about: "every kind of fault in every position is the death of one domain and costs nothing else",
         run: attack_matrix::is_green,
+    },
+    Test {
+        name: "attack-injector",
+        about: "crossings of 1,000 HTTP requests and 1,000 VIP connections fault in turn; each is one domain's death, and traffic goes on",
+        run: attack_injector::holds,
     },
     Test {
         name: "images-refused",
@@ -149,6 +155,12 @@ struct Arguments {
     /// For the attack tests: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// For the attack tests: try every crossing, not a sample. Takes hours.
+    #[arg(long)]
+    all: bool,
+    /// For the attack tests: seed of the sample.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
 }
 
 fn main() -> ExitCode {
@@ -158,7 +170,12 @@ fn main() -> ExitCode {
         list: arguments.list,
         json: arguments.json,
     };
-    let context = root().and_then(|root| Context::new(root, arguments.plan));
+    let attacks = Attacks {
+        plan: arguments.plan,
+        all: arguments.all,
+        seed: arguments.seed,
+    };
+    let context = root().and_then(|root| Context::new(root, attacks));
     match context.and_then(|context| runner::run(&TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {

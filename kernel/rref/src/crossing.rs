@@ -180,6 +180,8 @@ where
     O: ?Sized,
     F: FnOnce(&O, A) -> R,
 {
+    #[cfg(feature = "inject")]
+    crate::inject::point(core::any::type_name::<O>());
     method(object, arguments)
 }
 

@@ -15,6 +15,8 @@ pub mod batch;
 pub mod crossing;
 pub mod exchange;
 pub mod handle;
+#[cfg(feature = "inject")]
+pub mod inject;
 pub mod packet;
 pub mod reference;
 #[cfg(doctest)]
