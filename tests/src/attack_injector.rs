@@ -200,7 +200,10 @@ fn campaign(
     total: &mut Total,
 ) -> Result<()> {
     lab.console_json("reset")?;
-    let begun = lab.console_json(&format!("campaign {} {injection} {first} {stride}", kind.index))?;
+    let begun = lab.console_json(&format!(
+        "campaign {} {injection} {first} {stride} {}",
+        kind.index, kind.count
+    ))?;
     ensure!(begun["begun"] == true, "the campaign doesn't begin: {begun}");
     let errors = workload(lab)?;
     let results = lab.console_json("end")?;

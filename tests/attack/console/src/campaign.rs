@@ -37,15 +37,17 @@ pub struct Order {
     pub first: u64,
     /// Crossings from one to the next.
     pub stride: u64,
+    /// None after this one: a workload that meets faults makes more crossings than in peace.
+    pub last: u64,
 }
 
 impl Order {
-    /// The first of its crossings after `count`.
-    fn after(&self, count: u64) -> u64 {
+    /// The first of its crossings after `count`; `None` past the last.
+    fn after(&self, count: u64) -> Option<u64> {
         let teeth = (count + 1)
             .saturating_sub(self.first)
             .div_ceil(self.stride.max(1));
-        self.first + teeth * self.stride
+        Some(self.first + teeth * self.stride).filter(|next| *next <= self.last)
     }
 }
 
@@ -254,8 +256,8 @@ impl Campaigns {
                     ));
                 }
             }
-            if !ends {
-                let next = order.after(self.count(order.kind));
+            let next = order.after(self.count(order.kind));
+            if let Some(next) = next.filter(|_| !ends) {
                 self.injector.arm(order.kind, next, order.injection).ok();
             }
         }

@@ -1,6 +1,6 @@
 //! Commands from the serial port, answers in JSON.
 //!
-//! `reset` counts crossings anew, `kinds` lists them; `campaign KIND|any INJECTION FIRST STRIDE` begins a campaign and `end` ends it with its
+//! `reset` counts crossings anew, `kinds` lists them; `campaign KIND|any INJECTION FIRST STRIDE LAST` begins a campaign and `end` ends it with its
 //! results; `domains` and `memory` are as the shell's.
 
 use crate::campaign::{Campaigns, Order, Results};
@@ -79,11 +79,13 @@ impl Dialogue {
             ["kinds"] => self.kinds(),
             ["domains", ..] => self.domains(),
             ["memory", ..] => self.memory(),
-            ["campaign", kind, injection, first, stride] => match order(kind, injection, first, stride) {
-                Some(order) if self.campaigns.begin(order) => json!({ "begun": true }),
-                Some(_) => failed("a campaign is under way"),
-                None => failed("campaign KIND|any panic|hang|page-fault FIRST STRIDE"),
-            },
+            ["campaign", kind, injection, first, stride, last] => {
+                match order(kind, injection, [first, stride, last]) {
+                    Some(order) if self.campaigns.begin(order) => json!({ "begun": true }),
+                    Some(_) => failed("a campaign is under way"),
+                    None => failed("campaign KIND|any panic|hang|page-fault FIRST STRIDE LAST"),
+                }
+            }
             ["end"] => results(&self.campaigns.end()),
             _ => failed("there are `reset`, `kinds`, `campaign`, `end`, `domains` and `memory`"),
         };
@@ -153,7 +155,7 @@ fn failed(why: &str) -> Value {
     json!({ "error": why.to_string() })
 }
 
-fn order(kind: &str, injection: &str, first: &str, stride: &str) -> Option<Order> {
+fn order(kind: &str, injection: &str, [first, stride, last]: [&str; 3]) -> Option<Order> {
     let kind = match kind {
         "any" => None,
         number => Some(number.parse().ok()?),
@@ -163,6 +165,7 @@ fn order(kind: &str, injection: &str, first: &str, stride: &str) -> Option<Order
         injection: Injection::by_name(injection)?,
         first: first.parse().ok()?,
         stride: stride.parse().ok()?,
+        last: last.parse().ok()?,
     })
 }
 
