@@ -14,6 +14,8 @@ mod appliance;
 #[cfg(all(panic = "abort", feature = "inject"))]
 mod injector;
 #[cfg(panic = "abort")]
+mod black_box;
+#[cfg(panic = "abort")]
 mod services;
 
 #[cfg(panic = "abort")]

@@ -12,6 +12,7 @@
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
 //! ```
 
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ struct Entry {
     #[serde(default)]
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
+    heir: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -141,6 +143,16 @@ impl Entry {
             .iter()
             .map(|(name, target)| import(source, exports, name, target))
             .collect::<Result<Vec<_>, _>>()?;
+        let heir = self
+            .heir
+            .as_ref()
+            .map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
+                Some((name, _)) => Ok((*name).to_owned()),
+                None => Err(source.error(
+                    heir.span(),
+                    format!("there is no domain called `{}`", heir.get_ref()),
+                )),
+            });
         let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),
@@ -156,6 +168,7 @@ impl Entry {
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
             },
+            heir: heir.transpose()?,
         })
     }
 }
@@ -246,6 +259,7 @@ name = "ixgbe"
 crate = "ixgbe"
 exports = ["NetDevice"]
 devices = ["8086:10fb"]
+heir = "shadow"
 
 [[domain]]
 name = "shadow"
@@ -276,6 +290,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
             }]
         );
         assert_eq!(ixgbe.memory_quota_bytes, 8 << 20);
+        assert_eq!(ixgbe.heir.as_deref(), Some("shadow"));
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
@@ -299,27 +314,32 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         refused(
             "ixgbe.NetDevice",
             "e1000.NetDevice",
-            "domains.toml:17: there is no domain called `e1000`",
+            "domains.toml:18: there is no domain called `e1000`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe.Block",
-            "domains.toml:17: domain `ixgbe` doesn't export `Block`",
+            "domains.toml:18: domain `ixgbe` doesn't export `Block`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe",
-            "domains.toml:17: `ixgbe` is no import",
+            "domains.toml:18: `ixgbe` is no import",
         );
         refused(
             "\"shadow\"",
             "\"ixgbe\"",
-            "domains.toml:14: there is another domain called `ixgbe`",
+            "domains.toml:15: there is another domain called `ixgbe`",
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
         refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
-        refused("512 KiB", "512", "domains.toml:16: ");
+        refused("512 KiB", "512", "domains.toml:17: ");
         refused("exports", "export", "domains.toml:10: ");
+        refused(
+            "heir = \"shadow\"",
+            "heir = \"heaven\"",
+            "domains.toml:12: there is no domain called `heaven`",
+        );
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct DomainManifest {
     pub devices: Vec<DeviceClaim>,
     /// What the supervisor does when it dies.
     pub restart: RestartPolicy,
+    /// The domain that gets the shared objects which this one left for it when it died; itself for its next incarnation.
+    pub heir: Option<String>,
 }
 
 /// A handle that a domain may have.

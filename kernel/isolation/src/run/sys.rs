@@ -16,6 +16,7 @@ use thread::text;
 pub static TABLE: SysTable = SysTable {
     shared_allocate,
     shared_free,
+    shared_inherit,
     pages_allocate,
     pages_free,
     panic,
@@ -60,6 +61,10 @@ extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
 
 extern "C" fn shared_free(payload: *mut u8) {
     trusted(|| memory::shared_free(payload));
+}
+
+extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
+    trusted(|| memory::shared_inherit(kind, tag))
 }
 
 extern "C" fn pages_allocate(count: usize) -> *mut u8 {
