@@ -11,10 +11,10 @@ extern crate alloc;
 
 #[cfg(panic = "abort")]
 mod appliance;
-#[cfg(all(panic = "abort", feature = "inject"))]
-mod injector;
 #[cfg(panic = "abort")]
 mod black_box;
+#[cfg(all(panic = "abort", feature = "inject"))]
+mod injector;
 #[cfg(panic = "abort")]
 mod services;
 

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use image_builder::{Attack, Built, Options};
 use progress::Step;
-use serde_json::Value;
 use toml::Table;
 
 use crate::appliance::state;
@@ -24,6 +23,8 @@ use crate::running_lab::RunningLab;
 const HTTP_REQUESTS: u64 = 1_000;
 const VIP_CONNECTIONS: u64 = 1_000;
 const AT_ONCE: u32 = 50;
+/// How long a client waits: one whose request was taken by a stack that then died has nothing to send again, and waits in vain.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// What is injected.
 const INJECTIONS: [&str; 2] = ["panic", "page-fault"];
 /// Injections in one run of the workload, in a sample and when every crossing is tried.
@@ -31,8 +32,10 @@ const SAMPLE_TEETH: u64 = 3;
 const ALL_TEETH: u64 = 40;
 /// How long everything may take to be as before.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// Pages that traffic's peaks may leave in the shared heap, as in the recovery test.
-const SHARED_GROWTH_PAGES: u64 = 2048;
+/// Pages by which the kernel's own heap may grow: it keeps a report of each death.
+const REPORT_PAGES: u64 = 1024;
+/// Bytes of a page.
+const PAGE_BYTES: u64 = 4096;
 
 /// A kind of crossing, with how many of it the workload makes.
 struct Kind {
@@ -110,7 +113,7 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     let crossings: u64 = kinds.iter().map(|kind| kind.count).sum();
     context.figure("crossings_of_the_workload", crossings, "");
     context.figure("kinds_of_crossings", kinds.len(), "");
-    let before = lab.console_json("memory")?;
+    let before = accounted_pages(lab)?;
 
     let mut random = fastrand::Rng::with_seed(context.attacks.seed);
     let mut total = Total::default();
@@ -137,7 +140,7 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
             ));
         }
     }
-    settles(lab, &before)?;
+    settles(lab, before)?;
     context.figure("workloads", total.runs, "");
     context.figure("tried", total.tried, "crossings");
     context.figure("detected", total.detected, "");
@@ -233,8 +236,8 @@ fn campaign(
 fn workload(lab: &RunningLab) -> Result<u64> {
     let (server, vip) = (lab.server()?, lab.vip()?);
     thread::scope(|scope| {
-        let http = scope.spawn(move || lab.connections(server, HTTP_REQUESTS, AT_ONCE));
-        let balanced = lab.connections(vip, VIP_CONNECTIONS, AT_ONCE)?;
+        let http = scope.spawn(move || lab.impatient_connections(server, HTTP_REQUESTS, AT_ONCE, PATIENCE));
+        let balanced = lab.impatient_connections(vip, VIP_CONNECTIONS, AT_ONCE, PATIENCE)?;
         let http = http
             .join()
             .map_err(|_| anyhow!("the requests' thread panicked"))??;
@@ -243,7 +246,7 @@ fn workload(lab: &RunningLab) -> Result<u64> {
 }
 
 /// After the last injection the workload passes as before, every domain runs, and nothing is lost.
-fn settles(lab: &RunningLab, before: &Value) -> Result<()> {
+fn settles(lab: &RunningLab, before: u64) -> Result<()> {
     let step = Step::start("The workload in peace");
     let until = Instant::now() + SETTLE_LIMIT;
     while workload(lab)? > 0 {
@@ -261,23 +264,29 @@ fn settles(lab: &RunningLab, before: &Value) -> Result<()> {
         );
     }
     loop {
-        let now = lab.console_json("memory")?;
-        let available = |memory: &Value| -> Result<u64> {
-            let pages = |name: &str| memory[name].as_u64().context("`memory` gave no pages");
-            Ok(pages("free_pages")? + pages("shared_pages")?)
-        };
-        let grown = |memory: &Value| memory["shared_pages"].as_u64().unwrap_or_default();
-        if available(&now)? >= available(before)? && grown(&now) <= grown(before) + SHARED_GROWTH_PAGES {
-            break;
+        let now = accounted_pages(lab)?;
+        if now + REPORT_PAGES >= before {
+            step.done(format!("{} pages less", before.saturating_sub(now)));
+            return Ok(());
         }
         ensure!(
             Instant::now() < until,
-            "memory is lost: before {before}, now {now}: {listing}"
+            "{} pages are lost: {}",
+            before - now,
+            lab.console_json("domains")?
         );
         thread::sleep(Duration::from_millis(500));
     }
-    step.done("");
-    Ok(())
+}
+
+/// Pages that are free or that somebody is known to have: the shared heap, or a domain.
+fn accounted_pages(lab: &RunningLab) -> Result<u64> {
+    let memory = lab.console_json("memory")?;
+    let pages = |name: &str| memory[name].as_u64().context("`memory` gave no pages");
+    let listing = lab.console_json("domains")?;
+    let held = listing.as_array().into_iter().flatten();
+    let held: u64 = held.filter_map(|domain| domain["memory_bytes"].as_u64()).sum();
+    Ok(pages("free_pages")? + pages("shared_pages")? + held / PAGE_BYTES)
 }
 
 #[cfg(test)]
