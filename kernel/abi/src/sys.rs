@@ -118,6 +118,8 @@ pub struct SysTable {
     pub panic: extern "C" fn(panic: &RawPanic) -> !,
     /// Unwinds the current thread out of a dead domain; returns if none is on top of its chain.
     pub check_death: extern "C" fn(),
+    /// Ends the current domain because its thread has used up its stack. Needs none itself but for the return address. Doesn't return.
+    pub stack_exhausted: extern "C" fn() -> !,
 
     /// Nanoseconds since boot, monotonic over all CPUs.
     pub now_ns: extern "C" fn() -> u64,

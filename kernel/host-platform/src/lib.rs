@@ -23,6 +23,7 @@ static TABLE: SysTable = SysTable {
     pages_free: memory::pages_free,
     panic,
     check_death,
+    stack_exhausted,
     now_ns: thread::now_ns,
     unix_time_s: thread::unix_time_s,
     entropy: thread::entropy,
@@ -52,6 +53,11 @@ extern "C" fn panic(panic: &RawPanic) -> ! {
 }
 
 extern "C" fn check_death() {}
+
+extern "C" fn stack_exhausted() -> ! {
+    // A host thread's header has no limit.
+    unreachable!("the host's threads have no stack limit");
+}
 
 // A host has no devices; drivers are tested on `dma`'s host backend.
 

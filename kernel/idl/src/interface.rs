@@ -87,7 +87,8 @@ fn method(item: &syn::TraitItemFn) -> Result<Method> {
     // Of the macro's own hygiene, so that an argument may have this name.
     let object = syn::Ident::new("object", proc_macro2::Span::mixed_site());
     let proxy = quote! {
-        #[inline]
+        // What faults at the stack's end in this section has only begun (`rref::crossing`).
+        #[unsafe(link_section = ".text.proxies")]
         #signature {
             ::rref::crossing::cross(&self.target, #tuple, |#object, #tuple_pattern| #object.#name(#(#call),*))
         }

@@ -63,6 +63,7 @@ where
     F: FnOnce(&O, A) -> R,
 {
     let thread = current();
+    check_stack(thread);
     let previous = thread.top.load(Ordering::Relaxed);
     let mut record = Continuation::new(previous, target.incarnation);
     compiler_fence(Ordering::SeqCst);
@@ -91,6 +92,31 @@ where
         // SAFETY: As above.
         unsafe { enter(object, arguments, method) }
     }
+}
+
+/// Ends the caller if it has too little stack left for what comes now. Until here a proxy has done nothing but make its frame; should that
+/// have met the stack's end already, then in code of the section `.text.proxies`, which makes it the caller's death too.
+#[inline(always)]
+fn check_stack(thread: &ThreadHeader) {
+    // SAFETY: Compares the stack pointer with a word of the header, which is readable.
+    unsafe {
+        core::arch::asm!(
+            "cmp rsp, [{thread} + {limit}]",
+            "jb {exhausted}",
+            thread = in(reg) core::ptr::from_ref(thread),
+            limit = const offset_of!(ThreadHeader, crossing_limit),
+            exhausted = label { stack_exhausted() },
+            options(readonly, nostack),
+        );
+    }
+}
+
+/// Out of line, to keep the ordinary way short; it runs where the stack may be at its end.
+#[cold]
+#[inline(never)]
+#[unsafe(link_section = ".text.proxies")]
+fn stack_exhausted() -> ! {
+    (sys().stack_exhausted)()
 }
 
 /// Ends the crossing when it is dropped: after the result is where the caller wants it, so that it is not moved once more.

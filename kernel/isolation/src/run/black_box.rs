@@ -248,6 +248,17 @@ pub fn note_exception(thread: &ThreadHeader, exception: &Exception, context: &In
     pend(unsafe { see(thread, &Place::of(context), Position::AtFault, Some(detail)) });
 }
 
+/// Writes down where the running thread stood when it made a call, with `rsp` at its return address `rip`, that was its last.
+pub fn note_call(rip: u64, rsp: u64, rbp: u64) {
+    let place = Place {
+        rip: Some(rip - 1),
+        rsp: rsp + 8,
+        rbp,
+    };
+    // SAFETY: The running thread.
+    pend(unsafe { see(current(), &place, Position::AtFault, None) });
+}
+
 fn registers(context: &InterruptContext) -> Registers {
     Registers {
         rip: context.rip,

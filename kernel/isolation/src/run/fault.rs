@@ -8,8 +8,10 @@ use super::black_box;
 use super::death;
 use super::domain::Cause;
 use crate::elf::PAGE_BYTES;
-use abi::{OwnerId, ThreadHeader, current};
+use abi::{Continuation, OwnerId, ResumeContext, ThreadHeader, current};
+use core::arch::naked_asm;
 use core::fmt;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kernel::machine::interrupts::{Exception, InterruptContext};
 use kernel::machine::{paging, thread};
@@ -44,10 +46,13 @@ pub fn exception_in_domain(
     exception: Exception,
     context: &mut InterruptContext,
 ) -> bool {
-    if thread.owner() == OwnerId::KERNEL
-        || paging::is_kernel_code(context.rip)
-        || !DOMAIN_VECTORS.contains(&exception.vector)
-    {
+    if thread.owner() == OwnerId::KERNEL || !DOMAIN_VECTORS.contains(&exception.vector) {
+        return false;
+    }
+    let overflows = is_stack_guard(thread, &exception);
+    // A proxy begins on whatever stack its caller has left, and has done nothing yet when that is too little.
+    let is_domains = !paging::is_kernel_code(context.rip) || overflows && paging::is_proxy_code(context.rip);
+    if !is_domains {
         return false;
     }
     black_box::note_exception(thread, &exception, context);
@@ -55,20 +60,49 @@ pub fn exception_in_domain(
     // SAFETY: A domain is the running one, so there is a continuation, on the stack of the thread that this CPU has interrupted; its
     // context was complete before any code of the domain ran (`rref::crossing`).
     let begin = unsafe { (*top).context.assume_init_ref().rsp };
-    let kind = if is_stack_guard(thread, &exception) {
+    let kind = if overflows {
         STACK_OVERFLOW
     } else {
         u64::from(exception.vector)
     };
-    // Below the return address, where a function that was called from there would have its own.
-    context.rsp = begin - 16;
+    context.rsp = begin - ROOM;
     context.rdi = kind;
     context.rsi = exception.error;
     context.rdx = exception.address.unwrap_or(0);
     context.rcx = context.rip;
+    context.r8 = 0;
     context.rip = die as *const () as u64;
     make_sane(context);
     true
+}
+
+/// Leaves the return address of the call into the domain alone, and the stack as a call would: where the callee's own return address is, a
+/// multiple of 16 is 8 bytes above (System V ABI, 3.2.2).
+const ROOM: u64 = 16;
+
+/// A domain's thread has less stack left than what it asks for may need (`rref::crossing`, `sys.rs`). Uses none: goes on in [`die`] where the
+/// frames of the domain began.
+#[unsafe(naked)]
+pub extern "C" fn stack_exhausted() -> ! {
+    naked_asm!(
+        "mov rcx, [rsp]",
+        "mov r8, rsp",
+        "mov r9, rbp",
+        "mov rax, gs:[0]",
+        "mov rax, [rax + {top}]",
+        "mov rsp, [rax + {context} + {rsp}]",
+        "sub rsp, {room}",
+        "mov edi, {kind}",
+        "xor esi, esi",
+        "xor edx, edx",
+        "jmp {die}",
+        top = const offset_of!(ThreadHeader, top),
+        context = const offset_of!(Continuation, context),
+        rsp = const offset_of!(ResumeContext, rsp),
+        room = const ROOM,
+        kind = const STACK_OVERFLOW,
+        die = sym die,
+    )
 }
 
 /// Stands for a vector in [`die`]'s first argument.
@@ -101,9 +135,12 @@ pub fn make_sane(context: &mut InterruptContext) {
     set(MXCSR, &MXCSR_DEFAULT);
 }
 
-/// Where a thread goes on after an exception in a domain.
-extern "C" fn die(kind: u64, error: u64, address: u64, rip: u64) -> ! {
+/// Where a thread goes on after an exception in a domain. `rsp` and `rbp` are where it stood, or 0 if that has been written down.
+extern "C" fn die(kind: u64, error: u64, address: u64, rip: u64, rsp: u64, rbp: u64) -> ! {
     let owner = current().owner();
+    if rsp != 0 {
+        black_box::note_call(rip, rsp, rbp);
+    }
     let at = Place(rip);
     if kind == STACK_OVERFLOW {
         // SAFETY: The running thread.

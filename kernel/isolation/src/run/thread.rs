@@ -13,6 +13,7 @@ use abi::{Continuation, OwnerId, ThreadHeader, current};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, compiler_fence};
+use kernel::machine::memory::Stack;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, Builder, ThreadId, Wake};
 use rref::RpcError;
@@ -55,8 +56,10 @@ pub fn spawn(
         argument,
     }));
     domain.threads.fetch_add(1, Ordering::Relaxed);
+    let prepare = |header: &ThreadHeader, stack: &Stack| header.limit_stack(stack.bottom() as u64);
     let mut builder = Builder::new(name)
         .stack_bytes(STACK_PAGES * PAGE_BYTES)
+        .prepare(&prepare)
         .prompt(prompt);
     if let Some(cpu) = cpu {
         builder = builder.cpu(cpu);
