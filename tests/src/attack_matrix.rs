@@ -81,6 +81,10 @@ pub fn is_green(context: &Context) -> Result<()> {
     }
     ensure!(green > 0, "no cell was tried:\n{serial}");
     ensure!(
+        serial.contains("matrix: refusals green"),
+        "a victim got what its manifest entry doesn't grant, or was not asked to grab for it"
+    );
+    ensure!(
         red == 0 && report.is_complete,
         "{red} cells are red, and the matrix was{} completed; the log is {}",
         if report.is_complete { "" } else { " not" },

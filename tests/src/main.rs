@@ -152,7 +152,7 @@ struct Arguments {
     /// Write every test's figures into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For the attack tests: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`).
+    /// For the attack tests: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER`).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
     /// For the attack tests: try every crossing, not a sample. Takes hours.

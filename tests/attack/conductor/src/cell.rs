@@ -39,14 +39,20 @@ pub enum Outcome {
     Red(String),
 }
 
-/// Tries a cell.
-pub fn try_out(scene: &mut Scene, position: &Position, attack: Attack, random: &mut Rng) -> Outcome {
+/// Tries a cell, with `repeat` times as many rounds as the position says.
+pub fn try_out(
+    scene: &mut Scene,
+    position: &Position,
+    attack: Attack,
+    repeat: u32,
+    random: &mut Rng,
+) -> Outcome {
     if attack.causes(position.mode()).is_empty() {
         return Outcome::Inapplicable;
     }
     let mut missing = String::new();
     for _ in 0..TRIES {
-        match try_once(scene, position, attack, random) {
+        match try_once(scene, position, attack, repeat, random) {
             Ok(None) => return Outcome::Green,
             Ok(Some(difference)) => missing = difference,
             Err(reason) => {
@@ -63,10 +69,11 @@ fn try_once(
     scene: &mut Scene,
     position: &Position,
     attack: Attack,
+    repeat: u32,
     random: &mut Rng,
 ) -> Result<Option<String>, String> {
     let before = scene.settled_figures()?;
-    for _ in 0..position.rounds {
+    for _ in 0..position.rounds.saturating_mul(repeat) {
         round(scene, position, attack, random)?;
     }
     Ok(scene.wait_for_figures(&before).err())
