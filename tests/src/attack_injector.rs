@@ -3,7 +3,7 @@
 //! The image has the shipped domains and the fault injector in its kernel (docs/soundness.md, invariant 6). First the workload's crossings are
 //! counted, by interface and callee; then it is run again and again, while crossings of one kind are made to panic, to hang, or to take a page
 //! fault. Each must be the death of the callee, of the right cause, and of nobody else; the callee must run again and traffic go on.
-//! In CI it is a seeded sample of each kind; `--all` tries each crossing in turn.
+//! In CI it is a seeded sample of each kind; `--crossings` makes it larger, up to each crossing in turn.
 
 use std::fs;
 use std::path::Path;
@@ -27,9 +27,8 @@ const AT_ONCE: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// What is injected.
 const INJECTIONS: [&str; 2] = ["panic", "page-fault"];
-/// Injections in one run of the workload, in a sample and when every crossing is tried.
-const SAMPLE_TEETH: u64 = 3;
-const ALL_TEETH: u64 = 40;
+/// Injections in one run of the workload at most: it must not lose so many connections that it ends before the last.
+const TEETH: u64 = 40;
 /// How long everything may take to be as before.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// Pages by which the kernel's own heap may grow: it keeps a report of each death.
@@ -121,15 +120,8 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
         for injection in INJECTIONS {
             let step = Step::start(format!("{injection} in {} ({} crossings)", kind.name, kind.count));
             let (tried, detected, errors) = (total.tried, total.detected, total.client_errors);
-            if context.attacks.all {
-                let stride = kind.count.div_ceil(ALL_TEETH);
-                for first in 1..=stride {
-                    step.note(format!("{first} of {stride}"));
-                    campaign(lab, kind, injection, (first, stride), &mut total)?;
-                }
-            } else {
-                let stride = (kind.count / SAMPLE_TEETH).max(1);
-                let first = random.u64(1..=stride);
+            for (first, stride) in combs(kind.count, context.attacks.crossings, &mut random) {
+                step.note(format!("{} tried", total.tried - tried));
                 campaign(lab, kind, injection, (first, stride), &mut total)?;
             }
             step.done(format!(
@@ -161,6 +153,21 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
         total.recovered
     );
     Ok(())
+}
+
+/// Combs over `count` crossings that have about `wanted` teeth together, each as the first and the stride. All are different; with as many teeth
+/// as crossings they are all there are.
+fn combs(count: u64, wanted: u64, random: &mut fastrand::Rng) -> Vec<(u64, u64)> {
+    let teeth = wanted.clamp(1, TEETH);
+    let stride = count.div_ceil(teeth);
+    let mut firsts: Vec<u64> = (1..=stride).collect();
+    random.shuffle(&mut firsts);
+    let runs = usize::try_from(wanted.div_ceil(teeth)).unwrap_or(usize::MAX);
+    firsts
+        .into_iter()
+        .take(runs)
+        .map(|first| (first, stride))
+        .collect()
 }
 
 /// Counts the crossings of one workload.
@@ -292,6 +299,23 @@ fn accounted_pages(lab: &RunningLab) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn combs_with_enough_teeth_are_every_crossing_once() {
+        for count in [1, 6, 324, 4_399] {
+            let mut random = fastrand::Rng::with_seed(count);
+            let mut tried: Vec<u64> = combs(count, count, &mut random)
+                .into_iter()
+                .flat_map(|(first, stride)| {
+                    (0..)
+                        .map(move |tooth| first + tooth * stride)
+                        .take_while(move |at| *at <= count)
+                })
+                .collect();
+            tried.sort_unstable();
+            assert_eq!(tried, (1..=count).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn the_manifest_is_the_shipped_one_but_for_the_shell_and_the_policy() {

@@ -39,8 +39,8 @@ pub const SPARE_BACKEND: &str = "backend5";
 pub struct Attacks {
     /// Cells of the matrix, if not all.
     pub plan: Option<PathBuf>,
-    /// Every crossing, not a sample.
-    pub all: bool,
+    /// Crossings of each kind that are tried with each fault.
+    pub crossings: u64,
     /// Seed of the sample.
     pub seed: u64,
 }

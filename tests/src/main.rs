@@ -152,13 +152,13 @@ struct Arguments {
     /// Write every test's figures into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For the attack tests: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER`).
+    /// For attack-matrix: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER`).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// For the attack tests: try every crossing, not a sample. Takes hours.
-    #[arg(long)]
-    all: bool,
-    /// For the attack tests: seed of the sample.
+    /// For attack-injector: crossings of each kind that are tried with each fault; as many as there are takes hours.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    crossings: u64,
+    /// For attack-injector: seed of the sample.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
@@ -172,7 +172,7 @@ fn main() -> ExitCode {
     };
     let attacks = Attacks {
         plan: arguments.plan,
-        all: arguments.all,
+        crossings: arguments.crossings,
         seed: arguments.seed,
     };
     let context = root().and_then(|root| Context::new(root, attacks));
