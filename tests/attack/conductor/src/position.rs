@@ -38,6 +38,17 @@ pub enum Raiser {
     Start,
 }
 
+/// Where faulting threads run, as seen from the rest of the victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// On the same CPU.
+    Same,
+    /// On another.
+    Other,
+    /// One on each, at the same time.
+    All,
+}
+
 /// What the conductor's call must come back with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -64,8 +75,8 @@ pub struct Position {
     pub call: Call,
     /// Whose code faults.
     pub raiser: Raiser,
-    /// Whether the faulting threads run on another CPU than the rest.
-    pub other_cpu: bool,
+    /// Where the faulting threads run.
+    pub cpus: Cpus,
     /// Who dies.
     pub dead: &'static [Place],
     /// What the call comes back with.
@@ -92,7 +103,7 @@ const BASE: Position = Position {
     work: &[],
     call: Call::Dwell(Dwell::Spin, 0),
     raiser: Raiser::Threads,
-    other_cpu: false,
+    cpus: Cpus::Same,
     dead: &[Place::A],
     answer: Answer::Error(Place::A),
     rounds: 1,
@@ -161,7 +172,13 @@ pub const POSITIONS: &[Position] = &[
     Position {
         name: "other-cpu",
         crowd: Some((Dwell::Spin, 1)),
-        other_cpu: true,
+        cpus: Cpus::Other,
+        ..BASE
+    },
+    Position {
+        name: "every-cpu",
+        crowd: Some((Dwell::Spin, 1)),
+        cpus: Cpus::All,
         ..BASE
     },
     Position {
