@@ -1,8 +1,11 @@
 //! The start of the appliance: the kernel's services, the table of domains, the supervisor. The rest starts from there.
 
+use crate::black_box::{self, Boxes};
 use crate::services::{Console, Control, Log, Machine};
+use interface::black_box::BlackBoxes;
 use interface::kernel::{DomainControl, LogReader, Power, SerialConsole};
 use isolation::image::Expected;
+use kernel::machine::thread::{self, Builder};
 use kernel::machine::{boot_information, clock, fault, power, self_test};
 
 /// What the build put in: whose signatures count, and what images must have been built against.
@@ -57,7 +60,11 @@ pub fn main() {
     isolation::export_kernel_object::<dyn DomainControl>(&Control);
     isolation::export_kernel_object::<dyn SerialConsole>(&Console);
     isolation::export_kernel_object::<dyn LogReader>(&Log);
+    isolation::export_kernel_object::<dyn BlackBoxes>(&Boxes);
     isolation::export_kernel_object::<dyn Power>(&Machine);
+    if let Err(error) = thread::spawn(Builder::new("death-reports"), black_box::report_deaths) {
+        log::warn!("no reports of deaths on the log: {error}");
+    }
     supervise();
 }
 

@@ -12,6 +12,8 @@ extern crate alloc;
 #[cfg(panic = "abort")]
 mod appliance;
 #[cfg(panic = "abort")]
+mod black_box;
+#[cfg(panic = "abort")]
 mod services;
 
 #[cfg(panic = "abort")]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod black_box;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
@@ -26,6 +27,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
+    <dyn black_box::BlackBoxes>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,
     <dyn kernel::Power>::FACTORY,

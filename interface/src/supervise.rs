@@ -1,5 +1,6 @@
 //! The supervisor, as the shell, the metrics and the shadows see it.
 
+use crate::black_box::DeathCounts;
 use crate::kernel::{DeathRecord, DomainName, DomainStatus, MemoryStatus};
 use core::fmt;
 use rref::{Exchange, RpcError, Share, interface};
@@ -86,6 +87,12 @@ pub trait Supervisor {
 
     /// The `back`-th newest death, from 0; `None` past the oldest that is kept.
     fn death(&self, back: u32) -> Result<Option<SupervisedDeath>, SuperviseError>;
+
+    /// The death with this number; `None` if it isn't kept, or hasn't happened.
+    fn numbered_death(&self, number: u64) -> Result<Option<SupervisedDeath>, SuperviseError>;
+
+    /// Counts of the deaths of the `index`-th domain of the manifest; `None` past the last.
+    fn death_counts(&self, index: u16) -> Result<Option<DeathCounts>, SuperviseError>;
 
     /// Deaths since boot.
     fn deaths(&self) -> Result<u64, SuperviseError>;

@@ -237,7 +237,7 @@ struct Deaths {
 }
 
 fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
-    let answer = lab.console_json(&format!("deaths {count} --json"))?;
+    let answer = lab.console_json(&format!("deaths last {count} --json"))?;
     Ok(Deaths {
         total: answer["total"].as_u64().context("`deaths` gave no total")?,
         list: answer["deaths"].as_array().cloned().unwrap_or_default(),
@@ -255,7 +255,7 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
     );
     ensure!(
         deaths.list.len() as u64 == KILLS,
-        "`deaths {KILLS}` shows {} deaths",
+        "`deaths last {KILLS}` shows {} deaths",
         deaths.list.len()
     );
     for death in &deaths.list {

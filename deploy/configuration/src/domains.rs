@@ -16,6 +16,7 @@
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
 //! deadlines = { "NetDevice.exchange" = 8000 }  # calls with another deadline than the interface says; 0 for none
+//! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
 //! ```
 
 use std::collections::BTreeMap;
@@ -90,6 +91,7 @@ struct Entry {
     deadline_ms: Option<u32>,
     #[serde(default)]
     deadlines: BTreeMap<Spanned<String>, u32>,
+    heir: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -173,6 +175,16 @@ impl Entry {
             .iter()
             .map(|(method, &ms)| deadline(source, &self.exports, method, ms))
             .collect::<Result<Vec<_>, _>>()?;
+        let heir = self
+            .heir
+            .as_ref()
+            .map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
+                Some((name, _)) => Ok((*name).to_owned()),
+                None => Err(source.error(
+                    heir.span(),
+                    format!("there is no domain called `{}`", heir.get_ref()),
+                )),
+            });
         let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),
@@ -192,6 +204,7 @@ impl Entry {
             heartbeat_ms: self.heartbeat_ms.unwrap_or(defaults.heartbeat_ms),
             deadline_ms: self.deadline_ms.unwrap_or(defaults.deadline_ms),
             deadlines,
+            heir: heir.transpose()?,
         })
     }
 }
@@ -313,6 +326,7 @@ name = "ixgbe"
 crate = "ixgbe"
 exports = ["NetDevice"]
 devices = ["8086:10fb"]
+heir = "shadow"
 
 [[domain]]
 name = "shadow"
@@ -343,6 +357,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
             }]
         );
         assert_eq!(ixgbe.memory_quota_bytes, 8 << 20);
+        assert_eq!(ixgbe.heir.as_deref(), Some("shadow"));
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
@@ -366,27 +381,32 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         refused(
             "ixgbe.NetDevice",
             "e1000.NetDevice",
-            "domains.toml:17: there is no domain called `e1000`",
+            "domains.toml:18: there is no domain called `e1000`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe.Block",
-            "domains.toml:17: domain `ixgbe` doesn't export `Block`",
+            "domains.toml:18: domain `ixgbe` doesn't export `Block`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe",
-            "domains.toml:17: `ixgbe` is no import",
+            "domains.toml:18: `ixgbe` is no import",
         );
         refused(
             "\"shadow\"",
             "\"ixgbe\"",
-            "domains.toml:14: there is another domain called `ixgbe`",
+            "domains.toml:15: there is another domain called `ixgbe`",
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
         refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
-        refused("512 KiB", "512", "domains.toml:16: ");
+        refused("512 KiB", "512", "domains.toml:17: ");
         refused("exports", "export", "domains.toml:10: ");
+        refused(
+            "heir = \"shadow\"",
+            "heir = \"heaven\"",
+            "domains.toml:12: there is no domain called `heaven`",
+        );
     }
 
     #[test]

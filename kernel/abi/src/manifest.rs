@@ -39,6 +39,8 @@ pub struct DomainManifest {
     pub deadline_ms: u32,
     /// Methods of its exports with other deadlines than the interface says.
     pub deadlines: Vec<DeadlineOverride>,
+    /// The domain that gets the shared objects which this one left for it when it died; itself for its next incarnation.
+    pub heir: Option<String>,
 }
 
 /// How long calls of a method of one provider may take.

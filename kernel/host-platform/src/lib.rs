@@ -8,7 +8,7 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{set_shared_limit, shared_objects};
+pub use memory::{leave, leave_packet, set_shared_limit, shared_objects};
 pub use thread::{Attached, attach};
 pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
 
@@ -18,6 +18,7 @@ use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, status};
 static TABLE: SysTable = SysTable {
     shared_allocate: memory::shared_allocate,
     shared_free: memory::shared_free,
+    shared_inherit: memory::shared_inherit,
     pages_allocate: memory::pages_allocate,
     pages_free: memory::pages_free,
     panic,

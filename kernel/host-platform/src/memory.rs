@@ -2,11 +2,16 @@
 
 use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current};
+use rref::{Packet, Plain, RRef, SharedSlice};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static OBJECTS: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Payloads of objects that were left and to which there is no handle.
+static LEFT: Mutex<VecDeque<usize>> = Mutex::new(VecDeque::new());
 
 /// Shared objects that live now, over all threads.
 pub fn shared_objects() -> usize {
@@ -42,6 +47,9 @@ pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
         kind: AtomicU32::new(kind),
         span: 0,
         next_free: AtomicU64::new(0),
+        length: AtomicU64::new(size as u64),
+        tag: AtomicU64::new(0),
+        place: AtomicU64::new(0),
     };
     // SAFETY: The allocation begins with room for a header, aligned to it.
     unsafe { base.cast::<ObjectHeader>().write(header) };
@@ -71,6 +79,34 @@ pub extern "C" fn shared_free(payload: *mut u8) {
         // SAFETY: Allocated above with the same layout, freed once (asserted).
         unsafe { dealloc(base, layout) };
     }
+}
+
+fn left() -> MutexGuard<'static, VecDeque<usize>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Leaves an object to the host domain's next life, as its death would: it can be inherited by its tag.
+pub fn leave<T: Plain>(object: SharedSlice<T>) {
+    left().push_back(object.as_ptr() as usize);
+    core::mem::forget(object);
+}
+
+/// Leaves a packet that was to be sent, after those before.
+pub fn leave_packet(packet: RRef<Packet>) {
+    left().push_back(core::ptr::from_ref(&*packet) as usize);
+    core::mem::forget(packet);
+}
+
+pub extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
+    let mut left = left();
+    let matches = |payload: &usize| {
+        // SAFETY: What is left is a payload whose only handle was forgotten: its header precedes it.
+        let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
+        header.kind.load(Ordering::Relaxed) == kind
+            && (kind == ObjectKind::Packet as u32 || header.tag.load(Ordering::Relaxed) == tag)
+    };
+    let taken = left.iter().position(matches).and_then(|index| left.remove(index));
+    taken.map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
 fn pages_layout(count: usize) -> Option<Layout> {

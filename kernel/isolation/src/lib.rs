@@ -14,6 +14,7 @@ extern crate std;
 pub mod archive;
 pub mod black_box;
 pub mod elf;
+pub mod estate;
 pub mod image;
 pub mod shared_heap;
 

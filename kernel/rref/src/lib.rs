@@ -15,6 +15,7 @@ pub mod batch;
 pub mod crossing;
 pub mod exchange;
 pub mod handle;
+pub mod heir;
 pub mod packet;
 pub mod reference;
 #[cfg(doctest)]
@@ -26,7 +27,8 @@ pub use abi::{BATCH_CAPACITY, OwnerId};
 pub use batch::Batch;
 pub use exchange::{Exchange, Share};
 pub use handle::{Handle, Interface, ProxyFactory};
-pub use idl::{Exchange, Share, interface};
+pub use heir::{Plain, SharedSlice, Tag};
+pub use idl::{Exchange, Plain, Share, interface};
 pub use packet::{Packet, PacketBatch};
 pub use reference::{OutOfMemory, RRef};
 pub use rpc::{Outcome, RpcError, caller};

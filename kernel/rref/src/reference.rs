@@ -6,7 +6,7 @@
 
 use crate::exchange::{Exchange, Share};
 use abi::object::HEADER_BYTES;
-use abi::{ObjectHeader, ObjectKind, OwnerId, sys};
+use abi::{ObjectHeader, ObjectKind, OwnerId, TransmitPlace, sys};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -46,9 +46,14 @@ impl<T: Share> RRef<T> {
     }
 
     /// An object whose bytes are whatever valid value they last were; for types that any bytes make a value of.
-    pub(crate) fn allocate() -> Result<RRef<T>, OutOfMemory> {
+    fn allocate() -> Result<RRef<T>, OutOfMemory> {
+        Self::allocate_as(ObjectKind::Plain)
+    }
+
+    /// The same, with what the kernel is to know of its type.
+    pub(crate) fn allocate_as(kind: ObjectKind) -> Result<RRef<T>, OutOfMemory> {
         const { Self::FITS };
-        let payload = (sys().shared_allocate)(size_of::<T>(), ObjectKind::Plain as u32);
+        let payload = (sys().shared_allocate)(size_of::<T>(), kind as u32);
         NonNull::new(payload.cast())
             .map(|payload| RRef {
                 payload,
@@ -86,6 +91,13 @@ impl<T: Share> RRef<T> {
     /// Address of the object's first byte for a device. Only trusted device code can use it for DMA.
     pub fn physical(&self) -> u64 {
         self.header().physical
+    }
+
+    /// Notes where the object, a packet, waits in a transmit ring. For trusted device code: after a driver's death the kernel finds out by
+    /// that which packets were sent.
+    #[inline(always)]
+    pub fn set_place(&self, place: TransmitPlace) {
+        self.header().place.store(place.0, Ordering::Relaxed);
     }
 
     /// Who owns the object now.

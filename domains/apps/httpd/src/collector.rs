@@ -4,6 +4,7 @@
 //! has a thread of its own, which sleeps until it is asked; a source that doesn't answer in time is left out, with a line that says so.
 
 use crate::counters::Counters;
+use crate::death_metrics;
 use crate::metrics::{self, Exposition, Supervision};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -163,6 +164,13 @@ fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::sup
         memory: supervisor.memory()?,
     };
     metrics::supervision(&mut text, &supervision);
+    let mut deaths = Vec::new();
+    for (index, status) in (0..).zip(&domains) {
+        if let Some(counts) = supervisor.death_counts(index)? {
+            deaths.push((status.domain.name, counts));
+        }
+    }
+    death_metrics::deaths(&mut text, &deaths);
     Ok(text.into_text())
 }
 

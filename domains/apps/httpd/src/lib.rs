@@ -25,6 +25,7 @@ pub mod config;
 pub mod connection;
 pub mod counters;
 pub mod date;
+mod death_metrics;
 pub mod metrics;
 pub mod pump;
 pub mod repeat;

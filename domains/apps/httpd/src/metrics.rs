@@ -14,11 +14,15 @@ use interface::supervise::SupervisedStatus;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Whether a number only ever grows.
+/// What a family's numbers are.
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum Kind {
+    /// One that only ever grows.
     Counter,
+    /// One that goes up and down.
     Gauge,
+    /// Counts by bounds, each with those below it.
+    Histogram,
 }
 
 /// A text that grows family by family. Writing to a `String` doesn't fail.
@@ -38,15 +42,18 @@ impl Exposition {
         writeln!(self.text, "# {}", Escaped(text)).ok();
     }
 
-    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    /// Begins a family; its samples follow.
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").ok();
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    /// A number of the family that was begun last.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.text.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use interface::kernel::{DomainName, DomainState, DomainStatus, MemoryStatus};
+use interface::black_box::DeathCounts;
+use interface::kernel::{DeathCause, DomainName, DomainState, DomainStatus, MemoryStatus};
 use interface::net::{
     DeviceInfo, Exchanged, LinkState, NetConfiguration, NetDevice, NetError, NetStatistics, WaitResult,
 };
@@ -250,6 +251,16 @@ impl Supervisor for Overseer {
 
     fn death(&self, _back: u32) -> Result<Option<SupervisedDeath>, SuperviseError> {
         Ok(None)
+    }
+
+    fn numbered_death(&self, _number: u64) -> Result<Option<SupervisedDeath>, SuperviseError> {
+        Ok(None)
+    }
+
+    fn death_counts(&self, index: u16) -> Result<Option<DeathCounts>, SuperviseError> {
+        let mut counts = DeathCounts::default();
+        counts.add(DeathCause::Killed);
+        Ok((index == 0).then_some(counts))
     }
 
     fn deaths(&self) -> Result<u64, SuperviseError> {

@@ -3,6 +3,7 @@
 use crate::SELF;
 use crate::supervision::Supervision;
 use alloc::sync::Arc;
+use interface::black_box::DeathCounts;
 use interface::kernel::{ControlError, DomainName, DomainState, MemoryStatus};
 use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use log::{debug, warn};
@@ -43,6 +44,15 @@ impl Supervisor for Service {
 
     fn death(&self, back: u32) -> Result<Option<SupervisedDeath>, SuperviseError> {
         Ok(self.supervision.records.lock().newest(back))
+    }
+
+    fn numbered_death(&self, number: u64) -> Result<Option<SupervisedDeath>, SuperviseError> {
+        Ok(self.supervision.records.lock().numbered(number))
+    }
+
+    fn death_counts(&self, index: u16) -> Result<Option<DeathCounts>, SuperviseError> {
+        let is_one = index < self.supervision.count();
+        Ok(is_one.then(|| self.supervision.records.lock().counts(index)))
     }
 
     fn deaths(&self) -> Result<u64, SuperviseError> {

@@ -39,8 +39,13 @@ pub const USAGES: &[Usage] = &[
     ),
     usage(
         "deaths",
-        "[COUNT] [--json]",
+        "[last COUNT] [--json]",
         "shows the newest deaths of domains and how long the outages were",
+    ),
+    usage(
+        "deaths",
+        "NUMBER [--json]",
+        "shows all that is known of one: stacks, registers, what the domain did before",
     ),
     usage("kill", "NAME", "kills a domain; its restart policy then applies"),
     usage("start", "NAME", "starts a domain that is down or held"),
@@ -112,6 +117,8 @@ pub enum Command {
     Domains,
     /// Show deaths.
     Deaths(u32),
+    /// Show one death.
+    Death(u64),
     /// Kill a domain.
     Kill(DomainName),
     /// Start a domain.
@@ -176,7 +183,13 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("help", [command]) => Command::Help(Some(command.to_string())),
         ("domains", []) => Command::Domains,
         ("deaths", []) => Command::Deaths(DEFAULT_COUNT),
-        ("deaths", [limit]) => Command::Deaths(count(limit)?),
+        ("deaths", ["last", limit]) => Command::Deaths(count(limit)?),
+        ("deaths", ["last"]) => return Err(misused("deaths")),
+        ("deaths", [number]) => Command::Death(
+            number
+                .parse()
+                .map_err(|_| format!("{number} is not a death's number; `deaths` shows them."))?,
+        ),
         ("kill", [domain]) => Command::Kill(DomainName::new(domain)),
         ("start", [domain]) => Command::Start(DomainName::new(domain)),
         ("nic", []) => Command::Nic,
@@ -296,7 +309,8 @@ mod tests {
             }))
         );
         assert_eq!(command("deaths"), Command::Deaths(20));
-        assert_eq!(command("deaths 5"), Command::Deaths(5));
+        assert_eq!(command("deaths last 5"), Command::Deaths(5));
+        assert_eq!(command("deaths 5"), Command::Death(5));
         assert_eq!(command("kill ixgbe"), Command::Kill(DomainName::new("ixgbe")));
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
@@ -318,6 +332,8 @@ mod tests {
             "kill",
             "kill a b",
             "deaths many",
+            "deaths last",
+            "deaths last few",
             "maglev drain web",
             "maglev melt web b1",
             "maglev add web b1 here",
@@ -341,6 +357,7 @@ mod tests {
                 .arguments
                 .split(' ')
                 .filter_map(|word| match word {
+                    "NUMBER" => Some("1"),
                     "NAME" | "SERVICE" | "BACKEND" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,

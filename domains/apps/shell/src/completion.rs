@@ -30,6 +30,7 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
         _ if partial.starts_with('-') => Wanted::Words(&["--json"]),
         [] | ["help"] => Wanted::Command,
         ["kill" | "start"] => Wanted::Domain,
+        ["deaths"] => Wanted::Words(&["last"]),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,
         ["maglev", "activate" | "drain" | "remove", service] => Wanted::Backend(service),
@@ -46,6 +47,7 @@ pub fn commands() -> Vec<String> {
         .map(|usage| usage.name.into())
         .collect();
     names.sort_unstable();
+    names.dedup();
     names
 }
 

@@ -145,7 +145,10 @@ pub fn deaths(supervisor: &mut Supervision, count: u32) -> Result<Answer, String
     Ok(Answer {
         text: match total {
             0 => "No domain has died.".into(),
-            _ => format!("{table}\n{} of {total} deaths since boot", deaths.len()),
+            _ => format!(
+                "{table}\n{} of {total} deaths since boot; `deaths NUMBER` shows one of them",
+                deaths.len()
+            ),
         },
         json: json!({
             "total": total,
@@ -155,12 +158,13 @@ pub fn deaths(supervisor: &mut Supervision, count: u32) -> Result<Answer, String
 }
 
 /// From the death to the successor's being up, nanoseconds.
-fn restart_ns(death: &SupervisedDeath) -> Option<u64> {
+pub fn restart_ns(death: &SupervisedDeath) -> Option<u64> {
     let record = &death.record;
     (record.recovered_ns != 0).then(|| record.recovered_ns.saturating_sub(record.at_ns))
 }
 
-fn cause(death: &SupervisedDeath) -> String {
+/// Why, with message and place.
+pub fn cause(death: &SupervisedDeath) -> String {
     let cause = death.record.cause.to_string();
     match death.record.detail.as_str() {
         "" => cause,
@@ -168,7 +172,8 @@ fn cause(death: &SupervisedDeath) -> String {
     }
 }
 
-fn death_json(death: &SupervisedDeath) -> Value {
+/// A death's record for scripts.
+pub fn death_json(death: &SupervisedDeath) -> Value {
     let record = &death.record;
     json!({
         "number": record.number,

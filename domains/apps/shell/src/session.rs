@@ -11,13 +11,14 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{domains, network};
+use crate::{death_report, domains, network};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use domain_rt::clock::{self, NEVER};
 use domain_rt::{Handle, thread};
 use interface::balance::{Balancer, Name};
+use interface::black_box::BlackBoxes;
 use interface::kernel::{LogReader, Power, SerialConsole, ServiceError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
@@ -39,6 +40,7 @@ pub struct Session {
     power: Handle<dyn Power>,
     log: LogView,
     supervisor: Import<dyn Supervisor>,
+    black_boxes: Import<dyn BlackBoxes>,
     nic: Import<dyn NetDevice>,
     sockets: Import<dyn Sockets>,
     balancer: Import<dyn Balancer>,
@@ -60,6 +62,7 @@ impl Session {
             power,
             log: LogView::new(log),
             supervisor: Import::new("supervisor", "The supervisor"),
+            black_boxes: Import::new("black_boxes", "The kernel"),
             nic: Import::new("nic", "The network card"),
             sockets: Import::new("sockets", "The TCP/IP stack"),
             balancer: Import::new("balancer", "The load balancer"),
@@ -180,6 +183,7 @@ impl Session {
             Command::Help(name) => command::help(name.as_deref()).map(Answer::text),
             Command::Domains => domains::show(&mut self.supervisor),
             Command::Deaths(count) => domains::deaths(&mut self.supervisor, count),
+            Command::Death(number) => death_report::show(&mut self.supervisor, &mut self.black_boxes, number),
             Command::Memory => domains::memory(&mut self.supervisor),
             Command::Kill(name) => {
                 self.supervisor.call(|supervisor| supervisor.kill(name))?;

@@ -4,16 +4,23 @@
 //! remembered stay where they are: draining takes a backend out of the table only, and removing one lets its own flows
 //! be given others. Runs beside forwarding, may allocate, and is never on a packet's way.
 
+mod heritage;
+
+pub use heritage::RestoreError;
+
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use rref::OutOfMemory;
+
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::connection_table::Capacity;
+use crate::connection_table::{Capacity, ConnectionTable};
 use crate::counters::{CpuCounters, Totals, Traffic};
 use crate::hash::{FlowHasher, HashSeed, NameHasher};
+use crate::kept::Kept;
 use crate::lifetime::Timeouts;
 use crate::packet::{MacAddress, Protocol};
 use crate::snapshot::{Published, Reachability, Snapshot, Target, Vip, VipIndex};
@@ -148,6 +155,7 @@ pub struct VipReport {
 /// The balancer's configuration, and the sum of what its CPUs do.
 #[derive(Debug)]
 pub struct Control {
+    seed: HashSeed,
     table_size: TableSize,
     capacity: Capacity,
     timeouts: Timeouts,
@@ -160,6 +168,10 @@ pub struct Control {
     neighbours: Vec<(IpAddr, MacAddress)>,
     published: Arc<Published>,
     cpus: Vec<Arc<CpuCounters>>,
+    /// Where the roster is kept for the next incarnation.
+    kept: Option<Kept>,
+    /// The time, if tables that were left may be used.
+    inherits_at_seconds: Option<u64>,
 }
 
 impl Control {
@@ -171,21 +183,7 @@ impl Control {
     /// When the file's VIPs and backends can't all exist.
     pub fn new(config: &Config, random_seed: HashSeed, source_mac: MacAddress) -> Result<Self, ControlError> {
         let seed = config.hash_seed.unwrap_or(random_seed);
-        let flow_hasher = FlowHasher::new(&seed);
-        let empty = Snapshot::new(flow_hasher, Vec::new(), Vec::new());
-        let mut control = Self {
-            table_size: config.table_size,
-            capacity: config.connection_table_size,
-            timeouts: config.timeouts,
-            name_hasher: NameHasher::new(&seed),
-            flow_hasher,
-            source_mac,
-            vips: Vec::new(),
-            slots: Vec::new(),
-            neighbours: Vec::new(),
-            published: Arc::new(Published::new(empty)),
-            cpus: Vec::new(),
-        };
+        let mut control = Self::empty(config, seed, source_mac);
         for (vip, backends) in &config.vips {
             let index = control.insert_vip(vip.clone())?;
             for backend in backends {
@@ -197,17 +195,52 @@ impl Control {
         Ok(control)
     }
 
-    /// The forwarding half for one more CPU.
-    #[must_use]
-    pub fn balancer(&mut self) -> Balancer {
+    /// Without VIPs and backends.
+    fn empty(config: &Config, seed: HashSeed, source_mac: MacAddress) -> Self {
+        let flow_hasher = FlowHasher::new(&seed);
+        let empty = Snapshot::new(flow_hasher, Vec::new(), Vec::new());
+        Self {
+            seed,
+            table_size: config.table_size,
+            capacity: config.connection_table_size,
+            timeouts: config.timeouts,
+            name_hasher: NameHasher::new(&seed),
+            flow_hasher,
+            source_mac,
+            vips: Vec::new(),
+            slots: Vec::new(),
+            neighbours: Vec::new(),
+            published: Arc::new(Published::new(empty)),
+            cpus: Vec::new(),
+            kept: None,
+            inherits_at_seconds: None,
+        }
+    }
+
+    /// The forwarding half for one more CPU. Its table is the one that was left for this CPU, if there is one that may be used, and is left
+    /// in turn when the domain dies.
+    ///
+    /// # Errors
+    /// When there is no memory for its table.
+    pub fn balancer(&mut self) -> Result<Balancer, OutOfMemory> {
+        let cpu = self.cpus.len() as u16;
+        let inherited = self
+            .inherits_at_seconds
+            .and_then(|now_seconds| ConnectionTable::inherit(cpu, self.capacity, now_seconds));
+        let mut table = match inherited {
+            Some(table) => table,
+            None => ConnectionTable::new(self.capacity)?,
+        };
+        table.bequeath(cpu);
         let counters = Arc::new(CpuCounters::new(MAXIMUM_BACKENDS));
+        counters.publish(table.statistics());
         self.cpus.push(Arc::clone(&counters));
-        Balancer::new(
+        Ok(Balancer::new(
             Arc::clone(&self.published),
             counters,
-            self.capacity,
+            table,
             self.timeouts,
-        )
+        ))
     }
 
     /// Adds a VIP without backends.
@@ -480,7 +513,8 @@ impl Control {
         }
     }
 
-    fn publish(&self) {
+    /// Lets all CPUs have what has changed, and the next incarnation too.
+    fn publish(&mut self) {
         let vips = self.vips.iter().map(|vip| Vip {
             address: vip.spec.address,
             port: vip.spec.port,
@@ -506,6 +540,7 @@ impl Control {
         });
         let snapshot = Snapshot::new(self.flow_hasher, vips.collect(), targets.collect());
         self.published.publish(snapshot);
+        self.save();
     }
 }
 

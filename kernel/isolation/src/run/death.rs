@@ -283,21 +283,24 @@ pub fn reap(domain: &'static Domain) -> bool {
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
     wait_until_left(incarnation);
-    drop(devices);
     drop(handles);
     drop(exports);
-    let (objects, bytes) = memory::reclaim(incarnation);
-    black_box::reclaimed(incarnation, objects as u64, bytes);
+    // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.
+    domain.shared_charged.store(0, Ordering::Relaxed);
+    // Before the rings go: they say what was sent.
+    let (reclaimed, freed_bytes) = memory::reclaim(domain, incarnation, &devices);
+    black_box::reclaimed(incarnation, reclaimed.owned as u64, freed_bytes);
+    drop(devices);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
-    domain.shared_charged.store(0, Ordering::Relaxed);
     domain.life.lock().state = State::Dead;
     log::debug!(
-        "domain {} generation {} reaped: {objects} shared objects, {} pages",
+        "domain {} generation {} reaped: {} shared objects, {} bytes of them left to its heir, {private} pages",
         domain.manifest.name,
         incarnation.generation(),
-        private
+        reclaimed.owned,
+        reclaimed.left_bytes,
     );
     wake_waiters();
     true

@@ -7,8 +7,9 @@ use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
 use crate::black_box::EventKind;
+use abi::place::{DESCRIPTOR_BYTES, SENT};
 use abi::sys::{RawBar, RawDma, status, wake};
-use abi::{OwnerId, current};
+use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::machine::memory::Frames;
@@ -38,6 +39,27 @@ impl Devices {
             // Interrupts of the device are writes of its too.
             claim.function.set_bus_master(false);
         }
+    }
+
+    /// Whether the device has reported the descriptor at `place` sent; `None` when that is in no ring of these devices.
+    pub fn has_sent(&self, place: TransmitPlace) -> Option<bool> {
+        let memory = self
+            .memory
+            .iter()
+            .find(|frames| frames.as_pointer() as usize == place.base())?;
+        if place.slots() * DESCRIPTOR_BYTES > memory.bytes() {
+            return None;
+        }
+        // SAFETY: The offset is inside the ring, which is inside these frames, and aligned. The device may write there, so it is read as
+        // volatile and no reference is made.
+        let word = unsafe {
+            memory
+                .as_pointer()
+                .add(place.offset())
+                .cast::<u64>()
+                .read_volatile()
+        };
+        Some(word & SENT != 0)
     }
 }
 

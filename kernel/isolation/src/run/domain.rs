@@ -194,7 +194,7 @@ pub struct Figures {
     pub threads: u32,
     /// Private memory: image, heap, stacks.
     pub memory_bytes: u64,
-    /// Shared objects that it owns.
+    /// Shared objects that it owns, and those that were left to it.
     pub shared_bytes: u64,
 }
 
@@ -210,7 +210,7 @@ impl Domain {
             generation,
             threads: self.threads.load(Ordering::Relaxed),
             memory_bytes: self.private_pages.load(Ordering::Relaxed) * crate::elf::PAGE_BYTES as u64,
-            shared_bytes: self.header.live().map_or(0, super::memory::owned_bytes),
+            shared_bytes: super::memory::owned_bytes(self.header.slot, self.header.live()),
         }
     }
 }

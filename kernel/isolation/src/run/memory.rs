@@ -1,8 +1,10 @@
 //! Memory that domains ask for: shared objects and private pages.
 
 use super::black_box;
-use super::domain::{Domain, domain_of};
+use super::device::Devices;
+use super::domain::{Domain, by_name, domain_of};
 use crate::black_box::EventKind;
+use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
@@ -35,17 +37,44 @@ pub fn shared_usage() -> Usage {
     SHARED.lock().usage()
 }
 
-/// Bytes of shared objects that `owner` owns.
-pub fn owned_bytes(owner: OwnerId) -> u64 {
-    SHARED.lock().owned_bytes(owner)
+/// Bytes of shared objects that the domain in `slot` owns: its incarnation that lives, and its estate.
+pub fn owned_bytes(slot: u16, live: Option<OwnerId>) -> u64 {
+    let shared = SHARED.lock();
+    shared.owned_bytes(OwnerId::estate(slot)) + live.map_or(0, |live| shared.owned_bytes(live))
 }
 
-/// Frees the shared objects of a dead incarnation, which no thread is in any more: how many it owned, and their bytes with what was in them.
-pub fn reclaim(dead: OwnerId) -> (usize, u64) {
+/// Frees the shared objects of a dead incarnation, which no thread is in any more, but for what it leaves to its heir. Its devices have been
+/// stopped; their rings say what they had sent. Also gives the bytes that were freed.
+pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> (Reclaimed, u64) {
+    let heir = domain.manifest.heir.as_deref().and_then(by_name);
     let mut heap = SHARED.lock();
     let before = heap.usage().used_bytes;
-    let objects = heap.reclaim(dead);
-    (objects, before.saturating_sub(heap.usage().used_bytes))
+    let reclaimed = match heir {
+        None => Reclaimed {
+            owned: heap.reclaim(dead),
+            left_bytes: 0,
+        },
+        Some(heir) => {
+            let reclaimed = heap.reclaim_for(dead, heir.header.slot, |place| devices.has_sent(place));
+            heir.shared_charged
+                .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
+            reclaimed
+        }
+    };
+    (reclaimed, before.saturating_sub(heap.usage().used_bytes))
+}
+
+/// The next object of this kind and tag that was left to the running domain; null when there is none.
+pub fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
+    let kind = match kind {
+        0 if tag != 0 => ObjectKind::Plain,
+        2 => ObjectKind::Packet,
+        _ => return core::ptr::null_mut(),
+    };
+    SHARED
+        .lock()
+        .inherit(current().owner(), kind, tag)
+        .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
 /// A new shared object for the running domain; null without memory, or for an unknown kind.
@@ -53,11 +82,12 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let kind = match kind {
         0 => ObjectKind::Plain,
         1 => ObjectKind::Batch,
+        2 => ObjectKind::Packet,
         _ => return core::ptr::null_mut(),
     };
     let owner = current().owner();
     let domain = domain_of(owner);
-    let charge = (size + HEADER_BYTES) as u64;
+    let charge = (size as u64).saturating_add(HEADER_BYTES as u64);
     if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
         refused(format_args!("shared memory: quota"));
         return core::ptr::null_mut();
@@ -71,6 +101,9 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
 /// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
 /// count says that it might be over, so that allocation doesn't look at the whole heap each time.
 fn owned_is_over(domain: &Domain, more: u64) -> bool {
+    if more > domain.manifest.shared_quota_bytes {
+        return true;
+    }
     let charged = domain.shared_charged.fetch_add(more, Ordering::Relaxed) + more;
     if charged <= domain.manifest.shared_quota_bytes {
         return false;
@@ -78,7 +111,7 @@ fn owned_is_over(domain: &Domain, more: u64) -> bool {
     let Some(live) = domain.header.live() else {
         return true;
     };
-    let owned = owned_bytes(live) + more;
+    let owned = owned_bytes(live.slot(), Some(live)) + more;
     domain.shared_charged.store(owned, Ordering::Relaxed);
     owned > domain.manifest.shared_quota_bytes
 }

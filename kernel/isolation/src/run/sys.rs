@@ -17,6 +17,7 @@ use thread::text;
 pub static TABLE: SysTable = SysTable {
     shared_allocate,
     shared_free,
+    shared_inherit,
     pages_allocate,
     pages_free,
     panic,
@@ -102,6 +103,10 @@ calls! {
 
     fn shared_free(payload: *mut u8) {
         trusted(|| memory::shared_free(payload));
+    }
+
+    fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
+        trusted(|| memory::shared_inherit(kind, tag))
     }
 
     fn pages_allocate(count: usize) -> *mut u8 {

@@ -105,7 +105,7 @@ fn carry_out(verdict: &Verdict) {
         Why::Heartbeat => (
             Cause::Heartbeat,
             Text::format(format_args!(
-                "its thread {thread} ran for {limit_ms} ms without progress"
+                "its code ran on thread {thread} for {limit_ms} ms without progress"
             )),
         ),
     };
@@ -133,6 +133,15 @@ fn deadline_ms(domain: &Domain, method: &Method) -> Option<u32> {
     (ms != 0).then_some(ms)
 }
 
+/// Whether a deadline bounds the stay in the callee, or it is the kernel.
+fn is_bounded(record: &Continuation) -> bool {
+    match (domain_of(record.callee), record.method()) {
+        (Some(domain), Some(method)) => deadline_ms(domain, method).is_some(),
+        (Some(_), None) => false,
+        (None, _) => true,
+    }
+}
+
 /// The continuations of a thread, innermost first.
 ///
 /// # Safety
@@ -158,6 +167,9 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
         None => 0,
     };
     thread.orphaned.store(orphaned, Ordering::Relaxed);
+    if state != State::Running || records().next().is_some_and(|inner| is_bounded(inner)) {
+        thread.stalled.store(0, Ordering::Relaxed);
+    }
     let mut is_inside = dead.is_some();
     let mut has_expired = false;
     for (index, record) in records().enumerate() {
@@ -188,7 +200,16 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
                     }
                     None => {
                         sight.waits |= is_inside;
-                        (is_inside && is_over(orphaned, GRACE_MS)).then_some((Why::Grace, GRACE_MS))
+                        let stalled = match index {
+                            0 => stalled_ms(thread, state, domain, seen),
+                            _ => None,
+                        };
+                        match stalled {
+                            Some(limit_ms) => Some((Why::Heartbeat, limit_ms)),
+                            None => {
+                                (is_inside && is_over(orphaned, GRACE_MS)).then_some((Why::Grace, GRACE_MS))
+                            }
+                        }
                     }
                 }
             }
@@ -236,12 +257,20 @@ fn look_at_own(
         // It waits for a provider.
         _ => return None,
     }
-    if !is_innermost || state != State::Running {
-        thread.stalled.store(0, Ordering::Relaxed);
+    if !is_innermost {
+        return None;
+    }
+    stalled_ms(thread, state, domain, u32::MAX).map(|limit_ms| (Why::Heartbeat, limit_ms))
+}
+
+/// Counts a tick for the heartbeat of the domain whose code a thread is in, where no deadline bounds its stay: the limit, if it has made no
+/// progress for longer. `seen` are the ticks of its stay.
+fn stalled_ms(thread: &ThreadHeader, state: State, domain: &Domain, seen: u32) -> Option<u32> {
+    if state != State::Running {
         return None;
     }
     let stalled = thread.stalled.load(Ordering::Relaxed).saturating_add(1);
     thread.stalled.store(stalled, Ordering::Relaxed);
     let limit_ms = domain.manifest.heartbeat_ms;
-    (limit_ms != 0 && is_over(stalled, limit_ms)).then_some((Why::Heartbeat, limit_ms))
+    (limit_ms != 0 && is_over(stalled.min(seen), limit_ms)).then_some(limit_ms)
 }
