@@ -12,6 +12,7 @@ mod memory;
 mod proxy;
 mod sys;
 mod thread;
+mod watch;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
@@ -64,6 +65,7 @@ pub fn initialise(bytes: &'static [u8], expected: crate::image::Expected<'static
     EXPECTED.call_once(|| expected);
     domain::initialise(manifest);
     death::initialise();
+    watch::initialise();
     Ok(())
 }
 
