@@ -18,6 +18,8 @@ mod appliance;
 mod black_box;
 #[cfg(panic = "abort")]
 mod images;
+#[cfg(all(panic = "abort", feature = "inject"))]
+mod injector;
 #[cfg(panic = "abort")]
 mod services;
 

@@ -119,7 +119,8 @@ impl fmt::Display for BalanceError {
 }
 
 /// Management of the load balancer.
-#[interface]
+// A change makes the lookup table anew, which takes a while for a large one.
+#[interface(deadline_ms = 5000)]
 pub trait Balancer {
     /// The `index`-th service; `None` past the last.
     fn service(&self, index: u16) -> Result<Option<ServiceStatus>, BalanceError>;

@@ -195,9 +195,11 @@ pub trait NetDevice {
 
     /// Sends the frames of `transmit` (packets marked `Transmit`; others come back) and takes what has arrived, at most one batch. Keeps what it needs of
     /// `empty` to refill the receive ring. Never blocks.
+    #[deadline(ms = 20)]
     fn exchange(&self, queue: u16, transmit: PacketBatch, empty: PacketBatch) -> Result<Exchanged, NetError>;
 
     /// Blocks until the queue has something to do, or until `deadline_ns`.
+    #[deadline(none)]
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, NetError>;
 
     /// Counters.

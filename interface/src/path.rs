@@ -55,6 +55,7 @@ pub struct Processed {
 pub trait PacketProcessor {
     /// Handles `packets` (marked `Received`, or `Empty` to be filled with frames to send) for `shard`. `runner` calls may be made at any time, with a batch that
     /// holds only empty packets too. Never blocks.
+    #[deadline(ms = 100)]
     fn process(&self, shard: u16, packets: PacketBatch) -> Result<Processed, PathError>;
 
     /// Registers the calling thread as the runner of `shard`: it is unparked (`thread::unpark`) when the processor has something to

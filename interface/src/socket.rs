@@ -181,6 +181,7 @@ pub trait Sockets {
     fn bind_udp(&self, shard: u16, port: u16) -> Result<SocketId, SocketError>;
 
     /// Blocks until the caller's sockets of this shard have events, or until `deadline_ns`; an empty list at the deadline or when cancelled. The list is reused for the answer.
+    #[deadline(none)]
     fn wait(
         &self,
         shard: u16,

@@ -112,7 +112,8 @@ pub struct SupervisedDeath {
 }
 
 /// What the supervisor knows.
-#[interface]
+// A request may have to wait for another domain's start.
+#[interface(deadline_ms = 30000)]
 pub trait Supervisor {
     /// The `index`-th domain of the manifest; `None` past the last.
     fn domain(&self, index: u16) -> Result<Option<SupervisedStatus>, SuperviseError>;

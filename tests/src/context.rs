@@ -35,24 +35,34 @@ const CONFIGURATION_CHANGES: [(&str, &str); 2] = [
 /// A backend that is in the lab, but that the balancer doesn't know when it starts.
 pub const SPARE_BACKEND: &str = "backend5";
 
+/// What the attack tests are to try.
+pub struct Attacks {
+    /// Cells of the matrix, if not all.
+    pub plan: Option<PathBuf>,
+    /// Crossings of each kind that are tried with each fault.
+    pub crossings: u64,
+    /// Kills of the random-kills test.
+    pub kills: u64,
+    /// Seed of what is drawn: victims of kills, crossings of the sample.
+    pub seed: u64,
+}
+
 /// What is shared.
 pub struct Context {
     /// The project's root.
     pub root: PathBuf,
+    /// What the attack tests are to try.
+    pub attacks: Attacks,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
     appliance: RefCell<Option<RunningLab>>,
     figures: RefCell<Map<String, Value>>,
-    /// Kills of the random-kills test, and the seed of what it draws.
-    pub kills: u64,
-    /// See `kills`.
-    pub seed: u64,
 }
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf, kills: u64, seed: u64) -> Result<Self> {
+    pub fn new(root: PathBuf, attacks: Attacks) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -67,12 +77,11 @@ impl Context {
         }
         Ok(Self {
             root,
+            attacks,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),
             figures: RefCell::default(),
-            kills,
-            seed,
         })
     }
 

@@ -67,8 +67,8 @@ fn without_holding(manifest: &str) -> String {
 
 fn run(context: &Context, lab: &RunningLab) -> Result<()> {
     let sha256 = &context.site()?.sha256;
-    let mut rng = Rng::with_seed(context.seed);
-    context.figure("seed", context.seed, "");
+    let mut rng = Rng::with_seed(context.attacks.seed);
+    context.figure("seed", context.attacks.seed, "");
     let victims = victims(lab)?;
     let mut tally = Tally::default();
     let load = Load::default();
@@ -82,9 +82,12 @@ fn run(context: &Context, lab: &RunningLab) -> Result<()> {
     let mut tally = Tally::default();
     let load = Load::default();
 
-    let step = Step::start(format!("Killing {} domains at random under load", context.kills));
+    let step = Step::start(format!(
+        "Killing {} domains at random under load",
+        context.attacks.kills
+    ));
     load.during((lab, sha256), || {
-        kill_randomly(lab, &victims, &mut rng, context.kills, &mut tally, &step)
+        kill_randomly(lab, &victims, &mut rng, context.attacks.kills, &mut tally, &step)
     })?;
     step.done("");
 

@@ -5,6 +5,9 @@
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
 //! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
+//! start_ms = 10000                     # its `start` returns within this, waits for providers not counted
+//! heartbeat_ms = 2000                  # its own threads show progress this often; 0 for no limit
+//! deadline_ms = 1000                   # calls into it, where the interface says nothing
 //!
 //! [[domain]]
 //! name = "nic-shadow"
@@ -12,6 +15,7 @@
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! deadlines = { "NetDevice.exchange" = 8000 }  # calls with another deadline than the interface says; 0 for none
 //! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
 //! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
@@ -19,7 +23,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use abi::manifest::{DeviceClaim, DomainManifest, Import, RestartPolicy, SystemManifest};
+use abi::manifest::{DeadlineOverride, DeviceClaim, DomainManifest, Import, RestartPolicy, SystemManifest};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -49,6 +53,24 @@ struct Defaults {
     shared: Spanned<String>,
     restart: Restart,
     trial_ms: Option<u32>,
+    #[serde(default = "default_start_ms")]
+    start_ms: u32,
+    #[serde(default = "default_heartbeat_ms")]
+    heartbeat_ms: u32,
+    #[serde(default = "default_deadline_ms")]
+    deadline_ms: u32,
+}
+
+fn default_start_ms() -> u32 {
+    10_000
+}
+
+fn default_heartbeat_ms() -> u32 {
+    2_000
+}
+
+fn default_deadline_ms() -> u32 {
+    1_000
 }
 
 #[derive(Deserialize)]
@@ -66,6 +88,11 @@ struct Entry {
     #[serde(default)]
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
+    start_ms: Option<u32>,
+    heartbeat_ms: Option<u32>,
+    deadline_ms: Option<u32>,
+    #[serde(default)]
+    deadlines: BTreeMap<Spanned<String>, u32>,
     heir: Option<Spanned<String>>,
     trial_ms: Option<u32>,
 }
@@ -155,6 +182,11 @@ impl Entry {
             .iter()
             .map(|(name, target)| import(source, exports, name, target))
             .collect::<Result<Vec<_>, _>>()?;
+        let deadlines = self
+            .deadlines
+            .iter()
+            .map(|(method, &ms)| deadline(source, &self.exports, method, ms))
+            .collect::<Result<Vec<_>, _>>()?;
         let heir = self
             .heir
             .as_ref()
@@ -181,6 +213,10 @@ impl Entry {
                 window_ms: restart.window_s.saturating_mul(1000),
                 cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
+            start_ms: self.start_ms.unwrap_or(defaults.start_ms),
+            heartbeat_ms: self.heartbeat_ms.unwrap_or(defaults.heartbeat_ms),
+            deadline_ms: self.deadline_ms.unwrap_or(defaults.deadline_ms),
+            deadlines,
             heir: heir.transpose()?,
             trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
@@ -214,6 +250,37 @@ fn import(
         name: name.to_owned(),
         provider: provider.to_owned(),
         interface: interface.to_owned(),
+    })
+}
+
+/// A deadline such as `"NetDevice.exchange" = 8000`. The domain must export the interface; methods of the appliance's own interfaces are
+/// known here.
+fn deadline(
+    source: &Source,
+    exports: &[String],
+    target: &Spanned<String>,
+    ms: u32,
+) -> Result<DeadlineOverride, ConfigError> {
+    let error = |message: String| source.error(target.span(), message);
+    let (interface, method) = target.get_ref().split_once('.').ok_or_else(|| {
+        error(format!(
+            "`{}` is no method such as \"NetDevice.exchange\"",
+            target.get_ref()
+        ))
+    })?;
+    if !exports.iter().any(|known| known == interface) {
+        return Err(error(format!("the domain doesn't export `{interface}`")));
+    }
+    let known = interface::FACTORIES
+        .iter()
+        .find(|factory| factory.name == interface);
+    if known.is_some_and(|factory| factory.methods.iter().all(|known| known.name != method)) {
+        return Err(error(format!("`{interface}` has no method `{method}`")));
+    }
+    Ok(DeadlineOverride {
+        interface: interface.to_owned(),
+        method: method.to_owned(),
+        ms,
     })
 }
 

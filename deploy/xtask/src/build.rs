@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use image_builder::{Built, Options};
+use image_builder::{Attack, Built, Options};
 
 /// What goes into an image; also accepted by the commands that boot one.
 #[derive(Args, Clone, Debug)]
@@ -22,6 +22,9 @@ pub struct ImageArguments {
     /// Put a signed image into a domain's spare slot, for the console's `update NAME`; may be given several times.
     #[arg(long, value_name = "NAME=FILE", value_parser = spare)]
     spare: Vec<(String, PathBuf)>,
+    /// Build an image that attacks itself, from this manifest, in place of a release.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "tests/attack/domains.toml")]
+    attack: Option<PathBuf>,
 }
 
 /// `NAME=FILE`.
@@ -42,6 +45,10 @@ impl ImageArguments {
             key: self.key.clone(),
             archive,
             spare: self.spare.clone(),
+            attack: self.attack.as_ref().map(|manifest| Attack {
+                manifest: root.join(manifest),
+                injector: false,
+            }),
             ..Options::new(root)
         })
     }

@@ -11,12 +11,14 @@
 pub mod domain;
 pub mod image;
 pub mod manifest;
+pub mod method;
 pub mod object;
 pub mod place;
 pub mod sys;
 pub mod thread;
 
 pub use domain::{DomainHeader, OwnerId};
+pub use method::{Deadline, Method};
 pub use object::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind};
 pub use place::TransmitPlace;
 pub use sys::{RawObject, SysTable, install, sys};

@@ -31,10 +31,29 @@ pub struct DomainManifest {
     pub devices: Vec<DeviceClaim>,
     /// What the supervisor does when it dies.
     pub restart: RestartPolicy,
+    /// How long its `start` may take, milliseconds; waiting for providers isn't counted.
+    pub start_ms: u32,
+    /// How long a thread of its own may run without progress, milliseconds; 0 for as long as it likes.
+    pub heartbeat_ms: u32,
+    /// How long a call into it may take when neither the interface nor `deadlines` says, milliseconds.
+    pub deadline_ms: u32,
+    /// Methods of its exports with other deadlines than the interface says.
+    pub deadlines: Vec<DeadlineOverride>,
     /// The domain that gets the shared objects which this one left for it when it died; itself for its next incarnation.
     pub heir: Option<String>,
     /// How long an image that it was updated to is on trial: if it dies within this time, the one before comes back. Milliseconds.
     pub trial_ms: u32,
+}
+
+/// How long calls of a method of one provider may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadlineOverride {
+    /// The interface's name.
+    pub interface: String,
+    /// The method's name.
+    pub method: String,
+    /// Milliseconds; 0 for as long as it likes.
+    pub ms: u32,
 }
 
 /// A handle that a domain may have.

@@ -4,6 +4,7 @@
 //! first word is the running thread's header, so finding it costs one load.
 
 use crate::domain::OwnerId;
+use crate::method::Method;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -28,6 +29,21 @@ pub struct ThreadHeader {
     pub crossing_limit: AtomicU64,
     /// The same for calls of the kernel: [`CALL_RESERVE_BYTES`] from the stack's end.
     pub call_limit: AtomicU64,
+    /// Ticks of the kernel's watch that found the thread on a CPU in its own domain's code, since it last showed progress: parked, made a crossing
+    /// that a tick saw, or set this to 0.
+    pub stalled: AtomicU32,
+    /// Ticks since a domain on the chain is dead, for the kernel's watch.
+    pub orphaned: AtomicU32,
+    /// Bits of [`phase`].
+    pub phase: AtomicU32,
+}
+
+/// What a thread is doing, as far as the kernel's watch treats it differently.
+pub mod phase {
+    /// It runs its domain's `start`.
+    pub const STARTING: u32 = 1;
+    /// It waits for a provider to come up.
+    pub const CONNECTING: u32 = 2;
 }
 
 /// Stack that a crossing must find: for the proxy, for the callee, and for what the kernel does if the callee dies.
@@ -45,6 +61,9 @@ impl ThreadHeader {
             id: AtomicU64::new(id),
             crossing_limit: AtomicU64::new(0),
             call_limit: AtomicU64::new(0),
+            stalled: AtomicU32::new(0),
+            orphaned: AtomicU32::new(0),
+            phase: AtomicU32::new(0),
         }
     }
 
@@ -84,19 +103,38 @@ pub struct Continuation {
     pub previous: *mut Continuation,
     /// The domain that is called. Who calls is whom `previous` calls.
     pub callee: OwnerId,
+    /// What is called; null for what a thread runs first.
+    pub method: *const Method,
+    /// Ticks of the kernel's watch that found the thread in this call, running or parked.
+    pub seen: AtomicU32,
     /// Written by `rref::crossing::enter` before any code of the callee runs.
     pub context: MaybeUninit<ResumeContext>,
 }
 
 impl Continuation {
-    /// A continuation in front of `previous` for a call into `callee`.
+    /// A continuation in front of `previous` for a call of `method` of `callee`.
     #[inline(always)]
-    pub const fn new(previous: *mut Continuation, callee: OwnerId) -> Continuation {
+    pub const fn new(
+        previous: *mut Continuation,
+        callee: OwnerId,
+        method: Option<&'static Method>,
+    ) -> Continuation {
         Continuation {
             previous,
             callee,
+            method: match method {
+                Some(method) => method,
+                None => core::ptr::null(),
+            },
+            seen: AtomicU32::new(0),
             context: MaybeUninit::uninit(),
         }
+    }
+
+    /// What is called, if it is a method.
+    pub fn method(&self) -> Option<&'static Method> {
+        // SAFETY: `new` was given a reference that lives for ever, or null.
+        unsafe { self.method.as_ref() }
     }
 }
 

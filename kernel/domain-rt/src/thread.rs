@@ -101,6 +101,12 @@ pub fn sleep_ms(milliseconds: u64) {
     while park_until(deadline) == Wake::Woken {}
 }
 
+/// Says that the running thread makes progress, for one that computes for long between waits and crossings: a thread that shows none for the
+/// manifest's `heartbeat_ms` ends its domain.
+pub fn heartbeat() {
+    current().stalled.store(0, Ordering::Relaxed);
+}
+
 /// Lets other threads of this CPU run.
 pub fn yield_now() {
     (sys().thread_yield)();

@@ -42,7 +42,7 @@ pub fn attach() -> Attached {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         // They live as long as the process: a test's threads are few.
         let header: &'static ThreadHeader = Box::leak(Box::new(ThreadHeader::new(id, 0)));
-        let base = Continuation::new(std::ptr::null_mut(), host_domain());
+        let base = Continuation::new(std::ptr::null_mut(), host_domain(), None);
         header.top.store(Box::leak(Box::new(base)), Ordering::Relaxed);
         let block: &'static CpuBlock = Box::leak(Box::new(CpuBlock { thread: header }));
         let base = std::ptr::from_ref(block) as u64;

@@ -1,5 +1,8 @@
 //! `#[interface]`: from a trait to its proxy.
 //!
+//! Attributes say how long a call may take: `#[deadline(ms = 20)]` or `#[deadline(none)]` of a method, `#[interface(deadline_ms = 20)]` for
+//! methods without one; the manifest decides about the rest, and can override each.
+//!
 //! For each method the proxy makes one crossing: arguments by value travel as a tuple whose ownership moves, lent `&RRef`
 //! arguments are captured. Everything of substance is in `rref::crossing`.
 
@@ -7,14 +10,77 @@ use std::path::Path;
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Error, FnArg, ItemTrait, Pat, Result, ReturnType, TraitItem, Type};
+use syn::parse::Parser;
+use syn::{Error, FnArg, ItemTrait, LitInt, Pat, Result, ReturnType, TraitItem, Type};
 
 struct Method {
     proxy: TokenStream,
     checks: TokenStream,
+    description: TokenStream,
 }
 
-fn method(item: &syn::TraitItemFn) -> Result<Method> {
+/// A value of `abi::Deadline`.
+fn milliseconds(value: &LitInt) -> Result<TokenStream> {
+    match value.base10_parse::<u32>()? {
+        0 => Err(Error::new_spanned(
+            value,
+            "a deadline is at least 1 ms; `none` is no deadline",
+        )),
+        ms => Ok(quote!(::rref::handle::generated::Deadline::Ms(#ms))),
+    }
+}
+
+/// Takes the `#[deadline]` of a method.
+fn deadline(item: &mut syn::TraitItemFn, default: &TokenStream) -> Result<TokenStream> {
+    let mut found = None;
+    for attribute in item
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("deadline"))
+    {
+        if found.is_some() {
+            return Err(Error::new_spanned(attribute, "a method has one deadline"));
+        }
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("none") {
+                found = Some(quote!(::rref::handle::generated::Deadline::Never));
+                return Ok(());
+            }
+            if meta.path.is_ident("ms") {
+                found = Some(milliseconds(&meta.value()?.parse()?)?);
+                return Ok(());
+            }
+            Err(meta.error("a deadline is `ms = N` or `none`"))
+        })?;
+        if found.is_none() {
+            return Err(Error::new_spanned(attribute, "a deadline is `ms = N` or `none`"));
+        }
+    }
+    item.attrs
+        .retain(|attribute| !attribute.path().is_ident("deadline"));
+    Ok(found.unwrap_or_else(|| default.clone()))
+}
+
+/// What `#[interface(deadline_ms = N)]` says.
+fn default_deadline(arguments: TokenStream) -> Result<TokenStream> {
+    let mut default = quote!(::rref::handle::generated::Deadline::Default);
+    let parser = syn::meta::parser(|meta| {
+        if !meta.path.is_ident("deadline_ms") {
+            return Err(meta.error("#[interface] takes `deadline_ms = N` only"));
+        }
+        default = milliseconds(&meta.value()?.parse()?)?;
+        Ok(())
+    });
+    parser.parse2(arguments)?;
+    Ok(default)
+}
+
+fn method(
+    interface: &syn::Ident,
+    index: usize,
+    item: &syn::TraitItemFn,
+    deadline: &TokenStream,
+) -> Result<Method> {
     let signature = &item.sig;
     if signature.asyncness.is_some() || !signature.generics.params.is_empty() || signature.unsafety.is_some()
     {
@@ -88,16 +154,26 @@ fn method(item: &syn::TraitItemFn) -> Result<Method> {
     };
     // Of the macro's own hygiene, so that an argument may have this name.
     let object = syn::Ident::new("object", proc_macro2::Span::mixed_site());
+    let (interface_name, method_name) = (interface.to_string(), name.to_string());
     let proxy = quote! {
         // What faults at the stack's end in this section has only begun (`rref::crossing`).
         #[unsafe(link_section = ".text.proxies")]
         #signature {
-            ::rref::crossing::cross(&self.target, #tuple, |#object, #tuple_pattern| #object.#name(#(#call),*))
+            const METHOD: &::rref::handle::generated::Method =
+                &<dyn #interface as ::rref::Interface>::FACTORY.methods[#index];
+            ::rref::crossing::cross(&self.target, METHOD, #tuple, |#object, #tuple_pattern| #object.#name(#(#call),*))
         }
     };
     Ok(Method {
         proxy,
         checks: quote!(#(#checks)*),
+        description: quote! {
+            ::rref::handle::generated::Method {
+                interface: #interface_name,
+                name: #method_name,
+                deadline: #deadline,
+            }
+        },
     })
 }
 
@@ -112,9 +188,7 @@ fn may_define(directory: &Path) -> bool {
 }
 
 pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    if !arguments.is_empty() {
-        return Err(Error::new_spanned(arguments, "#[interface] takes no arguments"));
-    }
+    let default = default_deadline(arguments)?;
     let mut item: ItemTrait = syn::parse2(item)?;
     if !std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|directory| may_define(Path::new(&directory))) {
         return Err(Error::new_spanned(
@@ -129,15 +203,25 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
         ));
     }
     item.supertraits = syn::parse_quote!(::core::marker::Send + ::core::marker::Sync);
+    let interface = item.ident.clone();
     let methods = item
         .items
-        .iter()
-        .map(|entry| match entry {
-            TraitItem::Fn(function) => method(function),
+        .iter_mut()
+        .enumerate()
+        .map(|(index, entry)| match entry {
+            TraitItem::Fn(function) => {
+                let deadline = deadline(function, &default)?;
+                method(&interface, index, function, &deadline)
+            }
             other => Err(Error::new_spanned(other, "an interface has methods only")),
         })
         .collect::<Result<Vec<_>>>()?;
-    let (proxies, checks): (Vec<_>, Vec<_>) = methods.into_iter().map(|m| (m.proxy, m.checks)).unzip();
+    let (mut proxies, mut checks, mut descriptions) = (Vec::new(), Vec::new(), Vec::new());
+    for method in methods {
+        proxies.push(method.proxy);
+        checks.push(method.checks);
+        descriptions.push(method.description);
+    }
     let name = &item.ident;
     let visibility = &item.vis;
     let proxy = format_ident!("{name}Proxy");
@@ -162,6 +246,7 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
             const NAME: &'static str = #text;
             const FACTORY: ::rref::ProxyFactory = ::rref::ProxyFactory {
                 name: #text,
+                methods: &[#(#descriptions),*],
                 make: {
                     unsafe fn make(
                         header: &'static ::rref::handle::generated::DomainHeader,

@@ -11,7 +11,8 @@ use proc_macro::TokenStream;
 /// Makes a trait an interface: checks its methods and generates its proxy.
 ///
 /// Every method takes `&self`, exchangeable arguments by value or `&RRef<T>`, and returns a `Result` whose error can be made
-/// from an `RpcError`.
+/// from an `RpcError`. `#[deadline(ms = N)]` of a method says how long a call may take, `#[deadline(none)]` that it may wait;
+/// `#[interface(deadline_ms = N)]` is for methods without one.
 #[proc_macro_attribute]
 pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
     interface::expand(arguments.into(), item.into())

@@ -15,7 +15,7 @@
 use crate::exchange::Exchange;
 use crate::rpc::{Outcome, RpcError};
 use abi::thread::owner_of;
-use abi::{Continuation, DomainHeader, OwnerId, ResumeContext, ThreadHeader, current, sys};
+use abi::{Continuation, DomainHeader, Method, OwnerId, ResumeContext, ThreadHeader, current, sys};
 use core::mem::{needs_drop, offset_of};
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -50,12 +50,12 @@ impl<O: ?Sized> Target<O> {
     }
 }
 
-/// Calls `method` on the target's object, in the target's domain.
+/// Calls `method`, which is called `what`, on the target's object, in the target's domain.
 ///
 /// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here. Lent references are captured by
 /// `method`.
 #[inline(always)]
-pub fn cross<O, A, R, F>(target: &Target<O>, arguments: A, method: F) -> R
+pub fn cross<O, A, R, F>(target: &Target<O>, what: &'static Method, arguments: A, method: F) -> R
 where
     O: ?Sized,
     A: Exchange,
@@ -65,7 +65,7 @@ where
     let thread = current();
     check_stack(thread);
     let previous = thread.top.load(Ordering::Relaxed);
-    let mut record = Continuation::new(previous, target.incarnation);
+    let mut record = Continuation::new(previous, target.incarnation, Some(what));
     compiler_fence(Ordering::SeqCst);
     thread.top.store(&raw mut record, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
@@ -208,6 +208,8 @@ where
     O: ?Sized,
     F: FnOnce(&O, A) -> R,
 {
+    #[cfg(feature = "inject")]
+    crate::inject::point(core::any::type_name::<O>());
     method(object, arguments)
 }
 

@@ -5,7 +5,7 @@
 
 use crate::crossing::Target;
 use abi::sys::{RawBytes, RawHandle, RawObject, status};
-use abi::{DomainHeader, OwnerId, sys};
+use abi::{DomainHeader, Method, OwnerId, sys};
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
@@ -36,6 +36,8 @@ pub unsafe trait Interface: Send + Sync {
 pub struct ProxyFactory {
     /// The interface's name.
     pub name: &'static str,
+    /// Its methods.
+    pub methods: &'static [Method],
     /// Makes a proxy on the kernel's heap.
     pub make: unsafe fn(&'static DomainHeader, OwnerId, RawObject) -> RawObject,
     /// Frees a proxy that `make` made.
@@ -148,8 +150,8 @@ impl fmt::Display for ConnectError {
 /// For generated code: what `#[interface]` needs of other crates.
 #[doc(hidden)]
 pub mod generated {
-    pub use abi::DomainHeader;
     pub use abi::sys::RawObject;
+    pub use abi::{Deadline, DomainHeader, Method};
     pub use alloc::boxed::Box;
 
     /// Proves at compile time that an argument or result may cross.

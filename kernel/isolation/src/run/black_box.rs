@@ -218,7 +218,9 @@ unsafe fn see(
         let link = unsafe { &*record };
         let kept = seen.links.push(Link {
             callee: link.callee,
-            method: Text::EMPTY,
+            method: link.method().map_or(Text::EMPTY, |method| {
+                Text::format(format_args!("{}.{}", method.interface, method.name))
+            }),
         });
         if kept.is_err() {
             break;

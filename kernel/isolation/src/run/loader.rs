@@ -9,7 +9,8 @@ use super::{EXPECTED, sys};
 use crate::black_box::EventKind;
 use crate::elf::{self, PAGE_BYTES, Plan, Use};
 use crate::image::{self, ImageError};
-use abi::{OwnerId, SysTable};
+use abi::thread::phase;
+use abi::{OwnerId, SysTable, current};
 use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
@@ -236,7 +237,9 @@ extern "C" fn first(entry: *mut u8) {
     // SAFETY: `load` passes the address of the entry in the executable segment of a verified image, whose `_start` is made by
     // `domain_rt::entry!` with this signature.
     let entry: extern "C" fn(&'static SysTable) = unsafe { core::mem::transmute(entry) };
+    current().phase.store(phase::STARTING, Ordering::Relaxed);
     entry(&sys::TABLE);
+    current().phase.store(0, Ordering::Relaxed);
     sys::started();
 }
 
@@ -267,7 +270,9 @@ fn wait_started(domain: &'static Domain, incarnation: OwnerId) -> Result<OwnerId
             State::Starting if live => {}
             _ => return Err(StartError::DiedAtStart),
         }
-        if ticket.wait(u64::MAX) == abi::sys::wake::CANCELLED {
+        // For the watch: another domain's start isn't this one's time.
+        let wake = thread::waiting_for_others(|| ticket.wait(u64::MAX));
+        if wake == abi::sys::wake::CANCELLED {
             return Err(StartError::DiedAtStart);
         }
     }

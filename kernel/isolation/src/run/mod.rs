@@ -14,6 +14,7 @@ mod proxy;
 mod sys;
 mod thread;
 mod update;
+mod watch;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
@@ -71,6 +72,7 @@ pub fn initialise(bytes: &'static [u8], expected: crate::image::Expected<'static
     EXPECTED.call_once(|| expected);
     domain::initialise(manifest);
     death::initialise();
+    watch::initialise();
     Ok(())
 }
 

@@ -193,7 +193,9 @@ fn make_handle(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, hand
         if clock::now_ns() >= deadline_ns {
             return status::UNAVAILABLE;
         }
-        if ticket.wait(deadline_ns) == abi::sys::wake::CANCELLED {
+        // For the watch: what a provider takes to come up isn't this domain's time.
+        let wake = thread::waiting_for_others(|| ticket.wait(deadline_ns));
+        if wake == abi::sys::wake::CANCELLED {
             return status::CANCELLED;
         }
     };

@@ -9,6 +9,7 @@ use super::domain::{Domain, is_live};
 use crate::black_box::EventKind;
 use crate::elf::PAGE_BYTES;
 use abi::sys::{RawBytes, wake};
+use abi::thread::phase;
 use abi::{Continuation, OwnerId, ThreadHeader, current};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -105,7 +106,7 @@ extern "C" fn main(argument: usize) {
 fn run(start: &Start) {
     let thread = current();
     let previous = thread.top.load(Ordering::Relaxed);
-    let mut record = Continuation::new(previous, start.incarnation);
+    let mut record = Continuation::new(previous, start.incarnation, None);
     compiler_fence(Ordering::SeqCst);
     thread.top.store(&raw mut record, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
@@ -143,6 +144,8 @@ pub fn waiters() -> Vec<u64> {
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.
 pub fn park(deadline_ns: u64) -> u32 {
+    // For the watch: it makes progress.
+    current().stalled.store(0, Ordering::Relaxed);
     loop {
         if death::chain_is_broken(current()) {
             return wake::CANCELLED;
@@ -154,6 +157,15 @@ pub fn park(deadline_ns: u64) -> u32 {
             Wake::Cancelled => {}
         }
     }
+}
+
+/// Runs `wait` so that its time isn't counted for the start of the domain whose thread this is.
+pub fn waiting_for_others<R>(wait: impl FnOnce() -> R) -> R {
+    let phase = &current().phase;
+    phase.fetch_or(phase::CONNECTING, Ordering::Relaxed);
+    let result = wait();
+    phase.fetch_and(!phase::CONNECTING, Ordering::Relaxed);
+    result
 }
 
 /// Threads that wait for a change in the table of domains.

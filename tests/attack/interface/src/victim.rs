@@ -45,6 +45,17 @@ pub struct Seen {
     pub cancelled: bool,
 }
 
+/// What came of grabbing for more than the manifest grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchange, Share)]
+pub struct Grabbed {
+    /// A handle under a name that is no import of the domain's.
+    pub unknown_import: bool,
+    /// A handle of an import under another interface than the manifest's.
+    pub other_interface: bool,
+    /// The offer of an interface that the manifest doesn't let the domain offer.
+    pub foreign_export: bool,
+}
+
 /// What is moved into a victim and back.
 #[derive(Exchange)]
 pub struct Goods {
@@ -86,6 +97,9 @@ impl fmt::Display for VictimError {
 pub trait Victim {
     /// Does nothing.
     fn ping(&self) -> Result<(), VictimError>;
+
+    /// Grabs for what its manifest entry doesn't grant.
+    fn grab(&self) -> Result<Grabbed, VictimError>;
 
     /// Raises `fault` in this call, `hops` victims further on.
     fn fault(&self, fault: Fault, hops: u8) -> Result<Seen, VictimError>;

@@ -1,11 +1,14 @@
 //! The `Victim` interface.
 
 use crate::{idle, labour};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use attack::Fault;
-use attack_interface::victim::{Dwell, Goods, Seen, Victim, VictimError, Work};
+use attack_interface::orders::{Orders, OrdersError};
+use attack_interface::victim::{Dwell, Goods, Grabbed, Seen, Victim, VictimError, Work};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, StartError, clock, thread};
+use interface::kernel::DomainControl;
 use rref::{PacketBatch, RRef};
 
 /// Nanoseconds in a microsecond.
@@ -24,11 +27,9 @@ impl Neighbours {
         connected(&self.next, "next")
     }
 
-    /// Makes one crossing into the bystander.
+    /// Makes one crossing into the bystander, with objects.
     pub fn cross(&self) {
-        if let Ok(bystander) = self.bystander() {
-            bystander.ping().ok();
-        }
+        labour::crossing(self);
     }
 
     /// Sleeps in the bystander; false when that isn't possible.
@@ -89,6 +90,15 @@ impl Service {
     }
 }
 
+/// Offered in the conductor's place.
+struct NoOrders;
+
+impl Orders for NoOrders {
+    fn at_start(&self) -> Result<Option<Fault>, OrdersError> {
+        Ok(None)
+    }
+}
+
 /// What a victim makes of its neighbour's answer: that one's death is nothing that it dies of.
 fn noted(answer: Result<Seen, VictimError>) -> Result<Seen, VictimError> {
     match answer {
@@ -103,6 +113,15 @@ fn noted(answer: Result<Seen, VictimError>) -> Result<Seen, VictimError> {
 impl Victim for Service {
     fn ping(&self) -> Result<(), VictimError> {
         Ok(())
+    }
+
+    fn grab(&self) -> Result<Grabbed, VictimError> {
+        let control = |import: &str| domain_rt::connect::<dyn DomainControl>(import, 0).is_ok();
+        Ok(Grabbed {
+            unknown_import: control("control"),
+            other_interface: control("bystander"),
+            foreign_export: domain_rt::export::<dyn Orders>(Box::new(NoOrders)).is_ok(),
+        })
     }
 
     fn fault(&self, fault: Fault, hops: u8) -> Result<Seen, VictimError> {

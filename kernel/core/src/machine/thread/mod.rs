@@ -6,6 +6,7 @@
 //! token, not a count), and a thread may be woken without reason, so callers check their condition in a loop.
 
 pub mod scheduler;
+pub mod watch;
 
 use super::cpu::{self, Cpu};
 use super::fault;
@@ -489,6 +490,28 @@ pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
             f(id, &thread.header, inner.state);
         }
         drop(guard);
+    }
+}
+
+/// Calls `f` with every thread of the CPU that runs or is parked.
+///
+/// # Safety
+/// The lock of the CPU's scheduler is held, on that CPU, with interrupts off.
+unsafe fn for_each_on(cpu: &Cpu, mut f: impl FnMut(&ThreadHeader, State)) {
+    let used = SLOTS.lock().next;
+    for slot in TABLE.iter().take(used) {
+        // SAFETY: Blocks in the table are never freed.
+        let Some(thread) = (unsafe { slot.load(Ordering::Acquire).as_ref() }) else {
+            continue;
+        };
+        if thread.cpu.load(Ordering::Acquire) != cpu.index() {
+            continue;
+        }
+        // SAFETY: It is a thread of the CPU whose lock is held, by the caller's promise; one that gets another CPU does so under this lock.
+        let inner = unsafe { &*thread.inner.get() };
+        if inner.id.is_some() && inner.state != State::Ready {
+            f(&thread.header, inner.state);
+        }
     }
 }
 

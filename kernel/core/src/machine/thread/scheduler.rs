@@ -6,14 +6,15 @@
 //! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
 //! the thread that has just been queued or parked.
 //!
-//! There is no periodic tick. The timer is set for the next deadline, and for the end of the slice only while
-//! another thread waits; it is left alone when it would fire earlier than needed, and set anew then.
+//! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next tick of the
+//! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
 use super::super::cpu::{self, Cpu};
 use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
 use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
 use super::super::{apic, clock, smp};
+use super::watch::{TICK_NS, Watch, watch};
 use super::{SLOTS, Saved, State, Thread, ThreadId, Wake, unpark};
 use crate::sched::queue::{RunQueue, SLICE_NS};
 use crate::time::NEVER;
@@ -61,6 +62,9 @@ pub struct Scheduler {
     /// What the timer is set to.
     armed_ns: u64,
     busy_ns: u64,
+    /// When the watch looks next, and whether it does so on an idle CPU.
+    watch_ns: u64,
+    watches_idle: bool,
 }
 
 impl Scheduler {
@@ -77,6 +81,8 @@ impl Scheduler {
             slice_end_ns: NEVER,
             armed_ns: NEVER,
             busy_ns: 0,
+            watch_ns: 0,
+            watches_idle: false,
         }
     }
 
@@ -134,6 +140,13 @@ impl Scheduler {
     fn take_next(&mut self, cpu: &Cpu, now_ns: u64) -> Option<Queued> {
         let next = self.queue.pop().or(self.idle)?;
         self.account(now_ns);
+        if self.running == self.idle {
+            // Out of idleness: a tick that didn't come isn't made up for.
+            self.watches_idle = true;
+            if self.watch_ns <= now_ns {
+                self.watch_ns = now_ns.saturating_add(TICK_NS);
+            }
+        }
         self.running = Some(next);
         self.slice_start_ns = now_ns;
         self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
@@ -162,15 +175,39 @@ impl Scheduler {
 
     /// Sets the timer if it would fire too late.
     fn arm(&mut self, now_ns: u64) {
-        let next = self.queue.next_event(if self.running == self.idle {
-            NEVER
-        } else {
-            self.slice_end_ns
-        });
+        let is_idle = self.running == self.idle;
+        let mut next = self
+            .queue
+            .next_event(if is_idle { NEVER } else { self.slice_end_ns });
+        if (!is_idle || self.watches_idle) && watch().is_some() {
+            next = next.min(self.watch_ns);
+        }
         if next < self.armed_ns {
             self.armed_ns = next;
             clock::arm_timer(now_ns, next);
         }
+    }
+
+    /// Looks at this CPU's threads if it is time; the watch if it has something to report.
+    fn look(&mut self, cpu: &Cpu, now_ns: u64) -> Option<&'static Watch> {
+        let is_idle = self.running == self.idle;
+        if now_ns < self.watch_ns || is_idle && !self.watches_idle {
+            return None;
+        }
+        let watch = watch()?;
+        self.watch_ns = now_ns.saturating_add(TICK_NS);
+        let (mut report, mut waits) = (false, false);
+        // SAFETY: `self` is behind the lock of this CPU, which runs this in an interrupt.
+        unsafe {
+            super::for_each_on(cpu, |header, state| {
+                let sight = (watch.look)(header, state);
+                report |= sight.report;
+                waits |= sight.waits;
+            });
+        }
+        // A thread that runs now may come to wait before the next look.
+        self.watches_idle = waits || !is_idle;
+        report.then_some(watch)
     }
 
     /// Queues the threads whose deadline has come.
@@ -531,10 +568,18 @@ pub(in crate::machine) fn interrupt_exit(
         }
     };
     let mut scheduler = cpu.scheduler.lock();
+    if scheduler.running.is_none() {
+        return acknowledge();
+    }
+    let now = clock::now_ns();
+    if let Some(watch) = scheduler.look(cpu, now) {
+        drop(scheduler);
+        (watch.report)();
+        scheduler = cpu.scheduler.lock();
+    }
     let Some(current) = scheduler.running else {
         return acknowledge();
     };
-    let now = clock::now_ns();
     scheduler.expire(now);
     let thread = current.thread();
     if Some(current) == scheduler.idle {

@@ -1,0 +1,44 @@
+//! The watch: looks at every thread of a CPU that has one to run, every [`TICK_MS`].
+//!
+//! What it looks for is up to who sets it. Ticks come while the CPU runs a thread, and while it is idle only as long as the last look asked for it;
+//! they are never made up for. So a count of them is time that a thread had or slept, whatever the machine or its host did otherwise.
+
+use super::State;
+use abi::ThreadHeader;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// Time between two looks, milliseconds.
+pub const TICK_MS: u64 = 5;
+/// The same in nanoseconds.
+pub(super) const TICK_NS: u64 = TICK_MS * 1_000_000;
+
+/// What a look at a thread has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// `report` is to be called.
+    pub report: bool,
+    /// The thread is to be looked at again even if its CPU is idle.
+    pub waits: bool,
+}
+
+/// What is done at a tick.
+pub struct Watch {
+    /// Looks at a thread that runs or is parked, and stands still meanwhile. Runs in interrupt context with the scheduler's lock held: it must be
+    /// short, and not wake threads, allocate or log.
+    pub look: fn(&ThreadHeader, State) -> Sight,
+    /// Runs after the looks of a tick if one of them asked for it, in interrupt context, with no lock held.
+    pub report: fn(),
+}
+
+static WATCH: AtomicPtr<Watch> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Begins to watch.
+pub fn set_watch(watch: &'static Watch) {
+    WATCH.store(core::ptr::from_ref(watch).cast_mut(), Ordering::Release);
+}
+
+/// The watch, if there is one.
+pub(super) fn watch() -> Option<&'static Watch> {
+    // SAFETY: Null, or what `set_watch` got.
+    unsafe { WATCH.load(Ordering::Acquire).as_ref() }
+}
