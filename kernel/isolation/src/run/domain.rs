@@ -88,6 +88,23 @@ pub struct Life {
     pub holdings: Holdings,
 }
 
+/// Refusals since the last request that was granted.
+#[derive(Default)]
+pub struct Refusals {
+    /// How many requests for shared memory.
+    pub shared: AtomicU32,
+    /// Pages that the last request for private memory asked for; 0 if it was granted.
+    pub private_pages: AtomicU64,
+}
+
+impl Refusals {
+    /// None, as at the start of an incarnation.
+    pub fn clear(&self) {
+        self.shared.store(0, Ordering::Relaxed);
+        self.private_pages.store(0, Ordering::Relaxed);
+    }
+}
+
 /// One domain of the system manifest.
 pub struct Domain {
     /// What every image may know of it.
@@ -102,6 +119,8 @@ pub struct Domain {
     pub shared_charged: AtomicU64,
     /// Threads that it started and that have not ended.
     pub threads: AtomicU32,
+    /// Memory that it was refused for its quota's sake.
+    pub refusals: Refusals,
     /// What is noted of it for the report of its death.
     pub trace: Trace,
 }
@@ -127,6 +146,7 @@ pub fn initialise(manifest: SystemManifest) {
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
+            refusals: Refusals::default(),
             trace: Trace::new(),
         }))
     };
