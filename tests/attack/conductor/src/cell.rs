@@ -24,7 +24,7 @@ const RETURN_LIMIT_NS: u64 = 2_000 * MS;
 /// How long a call stays where it can't be cut short: longer than the fault needs to come.
 const STAY_US: u32 = 60_000;
 /// The same for a fault that the timer finds.
-const STAY_FOR_HANG_US: u32 = 700_000;
+const STAY_FOR_HANG_US: u32 = 650_000;
 /// Faults and orders come at random within this time.
 const DELAY_US: u32 = 3_000;
 /// A cell after which something is missing is tried again, so often: what only grew for the first time stays as it is then.
