@@ -23,8 +23,8 @@ const DEATH_LIMIT_NS: u64 = 5_000 * MS;
 const RETURN_LIMIT_NS: u64 = 2_000 * MS;
 /// How long a call stays where it can't be cut short: longer than the fault needs to come.
 const STAY_US: u32 = 60_000;
-/// The same for a fault that the timer finds.
-const STAY_FOR_HANG_US: u32 = 650_000;
+/// The same for a fault that takes its time.
+const LONG_STAY_US: u32 = 650_000;
 /// Faults and orders come at random within this time.
 const DELAY_US: u32 = 3_000;
 /// A cell after which something is missing is tried again, so often: what only grew for the first time stays as it is then.
@@ -182,11 +182,7 @@ fn start_call(
     attack: Attack,
     cpu: u16,
 ) -> Result<Option<Pending>, String> {
-    let stay_us = if attack.is_hang() {
-        STAY_FOR_HANG_US
-    } else {
-        STAY_US
-    };
+    let stay_us = if attack.is_slow() { LONG_STAY_US } else { STAY_US };
     let in_call = match attack {
         Attack::Fault(fault) if position.raiser == Raiser::Call => Some(fault),
         _ => None,
