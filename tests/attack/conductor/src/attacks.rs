@@ -90,19 +90,4 @@ impl Attack {
             },
         }
     }
-
-    /// Whether it takes its time: it is found by the timer, or only after many refusals.
-    pub fn is_slow(self) -> bool {
-        matches!(
-            self,
-            Attack::Fault(
-                Fault::Spin
-                    | Fault::SpinYield
-                    | Fault::Deadlock
-                    | Fault::SpinCrossing
-                    | Fault::Sleep
-                    | Fault::SharedQuota
-            )
-        )
-    }
 }
