@@ -62,6 +62,13 @@ pub fn main() {
     isolation::export_kernel_object::<dyn LogReader>(&Log);
     isolation::export_kernel_object::<dyn BlackBoxes>(&Boxes);
     isolation::export_kernel_object::<dyn Power>(&Machine);
+    #[cfg(feature = "inject")]
+    {
+        isolation::export_kernel_object::<dyn attack_interface::injector::Injector>(
+            &crate::injector::Control,
+        );
+        crate::injector::start();
+    }
     if let Err(error) = thread::spawn(Builder::new("death-reports"), black_box::report_deaths) {
         log::warn!("no reports of deaths on the log: {error}");
     }

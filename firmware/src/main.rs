@@ -13,6 +13,8 @@ extern crate alloc;
 mod appliance;
 #[cfg(panic = "abort")]
 mod black_box;
+#[cfg(all(panic = "abort", feature = "inject"))]
+mod injector;
 #[cfg(panic = "abort")]
 mod services;
 

@@ -35,10 +35,22 @@ const CONFIGURATION_CHANGES: [(&str, &str); 2] = [
 /// A backend that is in the lab, but that the balancer doesn't know when it starts.
 pub const SPARE_BACKEND: &str = "backend5";
 
+/// What the attack tests are to try.
+pub struct Attacks {
+    /// Cells of the matrix, if not all.
+    pub plan: Option<PathBuf>,
+    /// Crossings of each kind that are tried with each fault.
+    pub crossings: u64,
+    /// Seed of the sample.
+    pub seed: u64,
+}
+
 /// What is shared.
 pub struct Context {
     /// The project's root.
     pub root: PathBuf,
+    /// What the attack tests are to try.
+    pub attacks: Attacks,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
@@ -48,7 +60,7 @@ pub struct Context {
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf) -> Result<Self> {
+    pub fn new(root: PathBuf, attacks: Attacks) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -63,6 +75,7 @@ impl Context {
         }
         Ok(Self {
             root,
+            attacks,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod attack_injector;
+mod attack_matrix;
 mod balancing;
 mod bare_machine;
 mod context;
@@ -27,12 +29,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use context::Context;
+use context::{Attacks, Context};
 use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 20] = [
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -67,6 +69,16 @@ const TESTS: [Test; 18] = [
         name: "domain-panics",
         about: "a driver that panics at every start is restarted each time, and nobody else dies",
         run: appliance::outlives_panics,
+    },
+    Test {
+        name: "attack-matrix",
+        about: "every kind of fault in every position is the death of one domain and costs nothing else",
+        run: attack_matrix::is_green,
+    },
+    Test {
+        name: "attack-injector",
+        about: "crossings of 1,000 HTTP requests and 1,000 VIP connections fault in turn; each is one domain's death, and traffic goes on",
+        run: attack_injector::holds,
     },
     Test {
         name: "images-refused",
@@ -140,6 +152,15 @@ struct Arguments {
     /// Write every test's figures into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// For attack-matrix: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER`).
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// For attack-injector: crossings of each kind that are tried with each fault; as many as there are takes hours.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    crossings: u64,
+    /// For attack-injector: seed of the sample.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
 }
 
 fn main() -> ExitCode {
@@ -149,7 +170,13 @@ fn main() -> ExitCode {
         list: arguments.list,
         json: arguments.json,
     };
-    match root().and_then(|root| runner::run(&TESTS, &Context::new(root)?, &selection)) {
+    let attacks = Attacks {
+        plan: arguments.plan,
+        crossings: arguments.crossings,
+        seed: arguments.seed,
+    };
+    let context = root().and_then(|root| Context::new(root, attacks));
+    match context.and_then(|context| runner::run(&TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -209,6 +209,22 @@ impl RunningLab {
         self.ask_once(to, count, at_once, &["--source-port", &first_port.to_string()])
     }
 
+    /// As [`RunningLab::connections`], with a time for each connection and each answer.
+    pub fn impatient_connections(
+        &self,
+        to: SocketAddr,
+        count: u64,
+        at_once: u32,
+        patience: Duration,
+    ) -> Result<Outcome> {
+        self.ask_once(
+            to,
+            count,
+            at_once,
+            &["--patience-ms", &patience.as_millis().to_string()],
+        )
+    }
+
     fn ask_once(&self, to: SocketAddr, count: u64, at_once: u32, more: &[&str]) -> Result<Outcome> {
         let mut command = self.command_in("client", &self.programs.node)?;
         command

@@ -15,8 +15,6 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Time for one connection or one answer. SYNs are sent again after 1, 3 and 7 s.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes of an answer's head at most.
 const HEAD_LIMIT: usize = 16 * 1024;
 
@@ -56,11 +54,13 @@ struct Connection {
     path: String,
     buffer: Vec<u8>,
     server: Option<String>,
+    patience: Duration,
 }
 
 impl Connection {
     /// `source_port` 0 lets the system choose one.
-    async fn open(to: SocketAddr, path: &str, source_port: u16) -> Result<Self> {
+    async fn open(plan: &Plan, source_port: u16) -> Result<Self> {
+        let (to, patience) = (plan.to, plan.patience);
         let socket = if to.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
@@ -78,7 +78,7 @@ impl Connection {
                 .bind(SocketAddr::new(any, source_port))
                 .context("binding the source port")?;
         }
-        let stream = timeout(PATIENCE, socket.connect(to))
+        let stream = timeout(patience, socket.connect(to))
             .await
             .context("connecting took too long")??;
         // An abortive close at the end leaves no port in TIME_WAIT, so that tests can use all of them again.
@@ -86,16 +86,17 @@ impl Connection {
         Ok(Self {
             stream,
             host: to,
-            path: path.to_owned(),
+            path: plan.path.clone(),
             buffer: Vec::new(),
             server: None,
+            patience,
         })
     }
 
     /// Sends a request and reads the answer; returns the server's name.
     async fn ask(&mut self) -> Result<String> {
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", self.path, self.host);
-        timeout(PATIENCE, self.exchange(request.as_bytes()))
+        timeout(self.patience, self.exchange(request.as_bytes()))
             .await
             .context("the answer took too long")?
     }
@@ -177,6 +178,8 @@ pub struct Plan {
     pub at_once: usize,
     /// The first one's source port, the others' follow; 0 lets the system choose.
     pub source_port: u16,
+    /// Time for one connection or one answer. SYNs are sent again after 1, 3 and 7 s.
+    pub patience: Duration,
 }
 
 impl Plan {
@@ -204,8 +207,8 @@ pub async fn one_each(plan: &Plan) -> Outcome {
         if tasks.len() >= plan.at_once.max(1) {
             collect(&mut tasks, &mut outcome).await;
         }
-        let (to, path) = (plan.to, plan.path.clone());
-        tasks.spawn(async move { (index, ask_once(to, &path, source_port).await) });
+        let plan = plan.clone();
+        tasks.spawn(async move { (index, ask_once(&plan, source_port).await) });
     }
     while !tasks.is_empty() {
         collect(&mut tasks, &mut outcome).await;
@@ -213,8 +216,8 @@ pub async fn one_each(plan: &Plan) -> Outcome {
     outcome
 }
 
-async fn ask_once(to: SocketAddr, path: &str, source_port: u16) -> Result<String> {
-    Connection::open(to, path, source_port).await?.ask().await
+async fn ask_once(plan: &Plan, source_port: u16) -> Result<String> {
+    Connection::open(plan, source_port).await?.ask().await
 }
 
 async fn collect(tasks: &mut JoinSet<(usize, Result<String>)>, outcome: &mut Outcome) {
@@ -240,8 +243,8 @@ pub async fn hold(plan: &Plan) -> Result<()> {
         if opening.len() >= plan.at_once.max(1) {
             take_opened(&mut opening, &mut connections, &mut opened).await;
         }
-        let (to, path) = (plan.to, plan.path.clone());
-        opening.spawn(async move { Connection::open(to, &path, source_port).await });
+        let plan = plan.clone();
+        opening.spawn(async move { Connection::open(&plan, source_port).await });
     }
     while !opening.is_empty() {
         take_opened(&mut opening, &mut connections, &mut opened).await;
@@ -352,6 +355,7 @@ mod tests {
                 count: 10,
                 at_once: 3,
                 source_port: 0,
+                patience: Duration::from_secs(15),
             };
             let outcome = one_each(&plan).await;
             assert_eq!(outcome.answered, 10);

@@ -70,6 +70,9 @@ enum Command {
         /// Open together at most; with --hold, being opened together at most.
         #[arg(long, default_value_t = 200)]
         at_once: usize,
+        /// Milliseconds for one connection or one answer.
+        #[arg(long, default_value_t = 15_000)]
+        patience_ms: u64,
         /// Keep all open, and ask again on each for every line on standard input.
         #[arg(long)]
         hold: bool,
@@ -122,6 +125,7 @@ fn main() -> Result<()> {
             count,
             source_port,
             at_once,
+            patience_ms,
             hold,
         } => {
             let plan = connections::Plan {
@@ -130,6 +134,7 @@ fn main() -> Result<()> {
                 count,
                 at_once,
                 source_port,
+                patience: Duration::from_millis(patience_ms),
             };
             if hold {
                 return runtime.block_on(connections::hold(&plan));

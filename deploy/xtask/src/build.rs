@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use image_builder::{Built, Options};
+use image_builder::{Attack, Built, Options};
 
 /// What goes into an image; also accepted by the commands that boot one.
 #[derive(Args, Clone, Debug)]
@@ -19,6 +19,9 @@ pub struct ImageArguments {
     /// Use this configuration in place of config/appliance.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Build an image that attacks itself, from this manifest, in place of a release.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "tests/attack/domains.toml")]
+    attack: Option<PathBuf>,
 }
 
 impl ImageArguments {
@@ -30,6 +33,10 @@ impl ImageArguments {
             site: self.site.clone(),
             key: self.key.clone(),
             archive,
+            attack: self.attack.as_ref().map(|manifest| Attack {
+                manifest: root.join(manifest),
+                injector: false,
+            }),
             ..Options::new(root)
         })
     }

@@ -206,6 +206,8 @@ where
     O: ?Sized,
     F: FnOnce(&O, A) -> R,
 {
+    #[cfg(feature = "inject")]
+    crate::inject::point(core::any::type_name::<O>());
     method(object, arguments)
 }
 

@@ -16,6 +16,8 @@ pub mod crossing;
 pub mod exchange;
 pub mod handle;
 pub mod heir;
+#[cfg(feature = "inject")]
+pub mod inject;
 pub mod packet;
 pub mod reference;
 #[cfg(doctest)]

@@ -216,6 +216,7 @@ unsafe extern "C" {
     static kernel_proxies_start: u8;
     static kernel_proxies_end: u8;
     static kernel_text_end: u8;
+    static kernel_injected_end: u8;
     static kernel_rodata_start: u8;
     static kernel_rodata_end: u8;
     static kernel_data_start: u8;
@@ -278,7 +279,9 @@ pub(super) fn initialise(
         }
     }
     let (image, _) = image_range();
-    let (text, text_end) = text_range();
+    let (text, _) = text_range();
+    // Nothing is between the two in a release.
+    let text_end = address_of(&raw const kernel_injected_end);
     let (rodata, rodata_end) = (
         address_of(&raw const kernel_rodata_start),
         address_of(&raw const kernel_rodata_end),

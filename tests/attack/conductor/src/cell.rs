@@ -2,7 +2,7 @@
 
 use crate::MS;
 use crate::attacks::{Attack, Mode};
-use crate::position::{Answer, Call, Place, Position, Raiser};
+use crate::position::{Answer, Call, Cpus, Place, Position, Raiser};
 use crate::scene::Scene;
 use alloc::format;
 use alloc::string::String;
@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use attack::Fault;
 use attack_interface::victim::{Dwell, Goods, Seen, Victim, VictimError};
+use core::ops::RangeInclusive;
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, clock, thread};
 use fastrand::Rng;
@@ -20,10 +21,8 @@ use rref::{Packet, PacketBatch, RRef};
 const DEATH_LIMIT_NS: u64 = 5_000 * MS;
 /// How long the caller may take to come back then.
 const RETURN_LIMIT_NS: u64 = 2_000 * MS;
-/// How long a call stays where it can't be cut short: longer than the fault needs to come.
-const STAY_US: u32 = 60_000;
-/// The same for a fault that the timer finds.
-const STAY_FOR_HANG_US: u32 = 700_000;
+/// How long a call stays that nobody cuts short or releases.
+const STAY_US: u32 = 4_000_000;
 /// Faults and orders come at random within this time.
 const DELAY_US: u32 = 3_000;
 /// A cell after which something is missing is tried again, so often: what only grew for the first time stays as it is then.
@@ -39,14 +38,20 @@ pub enum Outcome {
     Red(String),
 }
 
-/// Tries a cell.
-pub fn try_out(scene: &mut Scene, position: &Position, attack: Attack, random: &mut Rng) -> Outcome {
+/// Tries a cell, with `repeat` times as many rounds as the position says.
+pub fn try_out(
+    scene: &mut Scene,
+    position: &Position,
+    attack: Attack,
+    repeat: u32,
+    random: &mut Rng,
+) -> Outcome {
     if attack.causes(position.mode()).is_empty() {
         return Outcome::Inapplicable;
     }
     let mut missing = String::new();
     for _ in 0..TRIES {
-        match try_once(scene, position, attack, random) {
+        match try_once(scene, position, attack, repeat, random) {
             Ok(None) => return Outcome::Green,
             Ok(Some(difference)) => missing = difference,
             Err(reason) => {
@@ -63,10 +68,11 @@ fn try_once(
     scene: &mut Scene,
     position: &Position,
     attack: Attack,
+    repeat: u32,
     random: &mut Rng,
 ) -> Result<Option<String>, String> {
     let before = scene.settled_figures()?;
-    for _ in 0..position.rounds {
+    for _ in 0..position.rounds.saturating_mul(repeat) {
         round(scene, position, attack, random)?;
     }
     Ok(scene.wait_for_figures(&before).err())
@@ -97,11 +103,20 @@ fn round(scene: &mut Scene, position: &Position, attack: Attack, random: &mut Rn
     let last_cpu = thread::cpu_count().saturating_sub(1);
     prepare(&first, position, last_cpu)?;
     let call = start_call(scene, &first, position, attack, last_cpu)?;
-    let raiser_cpu = if position.other_cpu { 0 } else { last_cpu };
-    raise(scene, position, attack, &doomed, raiser_cpu, random)?;
+    let cpus = match position.cpus {
+        Cpus::Same => last_cpu..=last_cpu,
+        Cpus::Other => 0..=0,
+        Cpus::All => 0..=last_cpu,
+    };
+    raise(scene, position, attack, &doomed, cpus, random)?;
 
     wait_for_deaths(scene, position, attack, &doomed)?;
     if let Some(call) = call {
+        // Those whose callers died stay until now.
+        scene
+            .connect(Place::C)?
+            .release()
+            .map_err(|error| format!("victim-c can't be released: {error}"))?;
         let answer = call.wait()?;
         judge(position, answer, &doomed)?;
     }
@@ -170,11 +185,6 @@ fn start_call(
     attack: Attack,
     cpu: u16,
 ) -> Result<Option<Pending>, String> {
-    let stay_us = if attack.is_hang() {
-        STAY_FOR_HANG_US
-    } else {
-        STAY_US
-    };
     let in_call = match attack {
         Attack::Fault(fault) if position.raiser == Raiser::Call => Some(fault),
         _ => None,
@@ -196,9 +206,9 @@ fn start_call(
         let answer = match (call, in_call) {
             (Call::None, _) => Ok(None),
             (Call::Fault(hops), Some(fault)) => target.fault(fault, hops).map(Some),
-            (Call::Fault(hops), None) => target.dwell(Dwell::Spin, hops, stay_us).map(Some),
-            (Call::Dwell(way, hops), _) => target.dwell(way, hops, stay_us).map(Some),
-            (Call::Hold(hops), fault) => hold(&target, fault, hops, stay_us),
+            (Call::Fault(hops), None) => target.dwell(Dwell::Spin, hops, STAY_US).map(Some),
+            (Call::Dwell(way, hops), _) => target.dwell(way, hops, STAY_US).map(Some),
+            (Call::Hold(hops), fault) => hold(&target, fault, hops),
         };
         *result.lock() = Some(answer);
     })
@@ -216,7 +226,7 @@ fn start_call(
 }
 
 /// A call with objects.
-fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8, stay_us: u32) -> CallResult {
+fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8) -> CallResult {
     let object = RRef::new([1; 64]).map_err(|_| VictimError::OutOfMemory)?;
     let lent = RRef::new([2; 64]).map_err(|_| VictimError::OutOfMemory)?;
     let mut batch = PacketBatch::new().map_err(|_| VictimError::OutOfMemory)?;
@@ -224,7 +234,7 @@ fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8, stay_us: u3
         drop(batch.push(Packet::allocate().map_err(|_| VictimError::OutOfMemory)?));
     }
     let goods = Goods { object, batch };
-    target.hold(goods, &lent, fault, hops, stay_us).map(|_| None)
+    target.hold(goods, &lent, fault, hops, STAY_US).map(|_| None)
 }
 
 /// Makes the doomed die.
@@ -233,32 +243,37 @@ fn raise(
     position: &Position,
     attack: Attack,
     doomed: &[Doomed],
-    cpu: u16,
+    cpus: RangeInclusive<u16>,
     random: &mut Rng,
 ) -> Result<(), String> {
     if position.raiser == Raiser::Start {
-        return raise_in_start(scene, attack, doomed);
+        return raise_in_start(scene, attack, doomed, random);
     }
     match attack {
         Attack::Order => {
-            let until_ns = clock::now_ns() + u64::from(random.u32(0..DELAY_US)) * 1_000;
-            while clock::now_ns() < until_ns {
-                core::hint::spin_loop();
-            }
+            spin_us(random.u32(0..DELAY_US));
             doomed.iter().try_for_each(|victim| scene.kill(victim.place))
         }
         Attack::Fault(fault) if position.raiser == Raiser::Threads => doomed.iter().try_for_each(|victim| {
-            victim
-                .handle
-                .fault_later(fault, cpu, DELAY_US / 2 + random.u32(0..DELAY_US))
+            // The same for all threads of a victim: they are to meet.
+            let delay_us = DELAY_US / 2 + random.u32(0..DELAY_US);
+            cpus.clone()
+                .try_for_each(|cpu| victim.handle.fault_later(fault, cpu, delay_us))
                 .map_err(|error| format!("{} doesn't take its order: {error}", victim.place.domain()))
         }),
         Attack::Fault(_) => Ok(()),
     }
 }
 
+fn spin_us(time_us: u32) {
+    let until_ns = clock::now_ns() + u64::from(time_us) * 1_000;
+    while clock::now_ns() < until_ns {
+        core::hint::spin_loop();
+    }
+}
+
 /// Kills the first victim, so that its next start faults, or is killed too.
-fn raise_in_start(scene: &Scene, attack: Attack, doomed: &[Doomed]) -> Result<(), String> {
+fn raise_in_start(scene: &Scene, attack: Attack, doomed: &[Doomed], random: &mut Rng) -> Result<(), String> {
     let Some(victim) = doomed.first() else {
         return Ok(());
     };
@@ -273,8 +288,8 @@ fn raise_in_start(scene: &Scene, attack: Attack, doomed: &[Doomed]) -> Result<()
             let limit_ns = clock::now_ns() + RETURN_LIMIT_NS;
             loop {
                 let status = scene.status(victim.index)?;
-                if status.state == DomainState::Starting && status.crossings > 0 {
-                    thread::sleep_ms(1);
+                if status.state == DomainState::Starting {
+                    spin_us(random.u32(0..DELAY_US));
                     return scene.kill(victim.place);
                 }
                 if clock::now_ns() > limit_ns {
@@ -334,10 +349,13 @@ fn judge(position: &Position, answer: CallResult, doomed: &[Doomed]) -> Result<(
             .find(|victim| victim.place == place)
             .map(|victim| victim.handle.target())
     };
+    let is_dead = |owner| doomed.iter().any(|victim| victim.handle.target() == owner);
     let right = match (position.answer, answer) {
         (Answer::Nothing, _) => true,
         (Answer::Error(place), Err(VictimError::Dead(error))) => Some(error.target()) == target(place),
         (Answer::Seen(place), Ok(Some(seen))) => seen.died.is_some() && seen.died == target(place),
+        (Answer::OfOneDead, Err(VictimError::Dead(error))) => is_dead(error.target()),
+        (Answer::OfOneDead, Ok(Some(seen))) => seen.died.is_some_and(is_dead),
         _ => false,
     };
     if right {

@@ -22,6 +22,7 @@ mod scene;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use attack_interface::orders::Orders;
+use attack_interface::victim::Grabbed;
 use cell::Outcome;
 use domain_rt::{StartError, clock, thread};
 use log::{error, info};
@@ -32,6 +33,13 @@ use scene::Scene;
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
+
+/// What a victim must come back with that grabs for more than it is granted (docs/soundness.md, invariant 10).
+const NOTHING: Grabbed = Grabbed {
+    unknown_import: false,
+    other_interface: false,
+    foreign_export: false,
+};
 
 /// Starts the conductor.
 pub fn start() -> Result<(), StartError> {
@@ -50,6 +58,10 @@ fn conduct(plan: &Plan, mut scene: Scene) {
         return;
     }
     info!("matrix: begins with seed {}", plan.seed);
+    match scene.grab() {
+        Ok(grabbed) if grabbed == NOTHING => info!("matrix: refusals green"),
+        other => error!("matrix: refusals red: {other:?}"),
+    }
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let (mut green, mut red, mut inapplicable) = (0, 0, 0);
     for position in POSITIONS
@@ -58,7 +70,7 @@ fn conduct(plan: &Plan, mut scene: Scene) {
     {
         for attack in plan.attacks() {
             let begin_ns = clock::now_ns();
-            let outcome = cell::try_out(&mut scene, position, attack, &mut random);
+            let outcome = cell::try_out(&mut scene, position, attack, plan.rounds, &mut random);
             let took_ms = (clock::now_ns() - begin_ns) / MS;
             match outcome {
                 Outcome::Green => {

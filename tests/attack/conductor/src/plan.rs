@@ -1,6 +1,7 @@
 //! What to try: the file `attack/plan` of the boot archive, or everything.
 //!
-//! Lines of a word and its values: `positions NAME…`, `attacks NAME…`, `seed NUMBER`. What isn't there is all, or 1.
+//! Lines of a word and its values: `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER` (how
+//! often each cell is repeated). What isn't there is all, or 1.
 
 use crate::attacks::Attack;
 use crate::position::POSITIONS;
@@ -16,6 +17,8 @@ const FILE: &str = "attack/plan";
 pub struct Plan {
     /// Seed of everything that is random.
     pub seed: u64,
+    /// How often each cell is repeated.
+    pub rounds: u32,
     positions: Option<Vec<String>>,
     attacks: Option<Vec<Attack>>,
 }
@@ -31,6 +34,7 @@ impl Plan {
     fn parse(text: &str) -> Result<Plan, StartError> {
         let mut plan = Plan {
             seed: 1,
+            rounds: 1,
             positions: None,
             attacks: None,
         };
@@ -43,6 +47,12 @@ impl Plan {
                         .next()
                         .and_then(|word| word.parse().ok())
                         .ok_or("the plan's seed is no number")?;
+                }
+                Some("rounds") => {
+                    plan.rounds = words
+                        .next()
+                        .and_then(|word| word.parse().ok())
+                        .ok_or("the plan's rounds are no number")?;
                 }
                 Some("positions") => {
                     let names: Vec<String> = words.map(String::from).collect();

@@ -38,6 +38,17 @@ pub enum Raiser {
     Start,
 }
 
+/// Where faulting threads run, as seen from the rest of the victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// On the same CPU.
+    Same,
+    /// On another.
+    Other,
+    /// One on each, at the same time.
+    All,
+}
+
 /// What the conductor's call must come back with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -47,6 +58,8 @@ pub enum Answer {
     Error(Place),
     /// An answer, in which the caller of this victim says that it saw it die.
     Seen(Place),
+    /// One of these about one of the dead: several die at about the same time, and which is first is open.
+    OfOneDead,
 }
 
 /// A position.
@@ -62,8 +75,8 @@ pub struct Position {
     pub call: Call,
     /// Whose code faults.
     pub raiser: Raiser,
-    /// Whether the faulting threads run on another CPU than the rest.
-    pub other_cpu: bool,
+    /// Where the faulting threads run.
+    pub cpus: Cpus,
     /// Who dies.
     pub dead: &'static [Place],
     /// What the call comes back with.
@@ -90,7 +103,7 @@ const BASE: Position = Position {
     work: &[],
     call: Call::Dwell(Dwell::Spin, 0),
     raiser: Raiser::Threads,
-    other_cpu: false,
+    cpus: Cpus::Same,
     dead: &[Place::A],
     answer: Answer::Error(Place::A),
     rounds: 1,
@@ -146,19 +159,26 @@ pub const POSITIONS: &[Position] = &[
         name: "nested-two",
         call: Call::Dwell(Dwell::Spin, 2),
         dead: &[Place::B, Place::C],
-        answer: Answer::Seen(Place::B),
+        answer: Answer::OfOneDead,
         ..BASE
     },
     Position {
         name: "nested-all",
         call: Call::Dwell(Dwell::Sleep, 2),
         dead: &[Place::C, Place::B, Place::A],
+        answer: Answer::OfOneDead,
         ..BASE
     },
     Position {
         name: "other-cpu",
         crowd: Some((Dwell::Spin, 1)),
-        other_cpu: true,
+        cpus: Cpus::Other,
+        ..BASE
+    },
+    Position {
+        name: "every-cpu",
+        crowd: Some((Dwell::Spin, 1)),
+        cpus: Cpus::All,
         ..BASE
     },
     Position {

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use attack_interface::victim::Victim;
+use attack_interface::victim::{Grabbed, Victim};
 use domain_rt::{Handle, StartError, clock, thread};
 use interface::kernel::{DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
 
@@ -111,6 +111,12 @@ impl Scene {
     /// A handle to a victim's live incarnation.
     pub fn connect(&self, place: Place) -> Result<Handle<dyn Victim>, String> {
         domain_rt::connect(place.import(), 2_000).map_err(|error| format!("{}: {error}", place.domain()))
+    }
+
+    /// Lets the first victim grab for more than it is granted.
+    pub fn grab(&self) -> Result<Grabbed, String> {
+        let victim = self.connect(Place::A)?;
+        victim.grab().map_err(|error| format!("{error}"))
     }
 
     /// Waits until every domain runs; false if that takes too long.

@@ -45,6 +45,17 @@ pub struct Seen {
     pub cancelled: bool,
 }
 
+/// What came of grabbing for more than the manifest grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchange, Share)]
+pub struct Grabbed {
+    /// A handle under a name that is no import of the domain's.
+    pub unknown_import: bool,
+    /// A handle of an import under another interface than the manifest's.
+    pub other_interface: bool,
+    /// The offer of an interface that the manifest doesn't let the domain offer.
+    pub foreign_export: bool,
+}
+
 /// What is moved into a victim and back.
 #[derive(Exchange)]
 pub struct Goods {
@@ -87,13 +98,19 @@ pub trait Victim {
     /// Does nothing.
     fn ping(&self) -> Result<(), VictimError>;
 
+    /// Grabs for what its manifest entry doesn't grant.
+    fn grab(&self) -> Result<Grabbed, VictimError>;
+
     /// Raises `fault` in this call, `hops` victims further on.
     fn fault(&self, fault: Fault, hops: u8) -> Result<Seen, VictimError>;
 
     /// Starts a thread on `cpu` that raises `fault` after `delay_us`.
     fn fault_later(&self, fault: Fault, cpu: u16, delay_us: u32) -> Result<(), VictimError>;
 
-    /// Stays inside for `time_us`, `hops` victims further on, on the caller's thread.
+    /// Ends the stays that are under way, other than those of [`crowd`](Victim::crowd).
+    fn release(&self) -> Result<(), VictimError>;
+
+    /// Stays inside for `time_us`, or until it is released, `hops` victims further on, on the caller's thread.
     fn dwell(&self, way: Dwell, hops: u8, time_us: u32) -> Result<Seen, VictimError>;
 
     /// Starts `threads` threads on `cpu` that stay for ever.
@@ -103,7 +120,7 @@ pub trait Victim {
     fn labour(&self, work: Work, cpu: u16) -> Result<(), VictimError>;
 
     /// Takes `goods`, adds objects of its own that it holds meanwhile, and passes them on `hops` times. The last victim raises `fault`, or
-    /// computes for `time_us` when there is none, and gives the goods back.
+    /// computes for `time_us`, or until it is released, when there is none, and gives the goods back.
     fn hold(
         &self,
         goods: Goods,

@@ -54,7 +54,8 @@ fn shared() {
     }
 }
 
-fn crossing(neighbours: &Neighbours) {
+/// One crossing into the bystander, with objects that go there and come back.
+pub fn crossing(neighbours: &Neighbours) {
     let (Ok(bystander), Ok(goods), Ok(lent)) = (neighbours.bystander(), objects(), RRef::new([2; 64])) else {
         return;
     };

@@ -1,11 +1,16 @@
 //! The `Victim` interface.
 
+use crate::idle::Stay;
 use crate::{idle, labour};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use attack::Fault;
-use attack_interface::victim::{Dwell, Goods, Seen, Victim, VictimError, Work};
+use attack_interface::orders::{Orders, OrdersError};
+use attack_interface::victim::{Dwell, Goods, Grabbed, Seen, Victim, VictimError, Work};
+use core::sync::atomic::{AtomicU32, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, StartError, clock, thread};
+use interface::kernel::DomainControl;
 use rref::{PacketBatch, RRef};
 
 /// Nanoseconds in a microsecond.
@@ -24,11 +29,9 @@ impl Neighbours {
         connected(&self.next, "next")
     }
 
-    /// Makes one crossing into the bystander.
+    /// Makes one crossing into the bystander, with objects.
     pub fn cross(&self) {
-        if let Ok(bystander) = self.bystander() {
-            bystander.ping().ok();
-        }
+        labour::crossing(self);
     }
 
     /// Sleeps in the bystander; false when that isn't possible.
@@ -72,6 +75,8 @@ pub struct Service {
     neighbours: Arc<Neighbours>,
     /// Held for good.
     lock: Arc<Mutex<()>>,
+    /// How often stays were ended.
+    released: AtomicU32,
 }
 
 impl Service {
@@ -79,13 +84,26 @@ impl Service {
     pub fn new(neighbours: Arc<Neighbours>) -> Result<Service, StartError> {
         let lock = Arc::new(Mutex::new(()));
         core::mem::forget(lock.lock());
-        Ok(Service { neighbours, lock })
+        Ok(Service {
+            neighbours,
+            lock,
+            released: AtomicU32::new(0),
+        })
     }
 
     fn spawn(&self, cpu: u16, body: impl FnOnce() + Send + 'static) -> Result<(), VictimError> {
         thread::spawn("victim", Some(cpu), body)
             .map(drop)
             .map_err(|_| VictimError::OutOfMemory)
+    }
+}
+
+/// Offered in the conductor's place.
+struct NoOrders;
+
+impl Orders for NoOrders {
+    fn at_start(&self) -> Result<Option<Fault>, OrdersError> {
+        Ok(None)
     }
 }
 
@@ -103,6 +121,15 @@ fn noted(answer: Result<Seen, VictimError>) -> Result<Seen, VictimError> {
 impl Victim for Service {
     fn ping(&self) -> Result<(), VictimError> {
         Ok(())
+    }
+
+    fn grab(&self) -> Result<Grabbed, VictimError> {
+        let control = |import: &str| domain_rt::connect::<dyn DomainControl>(import, 0).is_ok();
+        Ok(Grabbed {
+            unknown_import: control("control"),
+            other_interface: control("bystander"),
+            foreign_export: domain_rt::export::<dyn Orders>(Box::new(NoOrders)).is_ok(),
+        })
     }
 
     fn fault(&self, fault: Fault, hops: u8) -> Result<Seen, VictimError> {
@@ -123,12 +150,18 @@ impl Victim for Service {
         })
     }
 
+    fn release(&self) -> Result<(), VictimError> {
+        self.released.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn dwell(&self, way: Dwell, hops: u8, time_us: u32) -> Result<Seen, VictimError> {
         if let Some(hops) = hops.checked_sub(1) {
             return noted(self.neighbours.next()?.dwell(way, hops, time_us));
         }
         let until_ns = clock::now_ns() + u64::from(time_us) * US;
-        let cancelled = idle::dwell(way, until_ns, &self.lock, &self.neighbours);
+        let stay = Stay::until(until_ns, &self.released);
+        let cancelled = idle::dwell(way, &stay, &self.lock, &self.neighbours);
         Ok(Seen {
             died: None,
             cancelled,
@@ -175,9 +208,7 @@ impl Victim for Service {
             }
             (None, None) => {
                 let until_ns = clock::now_ns() + u64::from(time_us) * US;
-                while clock::now_ns() < until_ns {
-                    core::hint::spin_loop();
-                }
+                Stay::until(until_ns, &self.released).spin();
                 Ok(goods)
             }
         };

@@ -1,0 +1,358 @@
+//! Campaigns: one injection after the other, each judged.
+//!
+//! A campaign is a comb over the crossings of a workload, counted from its start: the first tooth at one crossing, each further one a stride
+//! later. The next is armed when the last one's domain runs again. Campaigns with the same stride and all offsets below it try every crossing.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use attack_interface::injector::{Crossings, Injected, Injection, Injector, InjectorError};
+use domain_rt::clock::NEVER;
+use domain_rt::sync::Mutex;
+use domain_rt::thread::{self, ThreadId};
+use domain_rt::{Handle, StartError, clock};
+use interface::kernel::{
+    DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, MemoryStatus,
+};
+
+/// Nanoseconds in a millisecond.
+const MS: u64 = 1_000_000;
+/// How long a wait for a death lasts before the order is looked at again.
+const LOOK_NS: u64 = 10 * MS;
+/// An injection that no death has followed by then was not detected.
+const DETECTION_LIMIT_NS: u64 = 10_000 * MS;
+/// How long a domain may take to run again.
+const RECOVERY_LIMIT_NS: u64 = 10_000 * MS;
+/// Problems whose words are kept.
+const PROBLEMS_KEPT: usize = 8;
+
+/// What to inject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Index of the kind of crossing, or any.
+    pub kind: Option<u16>,
+    /// The fault.
+    pub injection: Injection,
+    /// The first crossing that faults, counted from 1.
+    pub first: u64,
+    /// Crossings from one to the next.
+    pub stride: u64,
+    /// None after this one: a workload that meets faults makes more crossings than in peace.
+    pub last: u64,
+}
+
+impl Order {
+    /// The first of its crossings after `count`; `None` past the last.
+    fn after(&self, count: u64) -> Option<u64> {
+        let teeth = (count + 1)
+            .saturating_sub(self.first)
+            .div_ceil(self.stride.max(1));
+        Some(self.first + teeth * self.stride).filter(|next| *next <= self.last)
+    }
+}
+
+/// What a campaign showed.
+#[derive(Clone, Debug, Default)]
+pub struct Results {
+    /// Crossings that were made to fault.
+    pub tried: u64,
+    /// Those that ended in the death of the callee, of the right cause.
+    pub detected: u64,
+    /// Those after which the callee ran again.
+    pub recovered: u64,
+    /// Longest time from the fault to the death, nanoseconds.
+    pub slowest_detection_ns: u64,
+    /// Longest time from the death until the domain ran again, nanoseconds.
+    pub slowest_recovery_ns: u64,
+    /// How many things went wrong.
+    pub problems: u64,
+    /// The first of them in words.
+    pub words: Vec<String>,
+}
+
+impl Results {
+    fn problem(&mut self, words: String) {
+        self.problems += 1;
+        if self.words.len() < PROBLEMS_KEPT {
+            self.words.push(words);
+        }
+    }
+}
+
+/// The campaign that is under way, and who makes it.
+pub struct Campaigns {
+    control: Handle<dyn DomainControl>,
+    injector: Handle<dyn Injector>,
+    names: Vec<DomainName>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    order: Option<Order>,
+    /// A campaign is under way: the thread has not noticed yet that its order was withdrawn, or has an injection in hand.
+    busy: bool,
+    worker: Option<ThreadId>,
+    results: Results,
+}
+
+impl Campaigns {
+    /// No campaign yet.
+    pub fn new(
+        control: Handle<dyn DomainControl>,
+        injector: Handle<dyn Injector>,
+    ) -> Result<Campaigns, StartError> {
+        let mut names = Vec::new();
+        for index in 0..u16::MAX {
+            let status = control
+                .status(index)
+                .map_err(|error| StartError::new(format_args!("the list of domains: {error}")))?;
+            let Some(status) = status else { break };
+            names.push(status.name);
+        }
+        Ok(Campaigns {
+            control,
+            injector,
+            names,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Begins a campaign; false if one is under way.
+    pub fn begin(&self, order: Order) -> bool {
+        let mut state = self.state.lock();
+        if state.busy {
+            return false;
+        }
+        state.results = Results::default();
+        state.order = Some(order);
+        state.busy = true;
+        if let Some(worker) = state.worker {
+            thread::unpark(worker);
+        }
+        true
+    }
+
+    /// Ends the campaign and gives its results, once the last injection is judged.
+    pub fn end(&self) -> Results {
+        self.state.lock().order = None;
+        while self.state.lock().busy {
+            thread::sleep_ms(1);
+        }
+        self.state.lock().results.clone()
+    }
+
+    /// Begins to count crossings anew.
+    pub fn reset(&self) -> Result<(), InjectorError> {
+        self.injector.reset()
+    }
+
+    /// Kinds of crossings, counted.
+    pub fn kinds(&self) -> Vec<Crossings> {
+        (0..u16::MAX)
+            .map_while(|index| self.injector.crossings(index).ok().flatten())
+            .collect()
+    }
+
+    /// Name of a domain.
+    pub fn name(&self, index: u16) -> DomainName {
+        self.names
+            .get(usize::from(index))
+            .copied()
+            .unwrap_or(DomainName::EMPTY)
+    }
+
+    /// Every domain as the kernel sees it.
+    pub fn domains(&self) -> Vec<DomainStatus> {
+        (0..u16::MAX)
+            .map_while(|index| self.control.status(index).ok().flatten())
+            .collect()
+    }
+
+    /// The machine's memory.
+    pub fn memory(&self) -> Option<MemoryStatus> {
+        self.control.memory().ok()
+    }
+
+    /// The life of the thread that makes campaigns.
+    pub fn run(&self) {
+        self.state.lock().worker = Some(thread::id());
+        loop {
+            let order = self.state.lock().order;
+            match order {
+                Some(order) => {
+                    self.carry_out(order);
+                    self.state.lock().busy = false;
+                }
+                None => {
+                    self.state.lock().busy = false;
+                    thread::park_until(NEVER);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&self, order: Order) {
+        let mut last_death = self.newest_death();
+        let mut handled = self.newest_injection().map_or(0, |injected| injected.number);
+        if let Err(error) = self.injector.arm(order.kind, order.first, order.injection) {
+            self.state.lock().results.problem(format!("{error}"));
+            self.state.lock().order = None;
+            return;
+        }
+        loop {
+            let ends = self.state.lock().order != Some(order);
+            if ends {
+                // What was armed and did not come is no longer wanted; what did come is judged.
+                self.injector.disarm().ok();
+            }
+            let injected = self
+                .newest_injection()
+                .filter(|injected| injected.number > handled);
+            let death = self.next_death(last_death);
+            if let Some(death) = &death {
+                last_death = death.number;
+            }
+            match (injected, death) {
+                (None, None) if ends => return,
+                (None, None) => continue,
+                (None, Some(death)) => {
+                    // It may have been injected between the two looks.
+                    let late = self
+                        .newest_injection()
+                        .filter(|injected| injected.number > handled && is_of(&death, injected));
+                    match late {
+                        Some(injected) => {
+                            handled = injected.number;
+                            self.judge(order, &injected, &death);
+                        }
+                        None => {
+                            self.unexpected(&death);
+                            continue;
+                        }
+                    }
+                }
+                (Some(injected), Some(death)) if is_of(&death, &injected) => {
+                    handled = injected.number;
+                    self.judge(order, &injected, &death);
+                }
+                (Some(_), Some(death)) => {
+                    self.unexpected(&death);
+                    continue;
+                }
+                (Some(injected), None) => {
+                    if clock::now_ns() < injected.at_ns + DETECTION_LIMIT_NS {
+                        continue;
+                    }
+                    handled = injected.number;
+                    let mut state = self.state.lock();
+                    state.results.tried += 1;
+                    state.results.problem(format!(
+                        "a {} in {} of {} generation {} was not detected",
+                        order.injection,
+                        injected.interface,
+                        self.name(injected.domain),
+                        injected.generation
+                    ));
+                }
+            }
+            let next = order.after(self.count(order.kind));
+            if let Some(next) = next.filter(|_| !ends) {
+                self.injector.arm(order.kind, next, order.injection).ok();
+            }
+        }
+    }
+
+    /// An injection and the death that followed it.
+    fn judge(&self, order: Order, injected: &Injected, death: &DeathRecord) {
+        let is_right = match order.injection {
+            Injection::Panic => death.cause == DeathCause::Panic,
+            Injection::PageFault => death.cause == DeathCause::Exception(14),
+            Injection::Hang => matches!(death.cause, DeathCause::Deadline | DeathCause::Heartbeat),
+        };
+        let name = self.name(death.domain);
+        let recovered = self.wait_until_runs(death);
+        let mut state = self.state.lock();
+        let results = &mut state.results;
+        results.tried += 1;
+        if is_right {
+            results.detected += 1;
+            let took_ns = death.at_ns.saturating_sub(injected.at_ns);
+            results.slowest_detection_ns = results.slowest_detection_ns.max(took_ns);
+        } else {
+            results.problem(format!(
+                "a {} in {} of {name} ended in {}: {}",
+                order.injection, injected.interface, death.cause, death.detail
+            ));
+        }
+        match recovered {
+            Some(took_ns) => {
+                results.recovered += 1;
+                results.slowest_recovery_ns = results.slowest_recovery_ns.max(took_ns);
+            }
+            None => results.problem(format!("{name} doesn't run again")),
+        }
+    }
+
+    fn unexpected(&self, death: &DeathRecord) {
+        let words = format!(
+            "{} generation {} died too: {}: {}",
+            self.name(death.domain),
+            death.generation,
+            death.cause,
+            death.detail
+        );
+        self.state.lock().results.problem(words);
+    }
+
+    /// How long after the death its domain ran again.
+    fn wait_until_runs(&self, death: &DeathRecord) -> Option<u64> {
+        let limit_ns = clock::now_ns() + RECOVERY_LIMIT_NS;
+        loop {
+            let status = self.control.status(death.domain).ok().flatten()?;
+            if status.state == DomainState::Running && status.generation > death.generation {
+                return Some(clock::now_ns().saturating_sub(death.at_ns));
+            }
+            if clock::now_ns() > limit_ns {
+                return None;
+            }
+            thread::sleep_ms(1);
+        }
+    }
+
+    /// Crossings of a kind, or of all, since they are counted.
+    fn count(&self, kind: Option<u16>) -> u64 {
+        match kind {
+            Some(index) => self
+                .injector
+                .crossings(index)
+                .ok()
+                .flatten()
+                .map_or(0, |kind| kind.count),
+            None => self.injector.total().unwrap_or(0),
+        }
+    }
+
+    fn newest_injection(&self) -> Option<Injected> {
+        self.injector.newest().ok().flatten()
+    }
+
+    fn newest_death(&self) -> u64 {
+        let mut newest = 0;
+        while let Ok(Some(death)) = self.control.wait_death(newest, 0) {
+            newest = death.number;
+        }
+        newest
+    }
+
+    /// The death after `last`, waiting for it a little.
+    fn next_death(&self, last: u64) -> Option<DeathRecord> {
+        let deadline_ns = clock::now_ns() + LOOK_NS;
+        self.control.wait_death(last, deadline_ns).ok().flatten()
+    }
+}
+
+/// Whether a death is of the incarnation that was injected into.
+fn is_of(death: &DeathRecord, injected: &Injected) -> bool {
+    death.domain == injected.domain && death.generation == injected.generation
+}
