@@ -26,7 +26,11 @@ const AT_ONCE: u32 = 50;
 /// How long a client waits: one whose request was taken by a stack that then died has nothing to send again, and waits in vain.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// What is injected.
-const INJECTIONS: [&str; 2] = ["panic", "page-fault"];
+const INJECTIONS: [&str; 3] = ["panic", "page-fault", "hang"];
+/// One hang takes as long as many other faults: of these as many times fewer are tried in a sample.
+const HANG_COST: u64 = 3;
+/// Deadlines and heartbeats that are longer are shortened to this, milliseconds, so that hangs cost seconds and not minutes.
+const LONGEST_MS: i64 = 1_000;
 /// Injections in one run of the workload at most: it must not lose so many connections that it ends before the last.
 const TEETH: u64 = 40;
 /// How long everything may take to be as before.
@@ -52,6 +56,8 @@ struct Total {
     recovered: u64,
     requests: u64,
     client_errors: u64,
+    slowest_detection_ms: u64,
+    slowest_recovery_ms: u64,
     problems: Vec<String>,
 }
 
@@ -87,14 +93,23 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
                           control = \"kernel.DomainControl\"\ninjector = \"kernel.Injector\""
         .parse()?;
     let defaults = manifest.get_mut("defaults").and_then(toml::Value::as_table_mut);
-    defaults
-        .context("config/domains.toml has no defaults")?
-        .insert("restart".to_owned(), never_held.into());
+    let defaults = defaults.context("config/domains.toml has no defaults")?;
+    defaults.insert("restart".to_owned(), never_held.into());
+    shorten(defaults, "heartbeat_ms");
+    shorten(defaults, "deadline_ms");
     let domains = manifest.get_mut("domain").and_then(toml::Value::as_array_mut);
     let mut found = false;
     for domain in domains.context("config/domains.toml has no domains")? {
         let domain = domain.as_table_mut().context("a domain is no table")?;
         domain.remove("restart");
+        shorten(domain, "heartbeat_ms");
+        shorten(domain, "deadline_ms");
+        if let Some(deadlines) = domain.get_mut("deadlines").and_then(toml::Value::as_table_mut) {
+            let methods: Vec<String> = deadlines.keys().cloned().collect();
+            for method in methods {
+                shorten(deadlines, &method);
+            }
+        }
         if domain.get("name").and_then(toml::Value::as_str) == Some("shell") {
             domain.remove("exports");
             domain.extend(console.clone());
@@ -103,6 +118,15 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
     }
     ensure!(found, "config/domains.toml has no shell");
     Ok(manifest.to_string())
+}
+
+/// Shortens a time of a table, if it is there and limited at all.
+fn shorten(table: &mut Table, name: &str) {
+    if let Some(time) = table.get_mut(name)
+        && time.as_integer().is_some_and(|ms| ms > LONGEST_MS)
+    {
+        *time = LONGEST_MS.into();
+    }
 }
 
 fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
@@ -120,7 +144,13 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
         for injection in INJECTIONS {
             let step = Step::start(format!("{injection} in {} ({} crossings)", kind.name, kind.count));
             let (tried, detected, errors) = (total.tried, total.detected, total.client_errors);
-            for (first, stride) in combs(kind.count, context.attacks.crossings, &mut random) {
+            let wanted = match injection {
+                "hang" if context.attacks.crossings < kind.count => {
+                    context.attacks.crossings.div_ceil(HANG_COST)
+                }
+                _ => context.attacks.crossings,
+            };
+            for (first, stride) in combs(kind.count, wanted, &mut random) {
                 step.note(format!("{} tried", total.tried - tried));
                 campaign(lab, kind, injection, (first, stride), &mut total)?;
             }
@@ -137,6 +167,8 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     context.figure("tried", total.tried, "crossings");
     context.figure("detected", total.detected, "");
     context.figure("recovered", total.recovered, "");
+    context.figure("slowest_detection", total.slowest_detection_ms, "ms (a hang)");
+    context.figure("slowest_recovery", total.slowest_recovery_ms, "ms");
     context.figure("requests", total.requests, "");
     context.figure("client_errors", total.client_errors, "");
     ensure!(
@@ -228,6 +260,8 @@ fn campaign(
     total.tried += number("tried")?;
     total.detected += number("detected")?;
     total.recovered += number("recovered")?;
+    total.slowest_detection_ms = total.slowest_detection_ms.max(number("slowest_detection_ms")?);
+    total.slowest_recovery_ms = total.slowest_recovery_ms.max(number("slowest_recovery_ms")?);
     if number("problems")? > 0 {
         for words in results["words"].as_array().into_iter().flatten() {
             let words = words.as_str().unwrap_or_default();

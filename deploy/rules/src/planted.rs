@@ -36,6 +36,9 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
     if let [one, .., other] = domains.as_slice() {
         outcomes.push(plant_dependency(root, one, other)?);
     }
+    if let (Some(domain), Some(library)) = (domains.first(), project.package(layers::ATTACK_LIBRARY)) {
+        outcomes.push(plant_dependency(root, domain, library)?);
+    }
     for (lower, upper) in [
         (Layer::Kernel, Layer::Interface),
         (Layer::Interface, Layer::Domain),
@@ -52,7 +55,7 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
 
 /// One package of each layer that must have no `unsafe`.
 fn subjects(project: &Project) -> impl Iterator<Item = &Package> {
-    [Layer::Interface, Layer::Domain, Layer::Host]
+    [Layer::Interface, Layer::Domain, Layer::Attack, Layer::Host]
         .into_iter()
         .filter_map(|layer| of_layer(project, layer).find(|package| !package.target_roots.is_empty()))
 }

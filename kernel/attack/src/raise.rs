@@ -12,6 +12,8 @@ use rref::RRef;
 const LARGE_FRAME_BYTES: usize = 1 << 20;
 /// Bytes by which private memory is asked for.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of the shared objects that are asked for.
+const OBJECT_BYTES: usize = 16 * 1024;
 
 /// Raises `fault` on the running thread. `crossing` makes one crossing into another domain, for the faults that need one.
 ///
@@ -53,7 +55,7 @@ pub fn raise(fault: Fault, crossing: &dyn Fn()) -> ! {
         Fault::SharedQuota => {
             let mut held = Vec::new();
             loop {
-                held.extend(RRef::new([0_u8; 4096]));
+                held.extend(RRef::new([0_u8; OBJECT_BYTES]));
             }
         }
         Fault::Spin => loop {

@@ -277,6 +277,7 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
     drop(exports);
     // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.
     domain.shared_charged.store(0, Ordering::Relaxed);
+    domain.refusals.clear();
     // Before the rings go: they say what was sent.
     let (reclaimed, freed_bytes) = memory::reclaim(domain, incarnation, &devices);
     black_box::reclaimed(incarnation, reclaimed.owned as u64, freed_bytes);
@@ -339,6 +340,11 @@ pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
         panic!("{message} ({file}:{line})");
     }
     black_box::note_panic();
-    kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
+    // What `alloc` panics with when the private heap, whose last request was refused, has nothing.
+    let quota = memory::private_quota(owner).filter(|_| message.starts_with("memory allocation of "));
+    match quota {
+        Some(detail) => kill(owner, Cause::MemoryQuota, detail.as_str()),
+        None => kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})")),
+    };
     leave(owner)
 }

@@ -104,6 +104,23 @@ impl Life {
     }
 }
 
+/// Refusals since the last request that was granted.
+#[derive(Default)]
+pub struct Refusals {
+    /// How many requests for shared memory.
+    pub shared: AtomicU32,
+    /// Pages that the last request for private memory asked for; 0 if it was granted.
+    pub private_pages: AtomicU64,
+}
+
+impl Refusals {
+    /// None, as at the start of an incarnation.
+    pub fn clear(&self) {
+        self.shared.store(0, Ordering::Relaxed);
+        self.private_pages.store(0, Ordering::Relaxed);
+    }
+}
+
 /// One domain of the system manifest.
 pub struct Domain {
     /// What every image may know of it.
@@ -120,6 +137,8 @@ pub struct Domain {
     pub threads: AtomicU32,
     /// What the live or last incarnation has cost.
     pub cost: Cost,
+    /// Memory that it was refused for its quota's sake.
+    pub refusals: Refusals,
     /// What is noted of it for the report of its death.
     pub trace: Trace,
 }
@@ -173,6 +192,7 @@ pub fn initialise(manifest: SystemManifest) {
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
             cost: Cost::default(),
+            refusals: Refusals::default(),
             trace: Trace::new(),
         }))
     };

@@ -1,8 +1,9 @@
 //! Memory that domains ask for: shared objects and private pages.
 
 use super::black_box;
+use super::death;
 use super::device::Devices;
-use super::domain::{Domain, by_name, domain_of};
+use super::domain::{Cause, Domain, by_name, domain_of};
 use crate::black_box::EventKind;
 use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
@@ -13,6 +14,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::sync::InterruptLock;
+use rref::Text;
 
 struct FrameSpans;
 
@@ -107,14 +109,43 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let owner = current().owner();
     let domain = domain_of(owner);
     let charge = (size as u64).saturating_add(HEADER_BYTES as u64);
-    if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
-        refused(format_args!("shared memory: quota"));
-        return core::ptr::null_mut();
+    if let Some(domain) = domain {
+        if owned_is_over(domain, charge) {
+            refused(format_args!("shared memory: quota"));
+            refuse_shared(domain, owner, charge);
+            return core::ptr::null_mut();
+        }
+        // Looked at first: writing at each allocation would cost more, with several CPUs.
+        if domain.refusals.shared.load(Ordering::Relaxed) != 0 {
+            domain.refusals.shared.store(0, Ordering::Relaxed);
+        }
     }
     SHARED
         .lock()
         .allocate(size, kind, owner)
         .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
+}
+
+/// Refusals of shared memory without one that was granted in between, after which a domain dies of them. It can drop work at the first; one that
+/// only tries again never stops.
+const SHARED_REFUSALS: u32 = 1000;
+
+/// Counts a refusal; enough of them are the domain's death.
+fn refuse_shared(domain: &Domain, owner: OwnerId, bytes: u64) {
+    let count = domain
+        .refusals
+        .shared
+        .fetch_add(1, Ordering::Relaxed)
+        .saturating_add(1);
+    if count < SHARED_REFUSALS {
+        return;
+    }
+    let quota = domain.manifest.shared_quota_bytes;
+    let detail = Text::<200>::format(format_args!(
+        "refused {count} times in a row, last {bytes} bytes of shared memory: it has used up its {quota}"
+    ));
+    // The caller of the kernel leaves its dead domain at the end of the call (`sys.rs`).
+    death::kill(owner, Cause::SharedQuota, detail.as_str());
 }
 
 /// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
@@ -148,7 +179,8 @@ fn refused(what: fmt::Arguments<'_>) {
 
 /// Zeroed pages for the running domain's private heap; null without memory or quota.
 pub fn pages_allocate(count: usize) -> *mut u8 {
-    let Some(domain) = domain_of(current().owner()) else {
+    let owner = current().owner();
+    let Some(domain) = domain_of(owner) else {
         return core::ptr::null_mut();
     };
     if count == 0 {
@@ -156,6 +188,10 @@ pub fn pages_allocate(count: usize) -> *mut u8 {
     }
     if !domain.charge(count as u64) {
         refused(format_args!("{count} pages of private memory: quota"));
+        domain
+            .refusals
+            .private_pages
+            .store(count as u64, Ordering::Relaxed);
         return core::ptr::null_mut();
     }
     let Ok(frames) = Frames::allocate_for(FrameUse::PrivateHeap, count, 1) else {
@@ -165,8 +201,33 @@ pub fn pages_allocate(count: usize) -> *mut u8 {
     };
     let frames = frames.zeroed();
     let base = frames.as_pointer();
-    domain.life.lock().holdings.pages.push(frames);
-    base
+    {
+        let mut life = domain.life.lock();
+        // What a dead incarnation held may have been taken from there already.
+        if domain.header.is_live(owner) {
+            life.holdings.pages.push(frames);
+            drop(life);
+            domain.refusals.private_pages.store(0, Ordering::Relaxed);
+            return base;
+        }
+    }
+    drop(frames);
+    domain.discharge(count as u64);
+    core::ptr::null_mut()
+}
+
+/// What a panic that is due to refused memory says of it: the quota, and what was asked for last.
+pub fn private_quota(owner: OwnerId) -> Option<Text<200>> {
+    let domain = domain_of(owner)?;
+    let refused = domain.refusals.private_pages.load(Ordering::Relaxed);
+    (refused != 0).then(|| {
+        Text::format(format_args!(
+            "refused {} KiB of private memory: it has {} KiB of its {}",
+            refused * 4,
+            domain.private_pages.load(Ordering::Relaxed) * 4,
+            domain.manifest.memory_quota_bytes / 1024,
+        ))
+    })
 }
 
 /// Takes pages back.

@@ -77,24 +77,20 @@ pub fn export_kernel_object<T: ?Sized + rref::Interface>(object: &'static T) {
 
 /// Offers an object of the running domain's.
 pub fn export(interface: &str, object: RawObject) -> u32 {
-    let Some(domain) = domain_of(current().owner()) else {
+    let owner = current().owner();
+    let Some(domain) = domain_of(owner) else {
         return status::NOT_FOUND;
     };
     if !domain.manifest.exports.iter().any(|name| name == interface) {
         return status::NOT_GRANTED;
     }
-    domain
-        .life
-        .lock()
-        .holdings
-        .exports
-        .0
-        .push((interface.into(), object));
-    black_box::trace(
-        current().owner(),
-        EventKind::Exported,
-        format_args!("{interface}"),
-    );
+    let mut life = domain.life.lock();
+    if !is_live(owner) {
+        return status::CANCELLED;
+    }
+    life.holdings.exports.0.push((interface.into(), object));
+    drop(life);
+    black_box::trace(owner, EventKind::Exported, format_args!("{interface}"));
     thread::wake_waiters();
     status::OK
 }

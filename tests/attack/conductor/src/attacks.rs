@@ -73,7 +73,11 @@ impl Attack {
                 &[DeathCause::StackOverflow]
             }
             Fault::PrivateQuota => &[DeathCause::MemoryQuota],
-            Fault::SharedQuota => &[DeathCause::SharedQuota],
+            Fault::SharedQuota => match mode {
+                // While other threads of the domain still get memory, refusals aren't in a row, and it is the loop that is found.
+                Mode::Thread => &[DeathCause::SharedQuota, DeathCause::Heartbeat],
+                Mode::Call | Mode::Start => &[DeathCause::SharedQuota],
+            },
             Fault::Spin | Fault::SpinYield | Fault::Deadlock => match mode {
                 Mode::Call => &[DeathCause::Deadline],
                 Mode::Thread => &[DeathCause::Heartbeat],
@@ -85,15 +89,5 @@ impl Attack {
                 Mode::Start => &[DeathCause::StartTimeout],
             },
         }
-    }
-
-    /// Whether it is found only by the timer.
-    pub fn is_hang(self) -> bool {
-        matches!(
-            self,
-            Attack::Fault(
-                Fault::Spin | Fault::SpinYield | Fault::Deadlock | Fault::SpinCrossing | Fault::Sleep
-            )
-        )
     }
 }

@@ -21,10 +21,8 @@ use rref::{Packet, PacketBatch, RRef};
 const DEATH_LIMIT_NS: u64 = 5_000 * MS;
 /// How long the caller may take to come back then.
 const RETURN_LIMIT_NS: u64 = 2_000 * MS;
-/// How long a call stays where it can't be cut short: longer than the fault needs to come.
-const STAY_US: u32 = 60_000;
-/// The same for a fault that the timer finds.
-const STAY_FOR_HANG_US: u32 = 700_000;
+/// How long a call stays that nobody cuts short or releases.
+const STAY_US: u32 = 4_000_000;
 /// Faults and orders come at random within this time.
 const DELAY_US: u32 = 3_000;
 /// A cell after which something is missing is tried again, so often: what only grew for the first time stays as it is then.
@@ -114,6 +112,11 @@ fn round(scene: &mut Scene, position: &Position, attack: Attack, random: &mut Rn
 
     wait_for_deaths(scene, position, attack, &doomed)?;
     if let Some(call) = call {
+        // Those whose callers died stay until now.
+        scene
+            .connect(Place::C)?
+            .release()
+            .map_err(|error| format!("victim-c can't be released: {error}"))?;
         let answer = call.wait()?;
         judge(position, answer, &doomed)?;
     }
@@ -182,11 +185,6 @@ fn start_call(
     attack: Attack,
     cpu: u16,
 ) -> Result<Option<Pending>, String> {
-    let stay_us = if attack.is_hang() {
-        STAY_FOR_HANG_US
-    } else {
-        STAY_US
-    };
     let in_call = match attack {
         Attack::Fault(fault) if position.raiser == Raiser::Call => Some(fault),
         _ => None,
@@ -208,9 +206,9 @@ fn start_call(
         let answer = match (call, in_call) {
             (Call::None, _) => Ok(None),
             (Call::Fault(hops), Some(fault)) => target.fault(fault, hops).map(Some),
-            (Call::Fault(hops), None) => target.dwell(Dwell::Spin, hops, stay_us).map(Some),
-            (Call::Dwell(way, hops), _) => target.dwell(way, hops, stay_us).map(Some),
-            (Call::Hold(hops), fault) => hold(&target, fault, hops, stay_us),
+            (Call::Fault(hops), None) => target.dwell(Dwell::Spin, hops, STAY_US).map(Some),
+            (Call::Dwell(way, hops), _) => target.dwell(way, hops, STAY_US).map(Some),
+            (Call::Hold(hops), fault) => hold(&target, fault, hops),
         };
         *result.lock() = Some(answer);
     })
@@ -228,7 +226,7 @@ fn start_call(
 }
 
 /// A call with objects.
-fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8, stay_us: u32) -> CallResult {
+fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8) -> CallResult {
     let object = RRef::new([1; 64]).map_err(|_| VictimError::OutOfMemory)?;
     let lent = RRef::new([2; 64]).map_err(|_| VictimError::OutOfMemory)?;
     let mut batch = PacketBatch::new().map_err(|_| VictimError::OutOfMemory)?;
@@ -236,7 +234,7 @@ fn hold(target: &Handle<dyn Victim>, fault: Option<Fault>, hops: u8, stay_us: u3
         drop(batch.push(Packet::allocate().map_err(|_| VictimError::OutOfMemory)?));
     }
     let goods = Goods { object, batch };
-    target.hold(goods, &lent, fault, hops, stay_us).map(|_| None)
+    target.hold(goods, &lent, fault, hops, STAY_US).map(|_| None)
 }
 
 /// Makes the doomed die.

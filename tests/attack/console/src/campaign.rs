@@ -20,7 +20,7 @@ const MS: u64 = 1_000_000;
 /// How long a wait for a death lasts before the order is looked at again.
 const LOOK_NS: u64 = 10 * MS;
 /// An injection that no death has followed by then was not detected.
-const DETECTION_LIMIT_NS: u64 = 8_000 * MS;
+const DETECTION_LIMIT_NS: u64 = 10_000 * MS;
 /// How long a domain may take to run again.
 const RECOVERY_LIMIT_NS: u64 = 10_000 * MS;
 /// Problems whose words are kept.

@@ -107,7 +107,10 @@ pub trait Victim {
     /// Starts a thread on `cpu` that raises `fault` after `delay_us`.
     fn fault_later(&self, fault: Fault, cpu: u16, delay_us: u32) -> Result<(), VictimError>;
 
-    /// Stays inside for `time_us`, `hops` victims further on, on the caller's thread.
+    /// Ends the stays that are under way, other than those of [`crowd`](Victim::crowd).
+    fn release(&self) -> Result<(), VictimError>;
+
+    /// Stays inside for `time_us`, or until it is released, `hops` victims further on, on the caller's thread.
     fn dwell(&self, way: Dwell, hops: u8, time_us: u32) -> Result<Seen, VictimError>;
 
     /// Starts `threads` threads on `cpu` that stay for ever.
@@ -117,7 +120,7 @@ pub trait Victim {
     fn labour(&self, work: Work, cpu: u16) -> Result<(), VictimError>;
 
     /// Takes `goods`, adds objects of its own that it holds meanwhile, and passes them on `hops` times. The last victim raises `fault`, or
-    /// computes for `time_us` when there is none, and gives the goods back.
+    /// computes for `time_us`, or until it is released, when there is none, and gives the goods back.
     fn hold(
         &self,
         goods: Goods,

@@ -2,34 +2,65 @@
 
 use crate::service::Neighbours;
 use attack_interface::victim::Dwell;
+use core::sync::atomic::{AtomicU32, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::thread::Wake;
 use domain_rt::{clock, thread};
 
 /// Longest stay in one crossing: shorter than any deadline.
 const CROSSING_US: u32 = 10_000;
+/// Between two looks of a sleeper, nanoseconds.
+const LOOK_NS: u64 = 5_000_000;
 /// How long a wait for a provider lasts, milliseconds.
 const WAIT_MS: u64 = 10_000;
 
-/// Stays until `until_ns`; true if the wait was called off.
-pub fn dwell(way: Dwell, until_ns: u64, lock: &Mutex<()>, neighbours: &Neighbours) -> bool {
+/// How long a stay is.
+pub struct Stay<'a> {
+    until_ns: u64,
+    released: &'a AtomicU32,
+    before: u32,
+}
+
+impl<'a> Stay<'a> {
+    /// Until a time, or until `released` changes.
+    pub fn until(until_ns: u64, released: &'a AtomicU32) -> Stay<'a> {
+        Stay {
+            until_ns,
+            released,
+            before: released.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        clock::now_ns() >= self.until_ns || self.released.load(Ordering::Relaxed) != self.before
+    }
+
+    /// Computes until it is over.
+    pub fn spin(&self) {
+        while !self.is_over() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Stays; true if the wait was called off.
+pub fn dwell(way: Dwell, stay: &Stay<'_>, lock: &Mutex<()>, neighbours: &Neighbours) -> bool {
     match way {
         Dwell::Spin => {
-            while clock::now_ns() < until_ns {
-                core::hint::spin_loop();
-            }
+            stay.spin();
             false
         }
-        Dwell::Sleep => sleep(until_ns),
+        Dwell::Sleep => sleep(stay),
         Dwell::Lock => {
             // The lock is held for good (`Service::new`).
-            while clock::now_ns() < until_ns && lock.try_lock().is_none() {
+            while !stay.is_over() && lock.try_lock().is_none() {
                 thread::yield_now();
             }
             false
         }
         Dwell::Wait => {
-            let left_ms = until_ns
+            let left_ms = stay
+                .until_ns
                 .saturating_sub(clock::now_ns())
                 .div_ceil(1_000_000)
                 .min(WAIT_MS);
@@ -37,7 +68,7 @@ pub fn dwell(way: Dwell, until_ns: u64, lock: &Mutex<()>, neighbours: &Neighbour
             false
         }
         Dwell::Crossing => {
-            while clock::now_ns() < until_ns {
+            while !stay.is_over() {
                 if !neighbours.sleep_there(CROSSING_US) {
                     return false;
                 }
@@ -47,14 +78,14 @@ pub fn dwell(way: Dwell, until_ns: u64, lock: &Mutex<()>, neighbours: &Neighbour
     }
 }
 
-fn sleep(until_ns: u64) -> bool {
-    loop {
-        match thread::park_until(until_ns) {
-            Wake::Woken => {}
-            Wake::TimedOut => return false,
-            Wake::Cancelled => return true,
+fn sleep(stay: &Stay<'_>) -> bool {
+    while !stay.is_over() {
+        let look_ns = clock::now_ns().saturating_add(LOOK_NS);
+        if thread::park_until(look_ns.min(stay.until_ns)) == Wake::Cancelled {
+            return true;
         }
     }
+    false
 }
 
 /// Stays for ever.
@@ -64,7 +95,12 @@ pub fn stay(way: Dwell, lock: &Mutex<()>, neighbours: &Neighbours) -> ! {
             // The lock's own wait, not a look at it from time to time.
             Dwell::Lock => drop(lock.lock()),
             _ => {
-                dwell(way, clock::NEVER, lock, neighbours);
+                dwell(
+                    way,
+                    &Stay::until(clock::NEVER, &AtomicU32::new(0)),
+                    lock,
+                    neighbours,
+                );
             }
         }
     }

@@ -1,11 +1,13 @@
 //! The `Victim` interface.
 
+use crate::idle::Stay;
 use crate::{idle, labour};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use attack::Fault;
 use attack_interface::orders::{Orders, OrdersError};
 use attack_interface::victim::{Dwell, Goods, Grabbed, Seen, Victim, VictimError, Work};
+use core::sync::atomic::{AtomicU32, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, StartError, clock, thread};
 use interface::kernel::DomainControl;
@@ -73,6 +75,8 @@ pub struct Service {
     neighbours: Arc<Neighbours>,
     /// Held for good.
     lock: Arc<Mutex<()>>,
+    /// How often stays were ended.
+    released: AtomicU32,
 }
 
 impl Service {
@@ -80,7 +84,11 @@ impl Service {
     pub fn new(neighbours: Arc<Neighbours>) -> Result<Service, StartError> {
         let lock = Arc::new(Mutex::new(()));
         core::mem::forget(lock.lock());
-        Ok(Service { neighbours, lock })
+        Ok(Service {
+            neighbours,
+            lock,
+            released: AtomicU32::new(0),
+        })
     }
 
     fn spawn(&self, cpu: u16, body: impl FnOnce() + Send + 'static) -> Result<(), VictimError> {
@@ -142,12 +150,18 @@ impl Victim for Service {
         })
     }
 
+    fn release(&self) -> Result<(), VictimError> {
+        self.released.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn dwell(&self, way: Dwell, hops: u8, time_us: u32) -> Result<Seen, VictimError> {
         if let Some(hops) = hops.checked_sub(1) {
             return noted(self.neighbours.next()?.dwell(way, hops, time_us));
         }
         let until_ns = clock::now_ns() + u64::from(time_us) * US;
-        let cancelled = idle::dwell(way, until_ns, &self.lock, &self.neighbours);
+        let stay = Stay::until(until_ns, &self.released);
+        let cancelled = idle::dwell(way, &stay, &self.lock, &self.neighbours);
         Ok(Seen {
             died: None,
             cancelled,
@@ -194,9 +208,7 @@ impl Victim for Service {
             }
             (None, None) => {
                 let until_ns = clock::now_ns() + u64::from(time_us) * US;
-                while clock::now_ns() < until_ns {
-                    core::hint::spin_loop();
-                }
+                Stay::until(until_ns, &self.released).spin();
                 Ok(goods)
             }
         };

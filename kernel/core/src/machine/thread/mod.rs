@@ -83,6 +83,8 @@ enum Saved {
 struct Inner {
     id: Option<ThreadId>,
     state: State,
+    /// It is ready because it gave up the CPU itself.
+    yielded: bool,
     saved: Saved,
     tokens: WakeTokens,
     idle: bool,
@@ -280,6 +282,7 @@ fn make(
     let mut inner = Inner {
         id: Some(id),
         state: State::Ready,
+        yielded: false,
         saved: Saved::OnStack,
         tokens: WakeTokens::new(),
         idle: stack.is_none(),
@@ -493,7 +496,8 @@ pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
     }
 }
 
-/// Calls `f` with every thread of the CPU that runs or is parked.
+/// Calls `f` with every thread of the CPU that runs or is parked. One that yielded counts as running: unlike one that was preempted, or was
+/// woken, it would only ask for the CPU to give it up again.
 ///
 /// # Safety
 /// The lock of the CPU's scheduler is held, on that CPU, with interrupts off.
@@ -509,8 +513,14 @@ unsafe fn for_each_on(cpu: &Cpu, mut f: impl FnMut(&ThreadHeader, State)) {
         }
         // SAFETY: It is a thread of the CPU whose lock is held, by the caller's promise; one that gets another CPU does so under this lock.
         let inner = unsafe { &*thread.inner.get() };
-        if inner.id.is_some() && inner.state != State::Ready {
-            f(&thread.header, inner.state);
+        let state = match inner.state {
+            // It may never be seen running, though it does nothing else: others get its share.
+            State::Ready if inner.yielded => State::Running,
+            State::Ready => continue,
+            state => state,
+        };
+        if inner.id.is_some() {
+            f(&thread.header, state);
         }
     }
 }

@@ -128,6 +128,7 @@ impl Scheduler {
     /// Puts a thread into the queue: at its end, or, if it is prompt, at its front, with the running thread's slice over.
     fn queue_ready(&mut self, thread: Queued, inner: &mut super::Inner) {
         inner.state = State::Ready;
+        inner.yielded = false;
         if inner.prompt {
             self.queue.push_first(thread);
             self.slice_end_ns = 0;
@@ -433,7 +434,9 @@ pub(super) fn yield_now() {
         scheduler.expire(now);
         if scheduler.queue.has_ready() {
             // SAFETY: The lock of the thread's CPU is held.
-            unsafe { (*thread.inner.get()).state = State::Ready };
+            let inner = unsafe { &mut *thread.inner.get() };
+            inner.state = State::Ready;
+            inner.yielded = true;
             scheduler.queue.push(thread.into());
             scheduler.take_next(cpu, now)
         } else {
@@ -593,6 +596,7 @@ pub(in crate::machine) fn interrupt_exit(
             let inner = &mut *thread.inner.get();
             inner.saved = Saved::Preempted;
             inner.state = State::Ready;
+            inner.yielded = false;
         }
         scheduler.queue.push(current);
         if let Some(next) = scheduler.take_next(cpu, now) {
