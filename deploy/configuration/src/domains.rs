@@ -426,6 +426,49 @@ trial_ms = 500
     }
 
     #[test]
+    fn deadlines_are_compiled() {
+        let text = TWO.replace(
+            "devices =",
+            "heartbeat_ms = 0\ndeadlines = { \"NetDevice.exchange\" = 50 }\ndevices =",
+        );
+        let domains = check(&text).unwrap();
+        let [ixgbe, shadow] = domains.system.domains.as_slice() else {
+            panic!("two domains")
+        };
+        assert_eq!(
+            ixgbe.deadlines,
+            [DeadlineOverride {
+                interface: "NetDevice".into(),
+                method: "exchange".into(),
+                ms: 50
+            }]
+        );
+        assert_eq!(
+            (ixgbe.start_ms, ixgbe.heartbeat_ms, ixgbe.deadline_ms),
+            (10_000, 0, 1_000)
+        );
+        assert_eq!((shadow.heartbeat_ms, shadow.deadlines.len()), (2_000, 0));
+    }
+
+    #[test]
+    fn deadlines_of_what_is_not_there_are_refused() {
+        let refused = |method: &str, expected: &str| {
+            let to = format!("deadlines = {{ \"{method}\" = 50 }}\ndevices =");
+            let error = check(&TWO.replace("devices =", &to)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        refused(
+            "NetDevice.receive",
+            "domains.toml:11: `NetDevice` has no method `receive`",
+        );
+        refused(
+            "Sockets.wait",
+            "domains.toml:11: the domain doesn't export `Sockets`",
+        );
+        refused("exchange", "domains.toml:11: `exchange` is no method");
+    }
+
+    #[test]
     fn sizes_do_not_overflow() {
         assert_eq!(parse_size("99999999999999999 GiB"), None);
         assert_eq!(parse_size("-1 KiB"), None);

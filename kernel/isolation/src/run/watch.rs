@@ -196,6 +196,8 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
                 match deadline_ms(domain, method) {
                     Some(limit_ms) => {
                         sight.waits = true;
+                        // A tick for each call further in: one that came between two entries mustn't make the caller the first of two with the same deadline.
+                        let seen = seen.saturating_sub(u32::try_from(index).unwrap_or(u32::MAX));
                         is_over(seen, limit_ms).then_some((Why::Deadline(method), limit_ms))
                     }
                     None => {
