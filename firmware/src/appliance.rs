@@ -115,6 +115,8 @@ fn supervise() {
         };
         seen = death.number;
         if death.domain == 0 {
+            // Whatever the shell has asked of the console: the reason is to be seen.
+            kernel::machine::log::set_console_level(log::LevelFilter::Info);
             log::error!("the supervisor died: rebooting");
             power::reboot();
         }

@@ -67,6 +67,20 @@ impl Typist {
         }
     }
 
+    /// Types a line that nobody will answer.
+    pub fn say(mut self, line: &str) -> Result<()> {
+        self.stream.write_all(format!("{line}\r").as_bytes())?;
+        // What has not been read yet goes down with the connection.
+        let until = Instant::now() + PATIENCE;
+        while !self.text.contains(line) {
+            if Instant::now() > until {
+                bail!("the console shows nothing of `{line}`:\n{}", self.text);
+            }
+            self.read()?;
+        }
+        Ok(())
+    }
+
     fn read(&mut self) -> Result<()> {
         let mut bytes = [0; 4096];
         match self.stream.read(&mut bytes) {

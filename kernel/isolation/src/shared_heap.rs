@@ -470,6 +470,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn owners_are_counted_and_objects_lost_between_batches_are_found() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        let held = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
+        let lost = heap.allocate(64, ObjectKind::Plain, owner(2)).expect("memory");
+        push(batch, held);
+        set_owner(held, OwnerId::NESTED);
+        assert!(!heap.adrift().contains(&held));
+        set_owner(lost, OwnerId::NESTED);
+        assert_eq!(heap.adrift(), [lost]);
+        let mut owners = heap.owners();
+        owners.sort_by_key(|(owner, _, _)| owner.0);
+        let counts: Vec<_> = owners
+            .iter()
+            .map(|(owner, objects, _)| (*owner, *objects))
+            .collect();
+        assert_eq!(counts, [(owner(1), 1), (OwnerId::NESTED, 2)]);
+    }
+
+    #[test]
     fn what_was_given_away_survives() {
         let mut heap = SharedHeap::new(HostSpans);
         let mine = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");

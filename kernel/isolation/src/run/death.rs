@@ -272,6 +272,9 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
     } = holdings;
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
+    // The supervisor may have seen the record of this death before `kill` has got to its own requests, and a thread without one would
+    // count as having left.
+    request_checks();
     wait_until_left(incarnation);
     drop(handles);
     drop(exports);
