@@ -5,7 +5,6 @@
 //! [`EVENT_LIMIT`] events.
 
 use abi::OwnerId;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -251,15 +250,15 @@ pub struct BlackBox {
 impl BlackBox {
     /// An empty box, with memory for all that it may get, so that nothing is allocated later: some of it comes in interrupt context. On the heap part by
     /// part, since a thread that has used up its stack makes one too.
-    pub fn new(number: u64, owner: OwnerId, counters: Counters) -> Box<BlackBox> {
-        Box::new(BlackBox {
+    pub fn new(number: u64, owner: OwnerId, counters: Counters) -> BlackBox {
+        BlackBox {
             number,
             owner,
             counters,
             threads: Vec::with_capacity(THREAD_LIMIT),
             more_threads: 0,
             events: Vec::with_capacity(EVENT_LIMIT),
-        })
+        }
     }
 
     /// Adds a thread, unless it is there already.
@@ -284,7 +283,7 @@ const _: () = {
 /// The boxes that are kept, oldest first.
 #[derive(Default)]
 pub struct Archive {
-    boxes: Vec<Box<BlackBox>>,
+    boxes: Vec<BlackBox>,
 }
 
 impl Archive {
@@ -296,7 +295,7 @@ impl Archive {
     /// Adds a box. A full archive gives up the oldest of the domain that has the most, so that one domain's crash loop doesn't push out what
     /// happened to the others.
     #[must_use = "the box that had to go is dropped by the caller, outside of locks"]
-    pub fn add(&mut self, black_box: Box<BlackBox>) -> Option<Box<BlackBox>> {
+    pub fn add(&mut self, black_box: BlackBox) -> Option<BlackBox> {
         self.boxes.push(black_box);
         if self.boxes.len() <= BOX_LIMIT {
             return None;
@@ -317,19 +316,12 @@ impl Archive {
 
     /// The box of the death with this number.
     pub fn find(&self, number: u64) -> Option<&BlackBox> {
-        self.boxes
-            .iter()
-            .find(|kept| kept.number == number)
-            .map(|kept| &**kept)
+        self.boxes.iter().find(|kept| kept.number == number)
     }
 
     /// The box of an incarnation's death.
     pub fn of(&mut self, owner: OwnerId) -> Option<&mut BlackBox> {
-        self.boxes
-            .iter_mut()
-            .rev()
-            .find(|kept| kept.owner == owner)
-            .map(|kept| &mut **kept)
+        self.boxes.iter_mut().rev().find(|kept| kept.owner == owner)
     }
 }
 

@@ -14,7 +14,7 @@ fn event(text: &str, at_ns: u64) -> Event {
     }
 }
 
-fn black_box(number: u64, slot: u16) -> Box<BlackBox> {
+fn black_box(number: u64, slot: u16) -> BlackBox {
     BlackBox::new(number, OwnerId::new(slot, number), Counters::default())
 }
 
