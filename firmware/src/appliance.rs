@@ -1,8 +1,13 @@
 //! The start of the appliance: the kernel's services, the table of domains, the supervisor. The rest starts from there.
 
+use crate::black_box::{self, Boxes};
+use crate::images::Images;
 use crate::services::{Console, Control, Log, Machine};
+use interface::black_box::BlackBoxes;
 use interface::kernel::{DomainControl, LogReader, Power, SerialConsole};
+use interface::update::ImageControl;
 use isolation::image::Expected;
+use kernel::machine::thread::{self, Builder};
 use kernel::machine::{boot_information, clock, fault, power, self_test};
 
 /// What the build put in: whose signatures count, and what images must have been built against.
@@ -47,7 +52,7 @@ pub fn main() {
         power::exit(power::ExitStatus::Failure);
     }
     fault::set_domain_name(|thread, out| out.write_str(isolation::domain_name(thread.owner())));
-    isolation::register_factories(interface::FACTORIES);
+    isolation::register_factories(factories());
     if let Some((domain, import)) = isolation::check_imports() {
         log::error!(
             "cannot boot: domain {domain} imports {import} from a provider or interface that doesn't exist"
@@ -55,10 +60,29 @@ pub fn main() {
         power::exit(power::ExitStatus::Failure);
     }
     isolation::export_kernel_object::<dyn DomainControl>(&Control);
+    isolation::export_kernel_object::<dyn ImageControl>(&Images);
     isolation::export_kernel_object::<dyn SerialConsole>(&Console);
     isolation::export_kernel_object::<dyn LogReader>(&Log);
+    isolation::export_kernel_object::<dyn BlackBoxes>(&Boxes);
     isolation::export_kernel_object::<dyn Power>(&Machine);
+    if let Err(error) = thread::spawn(Builder::new("death-reports"), black_box::report_deaths) {
+        log::warn!("no reports of deaths on the log: {error}");
+    }
     supervise();
+}
+
+/// The interfaces that domains can talk by.
+#[cfg(not(feature = "attack"))]
+fn factories() -> &'static [rref::ProxyFactory] {
+    interface::FACTORIES
+}
+
+/// The same with those of the attack kit.
+#[cfg(feature = "attack")]
+fn factories() -> &'static [rref::ProxyFactory] {
+    [interface::FACTORIES, attack_interface::FACTORIES]
+        .concat()
+        .leak()
 }
 
 /// Starts the supervisor, the first domain of the manifest, and reboots the machine when it dies.

@@ -6,8 +6,18 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![forbid(unsafe_code)]
 
+#[cfg(all(panic = "abort", feature = "attack"))]
+extern crate alloc;
+
+#[cfg(panic = "abort")]
+extern crate alloc;
+
 #[cfg(panic = "abort")]
 mod appliance;
+#[cfg(panic = "abort")]
+mod black_box;
+#[cfg(panic = "abort")]
+mod images;
 #[cfg(panic = "abort")]
 mod services;
 

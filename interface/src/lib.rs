@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod black_box;
+pub mod holdings;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
 pub mod path;
 pub mod socket;
 pub mod supervise;
+pub mod update;
 
 use rref::{Interface, ProxyFactory};
 
@@ -25,7 +28,12 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
+    <dyn supervise::Operator>::FACTORY,
+    <dyn update::Updates>::FACTORY,
+    <dyn update::Uploads>::FACTORY,
+    <dyn update::ImageControl>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
+    <dyn black_box::BlackBoxes>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,
     <dyn kernel::LogReader>::FACTORY,
     <dyn kernel::Power>::FACTORY,

@@ -160,7 +160,7 @@ fn check_disruption(context: &Context, before: &Outcome, after: &Outcome) -> Res
     Ok(())
 }
 
-fn check_state(lab: &RunningLab, backend: &str, expected: Option<&str>) -> Result<()> {
+pub fn check_state(lab: &RunningLab, backend: &str, expected: Option<&str>) -> Result<()> {
     let listing = lab.console_json("maglev --json")?;
     let state = listing
         .as_array()
@@ -178,8 +178,7 @@ fn check_state(lab: &RunningLab, backend: &str, expected: Option<&str>) -> Resul
 /// TCP over IPv6, UDP, and a backend that comes at run time.
 pub fn forwards_all_protocols(context: &Context) -> Result<()> {
     context.with_appliance(|lab| {
-        let services = lab.console_json("maglev --json")?;
-        let six = service(&services, "tcp", true)?;
+        let six = lab.service("tcp", true)?;
         let outcome = lab.connections(six, 1_000, AT_ONCE)?;
         outcome.check_all(1_000)?;
         for name in BACKENDS {
@@ -191,24 +190,9 @@ pub fn forwards_all_protocols(context: &Context) -> Result<()> {
         }
         context.figure("ipv6_connections", outcome.answered, "");
 
-        datagrams_arrive(context, lab, service(&services, "udp", false)?)?;
+        datagrams_arrive(context, lab, lab.service("udp", false)?)?;
         a_new_backend_takes_its_share(context, lab)
     })
-}
-
-fn service(services: &Value, protocol: &str, ipv6: bool) -> Result<SocketAddr> {
-    services
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|service| service["protocol"] == protocol)
-        .filter_map(|service| {
-            let ip = service["address"].as_str()?.parse().ok()?;
-            let port = u16::try_from(service["port"].as_u64()?).ok()?;
-            Some(SocketAddr::new(ip, port))
-        })
-        .find(|address| address.is_ipv6() == ipv6)
-        .with_context(|| format!("the balancer has no such service: {services}"))
 }
 
 fn datagrams_arrive(context: &Context, lab: &RunningLab, to: SocketAddr) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Domains that are killed while they work: the driver again and again under load, and the others once each.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
 /// How often, and every how long, the driver is killed.
 const KILLS: u64 = 60;
 const PERIOD: Duration = Duration::from_secs(1);
+/// After so long a client sends again what was lost with the driver: Linux' shortest retransmission timeout, milliseconds.
+const RETRANSMISSION_MS: f64 = 200.0;
 /// Connections that are open, and used, all the time.
 const VIP_CONNECTIONS: u64 = 200;
 const SITE_CONNECTIONS: u64 = 50;
@@ -24,6 +27,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long the load runs in peace, and how many kills come before those that count.
 const CALM: Duration = Duration::from_secs(8);
 const WARM_UP_KILLS: u64 = 5;
+/// Datagrams to a VIP, so that a packet is always about to come: what loses frames in an outage, and TCP does, may wait for its
+/// retransmission timer afterwards, and the time to the first packet would measure that.
+const DATAGRAM_FLOWS: u16 = 64;
+const DATAGRAM_RATE: u64 = 2_000;
+const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 /// By how much the shared heap may grow while the driver is killed under load: the peak of packets under way varies, and the
 /// heap keeps what a peak has needed.
 const SHARED_GROWTH_PAGES: u64 = 512;
@@ -53,6 +61,7 @@ struct Load<'a> {
     site: &'a LargeSite,
     vip: Held,
     web: Held,
+    datagrams_to: SocketAddr,
 }
 
 /// What it did in one phase.
@@ -70,6 +79,7 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
             site: context.site()?,
             vip: lab.hold(lab.vip()?, VIP_CONNECTIONS)?,
             web: lab.hold(lab.server()?, SITE_CONNECTIONS)?,
+            datagrams_to: lab.service("udp", false)?,
         };
         let step = Step::start("The same load in peace, for comparison");
         let calm = load.run(|_| {
@@ -129,14 +139,21 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
 impl Load<'_> {
     /// Keeps up the load while `work` goes on; `work` is told when a load has failed. Fails if a load does.
     fn run(&mut self, work: impl FnOnce(&AtomicBool) -> Result<()>) -> Result<Phase> {
-        let Self { lab, site, vip, web } = self;
-        let (lab, site) = (*lab, *site);
+        let Self {
+            lab,
+            site,
+            vip,
+            web,
+            datagrams_to,
+        } = self;
+        let (lab, site, datagrams_to) = (*lab, *site, *datagrams_to);
         let stop = &AtomicBool::new(false);
         let (worked, loads) = thread::scope(|scope| {
             let threads = [
                 scope.spawn(move || until_stopped(stop, || download(lab, site))),
                 scope.spawn(move || until_stopped(stop, || ask(vip, VIP_CONNECTIONS))),
                 scope.spawn(move || until_stopped(stop, || ask(web, SITE_CONNECTIONS))),
+                scope.spawn(move || until_stopped(stop, || datagrams(lab, datagrams_to))),
             ];
             let worked = work(stop);
             stop.store(true, Ordering::Relaxed);
@@ -147,12 +164,13 @@ impl Load<'_> {
             });
             (worked, loads)
         });
-        let [downloads, vip, web] = loads;
+        let [downloads, vip, web, datagrams] = loads;
         let phase = Phase {
             downloads: downloads.context("the downloads")?,
             vip: vip.context("the VIP's connections")?,
             web: web.context("the site's connections")?,
         };
+        datagrams.context("the datagrams")?;
         worked.map(|()| phase)
     }
 }
@@ -187,6 +205,11 @@ fn ask(held: &mut Held, count: u64) -> Result<u64> {
     Ok(0)
 }
 
+fn datagrams(lab: &RunningLab, to: SocketAddr) -> Result<u64> {
+    lab.datagrams(to, DATAGRAM_FLOWS, DATAGRAM_RATE, DATAGRAM_TIME)
+        .map(|_| 0)
+}
+
 fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()> {
     let step = Step::start(format!("Killing ixgbe {kills} times"));
     let mut next = Instant::now();
@@ -205,18 +228,20 @@ fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()
     Ok(())
 }
 
-fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
+pub fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
     lab.console(&format!("kill {domain}")).map(drop)
 }
 
 /// What `deaths` shows.
-struct Deaths {
-    total: u64,
-    list: Vec<Value>,
+pub struct Deaths {
+    /// Deaths since boot.
+    pub total: u64,
+    /// The last ones.
+    pub list: Vec<Value>,
 }
 
-fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
-    let answer = lab.console_json(&format!("deaths {count} --json"))?;
+pub fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
+    let answer = lab.console_json(&format!("deaths last {count} --json"))?;
     Ok(Deaths {
         total: answer["total"].as_u64().context("`deaths` gave no total")?,
         list: answer["deaths"].as_array().cloned().unwrap_or_default(),
@@ -234,7 +259,7 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
     );
     ensure!(
         deaths.list.len() as u64 == KILLS,
-        "`deaths {KILLS}` shows {} deaths",
+        "`deaths last {KILLS}` shows {} deaths",
         deaths.list.len()
     );
     for death in &deaths.list {
@@ -266,6 +291,8 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
         context.figure(&format!("{name}_p50_ms"), at(0.50), "ms");
         context.figure(&format!("{name}_p99_ms"), at(0.99), "ms");
         context.figure(&format!("{name}_max_ms"), at(1.0), "ms");
+        let waits = times.iter().filter(|time| **time >= RETRANSMISSION_MS).count();
+        context.figure(&format!("{name}_over_200_ms"), waits, "of the deaths");
     }
     Ok(())
 }
@@ -288,7 +315,7 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
 }
 
 /// Who has how much memory.
-struct Memory {
+pub struct Memory {
     free_pages: u64,
     shared_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
@@ -297,7 +324,7 @@ struct Memory {
 
 impl Memory {
     /// Pages that are free, or in the shared heap, which keeps as many as the traffic's peak has needed.
-    fn available(&self) -> u64 {
+    pub fn available(&self) -> u64 {
         self.free_pages + self.shared_pages
     }
 }
@@ -328,7 +355,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Memory once the free pages no longer change.
-fn settled_memory(lab: &RunningLab) -> Result<Memory> {
+pub fn settled_memory(lab: &RunningLab) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     let mut last = memory(lab)?;
     loop {
@@ -342,7 +369,7 @@ fn settled_memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Waits until `count` of memory is what it was before.
-fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
+pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     loop {
         let now = memory(lab)?;
@@ -398,7 +425,7 @@ pub fn others_come_back(context: &Context) -> Result<()> {
     })
 }
 
-fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
+pub fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
     let listing = lab.console_json("domains --json")?;
     ensure!(
         state(&listing, domain).is_some(),

@@ -241,6 +241,19 @@ impl RunningLab {
         command
             .args(["connections", "--hold", "--to", &to.to_string()])
             .args(["--count", &count.to_string()]);
+        Self::held(command)
+    }
+
+    /// Opens UDP flows from the client, to be asked again with [`Held::ask`].
+    pub fn hold_datagrams(&self, to: SocketAddr, count: u64) -> Result<Held> {
+        let mut command = self.command_in("client", &self.programs.node)?;
+        command
+            .args(["datagram-flows", "--to", &to.to_string()])
+            .args(["--count", &count.to_string()]);
+        Self::held(command)
+    }
+
+    fn held(mut command: Command) -> Result<Held> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take().context("the connections' input is gone")?;
         let output = BufReader::new(child.stdout.take().context("the connections' output is gone")?);
@@ -302,6 +315,23 @@ impl RunningLab {
     /// Address and port of the appliance's web server.
     pub fn server(&self) -> Result<SocketAddr> {
         address(&self.report().appliance.http)
+    }
+
+    /// Address and port of the first virtual service for `protocol` over the version of IP.
+    pub fn service(&self, protocol: &str, ipv6: bool) -> Result<SocketAddr> {
+        let services = self.console_json("maglev --json")?;
+        services
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|service| service["protocol"] == protocol)
+            .filter_map(|service| {
+                let ip = service["address"].as_str()?.parse().ok()?;
+                let port = u16::try_from(service["port"].as_u64()?).ok()?;
+                Some(SocketAddr::new(ip, port))
+            })
+            .find(|address| address.is_ipv6() == ipv6)
+            .with_context(|| format!("the balancer has no such service: {services}"))
     }
 
     /// Address and port of the first TCP VIP.

@@ -27,8 +27,11 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// A balancer for the workload.
     pub fn new(workload: &'a mut Workload) -> Result<Self> {
+        host_platform::attach();
         let mut control = workload.control()?;
-        let balancer = control.balancer();
+        let balancer = control
+            .balancer()
+            .map_err(|_| anyhow::anyhow!("no memory for a connection table"))?;
         let frames = workload.frames().chunks_exact_mut(FRAME_BYTES).collect();
         Ok(Self {
             control,

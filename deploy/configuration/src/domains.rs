@@ -4,7 +4,7 @@
 //! [defaults]
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
-//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
 //!
 //! [[domain]]
 //! name = "nic-shadow"
@@ -12,6 +12,8 @@
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
+//! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
 
 use std::collections::BTreeMap;
@@ -46,6 +48,7 @@ struct Defaults {
     memory: Spanned<String>,
     shared: Spanned<String>,
     restart: Restart,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +66,8 @@ struct Entry {
     #[serde(default)]
     devices: Vec<Spanned<String>>,
     restart: Option<Restart>,
+    heir: Option<Spanned<String>>,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -73,8 +78,17 @@ struct Restart {
     backoff_ceiling_ms: u32,
     budget: u32,
     window_s: u32,
+    #[serde(default = "default_cpu_percent")]
+    cpu_percent: f64,
 }
 
+/// Share of one CPU for a crash loop, where the file names none.
+fn default_cpu_percent() -> f64 {
+    2.0
+}
+
+/// How long an updated image is on trial unless the file says otherwise, milliseconds.
+const TRIAL_MS: u32 = 10_000;
 /// The provider that stands for the kernel itself.
 const KERNEL: &str = "kernel";
 
@@ -141,6 +155,16 @@ impl Entry {
             .iter()
             .map(|(name, target)| import(source, exports, name, target))
             .collect::<Result<Vec<_>, _>>()?;
+        let heir = self
+            .heir
+            .as_ref()
+            .map(|heir| match exports.get_key_value(heir.get_ref().as_str()) {
+                Some((name, _)) => Ok((*name).to_owned()),
+                None => Err(source.error(
+                    heir.span(),
+                    format!("there is no domain called `{}`", heir.get_ref()),
+                )),
+            });
         let restart = self.restart.unwrap_or(defaults.restart);
         Ok(DomainManifest {
             name: self.name.get_ref().clone(),
@@ -155,7 +179,10 @@ impl Entry {
                 backoff_ceiling_ms: restart.backoff_ceiling_ms,
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
+                cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
+            heir: heir.transpose()?,
+            trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
     }
 }
@@ -246,12 +273,14 @@ name = "ixgbe"
 crate = "ixgbe"
 exports = ["NetDevice"]
 devices = ["8086:10fb"]
+heir = "shadow"
 
 [[domain]]
 name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
 imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
+trial_ms = 500
 "#;
 
     fn check(text: &str) -> Result<Domains, String> {
@@ -276,9 +305,11 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
             }]
         );
         assert_eq!(ixgbe.memory_quota_bytes, 8 << 20);
+        assert_eq!(ixgbe.heir.as_deref(), Some("shadow"));
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
+        assert_eq!((ixgbe.trial_ms, shadow.trial_ms), (10_000, 500));
         assert_eq!(shadow.imports[0].provider, "ixgbe");
         assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");
@@ -299,27 +330,32 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         refused(
             "ixgbe.NetDevice",
             "e1000.NetDevice",
-            "domains.toml:17: there is no domain called `e1000`",
+            "domains.toml:18: there is no domain called `e1000`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe.Block",
-            "domains.toml:17: domain `ixgbe` doesn't export `Block`",
+            "domains.toml:18: domain `ixgbe` doesn't export `Block`",
         );
         refused(
             "ixgbe.NetDevice",
             "ixgbe",
-            "domains.toml:17: `ixgbe` is no import",
+            "domains.toml:18: `ixgbe` is no import",
         );
         refused(
             "\"shadow\"",
             "\"ixgbe\"",
-            "domains.toml:14: there is another domain called `ixgbe`",
+            "domains.toml:15: there is another domain called `ixgbe`",
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
         refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
-        refused("512 KiB", "512", "domains.toml:16: ");
+        refused("512 KiB", "512", "domains.toml:17: ");
         refused("exports", "export", "domains.toml:10: ");
+        refused(
+            "heir = \"shadow\"",
+            "heir = \"heaven\"",
+            "domains.toml:12: there is no domain called `heaven`",
+        );
     }
 
     #[test]

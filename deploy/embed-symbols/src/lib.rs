@@ -1,12 +1,15 @@
 //! The table of function names of an ELF file, in the format of `kernel::symbols`.
 //!
 //! The firmware's build leaves an empty section for it, since a linker can't write a table of what it links.
-//! [`embed`] fills that section afterwards; [`table`] makes the table of any image, domains' included.
+//! [`embed`] fills that section afterwards; [`table`] makes the table of any image. For domain images [`split`] makes two parts of a file: what
+//! is loaded, and the table in place of the symbols that the linker wrote.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kernel::symbols::{ENTRY_LENGTH, HEADER_LENGTH, MAGIC};
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -50,6 +53,42 @@ pub fn table(image: &[u8]) -> Result<Vec<u8>> {
         }
     }
     Ok(encode(&functions))
+}
+
+/// An image without what isn't loaded, and the table of its functions.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// The ELF file up to the end of its last segment, without sections.
+    pub loaded: Vec<u8>,
+    /// Its functions.
+    pub table: Vec<u8>,
+}
+
+/// Takes an image apart.
+pub fn split(image: &[u8]) -> Result<Split> {
+    let header = FileHeader64::<LittleEndian>::parse(image).context("not an ELF file")?;
+    let segments = header
+        .program_headers(LittleEndian, image)
+        .context("no program headers")?;
+    let end = segments
+        .iter()
+        .map(|segment| segment.file_range(LittleEndian))
+        .map(|(offset, size)| offset.saturating_add(size))
+        .max()
+        .context("no segments")?;
+    let mut loaded = image
+        .get(..usize::try_from(end)?)
+        .context("a segment reaches beyond the file")?
+        .to_vec();
+    let (header, _) = object::pod::from_bytes_mut::<FileHeader64<LittleEndian>>(&mut loaded)
+        .map_err(|()| anyhow!("no room for a header"))?;
+    header.e_shoff.set(LittleEndian, 0);
+    header.e_shnum.set(LittleEndian, 0);
+    header.e_shstrndx.set(LittleEndian, 0);
+    Ok(Split {
+        loaded,
+        table: table(image)?,
+    })
 }
 
 fn in_code(file: &object::File<'_>, symbol: &object::Symbol<'_, '_>) -> bool {
@@ -128,6 +167,7 @@ pub fn embed(path: &Path) -> Result<Embedded> {
 mod tests {
     use super::*;
     use kernel::symbols::SymbolTable;
+    use object::ObjectSegment;
 
     #[test]
     fn the_kernel_finds_what_was_encoded() {
@@ -155,5 +195,25 @@ mod tests {
         let bytes = table(&image).expect("it is an ELF file");
         let names = String::from_utf8_lossy(&bytes).into_owned();
         assert!(names.contains("a_programs_own_functions_are_found"));
+    }
+
+    /// Without sections the same segments are there, and the names are in the table.
+    #[test]
+    fn a_split_image_has_its_segments_and_no_sections() {
+        let image = std::fs::read(std::env::current_exe().expect("a program has a path")).expect("readable");
+        let split = split(&image).expect("it is an ELF file");
+        let file = object::File::parse(&*split.loaded).expect("it still is one");
+        assert_eq!(file.sections().count(), 0);
+        let whole = object::File::parse(&*image).expect("it is one");
+        let ranges = |file: &object::File<'_>| -> Vec<(u64, Vec<u8>)> {
+            let content =
+                |segment: object::Segment<'_, '_>| (segment.address(), segment.data().unwrap().to_vec());
+            file.segments().map(content).collect()
+        };
+        // The header itself is part of the first segment here, and differs.
+        assert_eq!(ranges(&file)[1..], ranges(&whole)[1..]);
+        assert!(split.loaded.len() < image.len());
+        let table = SymbolTable::parse(&split.table).expect("well-formed");
+        assert!(!table.is_empty());
     }
 }

@@ -21,6 +21,9 @@ const SOURCES: [&str; 4] = [
     "kernel/rref/src",
 ];
 
+/// What attack images talk by, beside the rest.
+const ATTACK_SOURCES: [&str; 2] = ["tests/attack/interface/src", "kernel/attack/src"];
+
 /// What an image was built against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceIdentity {
@@ -33,11 +36,11 @@ pub struct InterfaceIdentity {
 }
 
 impl InterfaceIdentity {
-    /// Computes it for the tree at `root`.
+    /// Computes it for the tree at `root` and a flavour of it, which is empty for a release.
     ///
     /// # Errors
     /// When a source can't be read or rustc can't be run.
-    pub fn of(root: &Path) -> Result<Self> {
+    pub fn of(root: &Path, flavour: &str) -> Result<Self> {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
         let output = Command::new(rustc)
             .arg("-vV")
@@ -49,7 +52,7 @@ impl InterfaceIdentity {
         let compiler = verbose.lines().next().unwrap_or_default().to_owned();
         let flags = CODE_GENERATION.join(" ");
         Ok(Self {
-            hash: hash(root, &verbose, &flags)?,
+            hash: hash(root, flavour, &verbose, &flags)?,
             compiler,
             flags,
         })
@@ -61,9 +64,10 @@ impl InterfaceIdentity {
     }
 }
 
-fn hash(root: &Path, compiler: &str, flags: &str) -> Result<[u8; 32]> {
+fn hash(root: &Path, flavour: &str, compiler: &str, flags: &str) -> Result<[u8; 32]> {
     let mut files = Vec::new();
-    for source in SOURCES {
+    let attack: &[&str] = if flavour.is_empty() { &[] } else { &ATTACK_SOURCES };
+    for source in SOURCES.iter().chain(attack) {
         collect(&root.join(source), &mut files)?;
     }
     // By name, so that neither the file system's order nor the place of the clone matters.
@@ -114,7 +118,7 @@ mod tests {
     #[test]
     fn the_place_of_the_tree_does_not_matter_but_its_content_compiler_and_flags_do() {
         let (one, same, other) = (tree("a"), tree("a"), tree("b"));
-        let of = |root: &tempfile::TempDir, compiler, flags| hash(root.path(), compiler, flags).unwrap();
+        let of = |root: &tempfile::TempDir, compiler, flags| hash(root.path(), "", compiler, flags).unwrap();
         assert_eq!(of(&one, "c", "f"), of(&same, "c", "f"));
         assert_ne!(of(&one, "c", "f"), of(&other, "c", "f"));
         assert_ne!(of(&one, "c", "f"), of(&one, "d", "f"));
@@ -131,8 +135,8 @@ mod tests {
         )
         .unwrap();
         assert_ne!(
-            hash(one.path(), "", "").unwrap(),
-            hash(other.path(), "", "").unwrap()
+            hash(one.path(), "", "", "").unwrap(),
+            hash(other.path(), "", "", "").unwrap()
         );
     }
 }

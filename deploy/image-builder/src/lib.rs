@@ -9,6 +9,7 @@
 
 pub mod archive;
 mod cargo;
+mod domain_image;
 pub mod flags;
 pub mod generate;
 mod interface_hash;
@@ -17,7 +18,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use abi::image::ImageManifest;
 use anyhow::{Context, Result, bail};
 use archive::BootArchive;
 use configuration::appliance::Appliance;
@@ -25,6 +25,7 @@ use configuration::domains::Domains;
 use progress::{Step, megabytes};
 use sign::Key;
 
+pub use domain_image::{DomainImage, DomainOptions, build_domain};
 pub use interface_hash::InterfaceIdentity;
 
 /// What to build, from where.
@@ -40,6 +41,28 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// Where the archive is written; `target/appliance/boot.tar` below the root when `None`.
     pub archive: Option<PathBuf>,
+    /// Signed images for the spare slots, by domain: what `update NAME` can change to without an upload.
+    pub spare: Vec<(String, PathBuf)>,
+    /// The manifest of domains; `config/domains.toml` below the root when `None`.
+    pub manifest: Option<PathBuf>,
+    /// Builds an image that attacks itself, in place of a release.
+    pub attack: Option<Attack>,
+}
+
+/// A build for tests of isolation: its domains fault on purpose.
+#[derive(Clone, Debug)]
+pub struct Attack {
+    /// Its manifest, in place of config/domains.toml.
+    pub manifest: PathBuf,
+    /// Whether its kernel makes crossings fault on request.
+    pub injector: bool,
+}
+
+impl Attack {
+    /// What distinguishes its files from a release's.
+    fn name(&self) -> &'static str {
+        if self.injector { "inject" } else { "attack" }
+    }
 }
 
 impl Options {
@@ -51,7 +74,25 @@ impl Options {
             site: None,
             key: None,
             archive: None,
+            spare: Vec::new(),
+            manifest: None,
+            attack: None,
         }
+    }
+
+    fn manifest(&self) -> PathBuf {
+        match &self.attack {
+            Some(attack) => attack.manifest.clone(),
+            None => self
+                .manifest
+                .clone()
+                .unwrap_or_else(|| self.root.join("config/domains.toml")),
+        }
+    }
+
+    /// Name of the flavour; empty for a release.
+    fn flavour(&self) -> &'static str {
+        self.attack.as_ref().map_or("", Attack::name)
     }
 
     fn appliance_file(&self) -> PathBuf {
@@ -61,10 +102,14 @@ impl Options {
     }
 
     fn signing_key(&self) -> Result<Key> {
-        match &self.key {
-            Some(path) => Ok(Key::from_file(path)?),
-            None => Ok(Key::development()),
-        }
+        signing_key(self.key.as_deref())
+    }
+}
+
+fn signing_key(path: Option<&Path>) -> Result<Key> {
+    match path {
+        Some(path) => Ok(Key::from_file(path)?),
+        None => Ok(Key::development()),
     }
 }
 
@@ -88,37 +133,45 @@ pub fn build(options: &Options) -> Result<Built> {
     refuse_rule_breakers(root)?;
     let appliance_file = options.appliance_file();
     Appliance::read(&appliance_file)?;
-    let domains = Domains::read(&root.join("config/domains.toml"))?;
+    let domains = Domains::read(&options.manifest())?;
     let key = options.signing_key()?;
-    let identity = InterfaceIdentity::of(root)?;
+    let flavour = options.flavour();
+    let identity = InterfaceIdentity::of(root, flavour)?;
 
     let step = Step::start(format!("Building {} domains", domains.packages.len()));
-    let workspace = generate::workspace(root, &domains)?;
-    let elves = cargo::build_domains(root, &workspace, &domains)?;
+    let workspace = generate::workspace(root, &domains, flavour)?;
+    let crates = cargo::crates_of(&workspace)?;
+    if options.attack.is_none() {
+        refuse_attackers(&crates)?;
+    }
+    let elves = cargo::build_domains(root, &workspace)?;
     step.done("");
 
     let step = Step::start("Building the kernel");
-    let kernel = cargo::build_kernel(root, &key, &identity)?;
+    let kernel = cargo::build_kernel(root, &key, &identity, flavour)?;
     step.done("");
 
     let step = Step::start("Packing the boot archive");
     let mut archive = BootArchive::new();
     archive.add("manifest", sign::sign_manifest(&domains.system, &key))?;
     archive.add("config/appliance.toml", read(&appliance_file)?)?;
-    let crates = cargo::crates_of(&workspace, &domains)?;
+    let signer = domain_image::Signer {
+        key: &key,
+        identity: &identity,
+        label: None,
+    };
     let mut sizes = BTreeMap::new();
     for (name, path) in &elves {
-        let manifest = ImageManifest {
-            name: name.clone(),
-            signer: key.public(),
-            interface_hash: identity.hash,
-            compiler: identity.compiler.clone(),
-            flags: identity.flags.clone(),
-            crates: crates.get(name).cloned().unwrap_or_default(),
-        };
-        let image = sign::sign_image(&read(path)?, manifest, &key);
+        let linked = crates.get(name).cloned().unwrap_or_default();
+        let (image, _) = signer.sign(name, path, linked)?;
         sizes.insert(name.clone(), image.len());
         archive.add(&format!("domains/{name}"), image)?;
+    }
+    for (name, path) in &options.spare {
+        if !elves.contains_key(name) {
+            bail!("a spare image is for a domain of config/domains.toml, and `{name}` is none");
+        }
+        archive.add(&format!("spare/{name}"), read(path)?)?;
     }
     let site = options.site.clone().unwrap_or_else(|| root.join("config/site"));
     archive.add_folder("site", &site)?;
@@ -128,7 +181,7 @@ pub fn build(options: &Options) -> Result<Built> {
     let path = options
         .archive
         .clone()
-        .unwrap_or_else(|| root.join("target/appliance/boot.tar"));
+        .unwrap_or_else(|| root.join("target/appliance").join(named("boot", flavour, "tar")));
     let bytes = archive.write(&path)?;
     step.done(format!(
         "{}, signed with the key {}",
@@ -148,8 +201,9 @@ pub fn build(options: &Options) -> Result<Built> {
 /// As [`build`].
 pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     let step = Step::start("Building the kernel");
-    let identity = InterfaceIdentity::of(&options.root)?;
-    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity)?;
+    let flavour = options.flavour();
+    let identity = InterfaceIdentity::of(&options.root, flavour)?;
+    let kernel = cargo::build_kernel(&options.root, &options.signing_key()?, &identity, flavour)?;
     step.done("");
     Ok(kernel)
 }
@@ -160,7 +214,29 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
 /// When config/domains.toml is wrong or the workspace can't be written.
 pub fn generate_domains(root: &Path) -> Result<PathBuf> {
     let domains = Domains::read(&root.join("config/domains.toml"))?;
-    Ok(generate::workspace(root, &domains)?.directory)
+    Ok(generate::workspace(root, &domains, "")?.directory)
+}
+
+/// A file's name: that of a release's, or with the flavour in it.
+fn named(stem: &str, flavour: &str, extension: &str) -> String {
+    if flavour.is_empty() {
+        format!("{stem}.{extension}")
+    } else {
+        format!("{stem}-{flavour}.{extension}")
+    }
+}
+
+/// A release has no code that faults on purpose, whatever a manifest says.
+fn refuse_attackers(crates: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    let library = format!("{} ", rules::layers::ATTACK_LIBRARY);
+    for (domain, linked) in crates {
+        if linked.iter().any(|name| name.starts_with(&library)) {
+            bail!(
+                "domain `{domain}` links the crate that raises faults on purpose: it can't be part of a release"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Nothing is built or signed from a tree that breaks the rules which isolation rests on (docs/soundness.md, invariant 1): the same
@@ -181,4 +257,22 @@ fn refuse_rule_breakers(root: &Path) -> Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} can't be read", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_raises_no_faults_on_purpose() {
+        let linking = |name: &str| BTreeMap::from([("victim".to_owned(), vec![name.to_owned()])]);
+        assert!(refuse_attackers(&linking("attack 0.1.0")).is_err());
+        assert!(refuse_attackers(&linking("attackless 0.1.0")).is_ok());
+    }
+
+    #[test]
+    fn an_attack_build_leaves_a_releases_files_alone() {
+        assert_eq!(named("kernel", "", "elf"), "kernel.elf");
+        assert_eq!(named("kernel", "inject", "elf"), "kernel-inject.elf");
+    }
 }

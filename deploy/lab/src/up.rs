@@ -21,6 +21,10 @@ use crate::state::{ApplianceState, NodeState, Places, Sockets, State};
 
 /// The card's MAC address: locally administered, recognisable in captures.
 const MAC: &str = "02:82:59:00:00:10";
+/// What stands for hardware, the card and the machine, goes before the nodes that use it: a real CPU or card doesn't wait while a client
+/// computes. Where that isn't allowed, `nice` says so and runs the program all the same.
+const PREFERRED: &str = "nice";
+const PREFERENCE: [&str; 2] = ["-n", "-10"];
 /// How long a server may take to make its socket.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of a log that an error repeats.
@@ -231,8 +235,10 @@ impl Lab {
         let _ = fs::remove_file(&self.state.serial_log);
 
         network::create_tap(&self.state.access, &self.state.prefix, options.plan.mtu)?;
-        let mut command = self.command_in(network::SWITCH, &options.programs.nic_model)?;
+        let mut command = self.command_in(network::SWITCH, PREFERRED)?;
         command
+            .args(PREFERENCE)
+            .arg(&options.programs.nic_model)
             .arg("--socket")
             .arg(&sockets.device)
             .arg("--control")
@@ -244,8 +250,11 @@ impl Lab {
         self.wait_for_socket(&sockets.device)?;
 
         let started = Instant::now();
-        let mut command = Command::new(&qemu.system);
-        command.args(guest.command_line(&sockets, &self.state.serial_log));
+        let mut command = Command::new(PREFERRED);
+        command
+            .args(PREFERENCE)
+            .arg(&qemu.system)
+            .args(guest.command_line(&sockets, &self.state.serial_log));
         let machine = Process::start("appliance", command, &self.log_file("appliance"), Stdio::null())?;
         self.adopt(machine)?;
         self.wait_for_answer(options, &step, started)?;

@@ -1,6 +1,9 @@
 //! The layer rule: kernel → nothing above it; interface → rref; domains → interface and the trusted libraries, never each
 //! other; firmware → kernel and interface.
 //!
+//! What raises faults on purpose (kernel/attack) is for the domains of tests/attack alone; the firmware may know their interface, for a
+//! build that has them.
+//!
 //! Registry crates are [`crate::dependencies`]' business. Tests of a domain may also use what stands in for the machine on the
 //! host; nothing on the host is restricted.
 
@@ -11,6 +14,10 @@ use crate::violation::Violation;
 const TRUSTED_LIBRARIES: [&str; 5] = ["dma", "domain-rt", "idl", "prefetch", "rref"];
 /// What the contracts are made of.
 const INTERFACE_LIBRARIES: [&str; 2] = ["idl", "rref"];
+/// Raises faults: for nobody whose code gets into a release.
+pub const ATTACK_LIBRARY: &str = "attack";
+/// The contracts of attack images.
+const ATTACK_INTERFACE: &str = "attack-interface";
 /// What stands in for the machine in tests on the host.
 const TEST_DOUBLES: [&str; 2] = ["host-platform", "nic-model"];
 
@@ -58,11 +65,21 @@ pub fn check(project: &Project) -> Vec<Violation> {
 
 fn may_link(layer: Layer, other: &Package) -> bool {
     let name = other.name.as_str();
+    if name == ATTACK_LIBRARY {
+        return layer == Layer::Attack;
+    }
     match layer {
         Layer::Kernel => other.layer == Some(Layer::Kernel),
         Layer::Interface => INTERFACE_LIBRARIES.contains(&name),
         Layer::Domain => other.layer == Some(Layer::Interface) || TRUSTED_LIBRARIES.contains(&name),
-        Layer::Firmware => matches!(other.layer, Some(Layer::Kernel | Layer::Interface)),
+        Layer::Firmware => {
+            matches!(other.layer, Some(Layer::Kernel | Layer::Interface)) || name == ATTACK_INTERFACE
+        }
+        Layer::Attack => {
+            other.layer == Some(Layer::Interface)
+                || TRUSTED_LIBRARIES.contains(&name)
+                || name == ATTACK_INTERFACE
+        }
         Layer::Host => true,
     }
 }
@@ -71,7 +88,7 @@ fn may_test_with(layer: Layer, other: &Package) -> bool {
     let name = other.name.as_str();
     match layer {
         Layer::Kernel | Layer::Firmware => false,
-        Layer::Interface | Layer::Domain => TEST_DOUBLES.contains(&name),
+        Layer::Interface | Layer::Domain | Layer::Attack => TEST_DOUBLES.contains(&name),
         Layer::Host => true,
     }
 }
@@ -112,6 +129,14 @@ mod tests {
                     &[],
                 ),
                 package("host-platform", "kernel/host-platform", Layer::Kernel, &[], &[]),
+                package("attack", "kernel/attack", Layer::Kernel, &[], &[]),
+                package(
+                    "attack-interface",
+                    "tests/attack/interface",
+                    Layer::Attack,
+                    &[],
+                    &[],
+                ),
                 package("subject", "subject", layer, links, tests_with),
             ],
         };
@@ -140,5 +165,25 @@ mod tests {
         assert_eq!(violations(&["kernel"], &[], Layer::Interface), 1);
         assert_eq!(violations(&["maglev"], &[], Layer::Firmware), 1);
         assert_eq!(violations(&["maglev", "kernel"], &[], Layer::Host), 0);
+    }
+
+    #[test]
+    fn faults_are_raised_by_attack_images_only() {
+        for layer in [
+            Layer::Kernel,
+            Layer::Interface,
+            Layer::Domain,
+            Layer::Firmware,
+            Layer::Host,
+        ] {
+            assert_eq!(violations(&["attack"], &[], layer), 1, "{layer:?}");
+        }
+        assert_eq!(
+            violations(&["attack", "attack-interface", "rref"], &[], Layer::Attack),
+            0
+        );
+        assert_eq!(violations(&["attack-interface"], &[], Layer::Firmware), 0);
+        assert_eq!(violations(&["attack-interface"], &[], Layer::Domain), 1);
+        assert_eq!(violations(&["maglev"], &[], Layer::Attack), 1);
     }
 }

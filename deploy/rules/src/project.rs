@@ -16,7 +16,9 @@ pub enum Layer {
     Domain,
     /// firmware/: the kernel's image.
     Firmware,
-    /// deploy/ and tests/: what runs on the host.
+    /// tests/attack/: domains that fault on purpose, and their contracts.
+    Attack,
+    /// deploy/ and the rest of tests/: what runs on the host.
     Host,
 }
 
@@ -104,6 +106,9 @@ impl Project {
 }
 
 fn layer_of(directory: &Path) -> Option<Layer> {
+    if directory.starts_with("tests/attack") {
+        return Some(Layer::Attack);
+    }
     match directory.components().next()?.as_os_str().to_str()? {
         "kernel" => Some(Layer::Kernel),
         "interface" => Some(Layer::Interface),
@@ -123,6 +128,7 @@ mod tests {
         assert_eq!(layer_of(Path::new("kernel/rref")), Some(Layer::Kernel));
         assert_eq!(layer_of(Path::new("domains/net/maglev")), Some(Layer::Domain));
         assert_eq!(layer_of(Path::new("tests")), Some(Layer::Host));
+        assert_eq!(layer_of(Path::new("tests/attack/victim")), Some(Layer::Attack));
         assert_eq!(layer_of(Path::new("attic/old")), None);
     }
 

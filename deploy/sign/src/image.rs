@@ -23,13 +23,13 @@ pub enum ImageError {
 /// A domain image taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedImage<'bytes> {
-    /// The ELF file.
+    /// The ELF file, and its table of functions behind it.
     pub elf: &'bytes [u8],
     /// What it says of itself.
     pub manifest: ImageManifest,
 }
 
-/// Appends manifest and trailer to an ELF; the manifest's `signer` becomes this key's public half.
+/// Appends manifest and trailer to an ELF (with its table of functions behind it, as long as the manifest says); the manifest's `signer` becomes this key's public half.
 ///
 /// # Panics
 /// Never in practice: a manifest is strings and bytes, which always have an encoding, and far below 4 GiB.
@@ -103,10 +103,12 @@ mod tests {
     fn manifest() -> ImageManifest {
         ImageManifest {
             name: "ixgbe".to_owned(),
+            build: "0.1.0+5d".to_owned(),
             signer: Key::development().public(),
             interface_hash: [7; 32],
             compiler: "rustc 1.95.0".to_owned(),
             flags: "-C relocation-model=pic".to_owned(),
+            symbol_bytes: 0,
             crates: vec!["ixgbe 0.1.0".to_owned()],
         }
     }

@@ -19,6 +19,17 @@ pub struct ImageArguments {
     /// Use this configuration in place of config/appliance.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Put a signed image into a domain's spare slot, for the console's `update NAME`; may be given several times.
+    #[arg(long, value_name = "NAME=FILE", value_parser = spare)]
+    spare: Vec<(String, PathBuf)>,
+}
+
+/// `NAME=FILE`.
+fn spare(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("it takes a domain and a file, as in httpd=target/update/httpd.image".to_owned()),
+    }
 }
 
 impl ImageArguments {
@@ -30,6 +41,7 @@ impl ImageArguments {
             site: self.site.clone(),
             key: self.key.clone(),
             archive,
+            spare: self.spare.clone(),
             ..Options::new(root)
         })
     }

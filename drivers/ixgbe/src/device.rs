@@ -1,7 +1,7 @@
 //! The device as others see it: `NetDevice`, with a lock for each queue, and the thread that looks after the link.
 
 use crate::error::DeviceError;
-use crate::filters::{self, FRAME_LIMIT_BYTES, STANDARD_FRAME_BYTES};
+use crate::filters::{self, FRAME_LIMIT_BYTES, Groups, STANDARD_FRAME_BYTES};
 use crate::link::Link;
 use crate::queue::QueuePair;
 use crate::registers as r;
@@ -29,8 +29,8 @@ const SLEEP_NS: u64 = 100_000_000;
 const CROWDED_SLEEP_NS: u64 = 1_000_000;
 /// The link is looked at this often without an interrupt.
 const LINK_INTERVAL_NS: u64 = 1_000_000_000;
-/// After a quick start the counters are read this late: the first packets needn't share the bus with that.
-const CLEAR_AFTER_NS: u64 = 100_000_000;
+/// After a quick start what can wait is done this late: the first packets needn't share the bus with it.
+const CATCH_UP_AFTER_NS: u64 = 100_000_000;
 /// Bytes of a VLAN tag in a frame, which don't count as its length.
 const VLAN_BYTES: u32 = 4;
 
@@ -39,6 +39,13 @@ struct Queue {
     pair: Mutex<QueuePair>,
     interrupt: Interrupt,
     interrupts: AtomicU64,
+}
+
+/// See [`Device::configured`].
+struct Configured {
+    configuration: NetConfiguration,
+    /// How far the table of groups is to be relied on: [`Groups::AtLeast`] until it has been written whole.
+    groups: Groups,
 }
 
 /// A running 82599.
@@ -51,8 +58,8 @@ pub struct Device {
     start: Start,
     /// Longest frame that is sent, in bytes.
     transmit_limit_bytes: AtomicU32,
-    /// Held while filters are set.
-    configuring: Mutex<()>,
+    /// What the filters are set to.
+    configured: Mutex<Configured>,
     hardware: Mutex<Hardware>,
     interrupts: AtomicU64,
 }
@@ -113,7 +120,13 @@ impl Device {
             mac: found.mac,
             start: found.start,
             transmit_limit_bytes: AtomicU32::new(u32::from(STANDARD_FRAME_BYTES) + VLAN_BYTES),
-            configuring: Mutex::new(()),
+            configured: Mutex::new(Configured {
+                configuration: NetConfiguration::default(),
+                groups: match found.start {
+                    Start::Quick => Groups::AtLeast,
+                    Start::Cold => Groups::Exact,
+                },
+            }),
             hardware: Mutex::new(Hardware::new(now_ns())),
             interrupts: AtomicU64::new(0),
         })
@@ -151,16 +164,34 @@ impl Device {
         // What the counters hold is an earlier life's.
         let mut stale = self.start == Start::Quick;
         loop {
-            let interval_ns = if stale { CLEAR_AFTER_NS } else { LINK_INTERVAL_NS };
+            let interval_ns = if stale {
+                CATCH_UP_AFTER_NS
+            } else {
+                LINK_INTERVAL_NS
+            };
             match self.link_interrupt.wait(now_ns().saturating_add(interval_ns)) {
                 Wake::Cancelled => return,
                 wake => {
                     if core::mem::take(&mut stale) {
                         statistics::clear(self.adapter.registers());
+                        self.complete_filters();
                     }
                     self.service(wake == Wake::Interrupt);
                 }
             }
+        }
+    }
+
+    /// Writes what a quick start left out of the filters. Part of [`look_after`](Self::look_after).
+    pub fn complete_filters(&self) {
+        let mut configured = self.configured.lock();
+        if configured.groups == Groups::AtLeast {
+            configured.groups = Groups::Exact;
+            filters::apply(
+                self.adapter.registers(),
+                &configured.configuration,
+                configured.groups,
+            );
         }
     }
 
@@ -210,8 +241,9 @@ impl NetDevice for Exported {
         if configuration.frame_bytes > FRAME_LIMIT_BYTES {
             return Err(NetError::Unsupported);
         }
-        let _configuring = self.0.configuring.lock();
-        filters::apply(self.0.adapter.registers(), &configuration);
+        let mut configured = self.0.configured.lock();
+        configured.configuration = configuration;
+        filters::apply(self.0.adapter.registers(), &configuration, configured.groups);
         for queue in &self.0.queues {
             queue.pair.lock().set_vlan_strip(configuration.vlan_offload);
         }

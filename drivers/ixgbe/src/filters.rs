@@ -1,7 +1,8 @@
 //! Which frames the device takes: addresses, multicast groups, VLANs, lengths (datasheet 7.1.1).
 //!
 //! Tables live in memories of the device that a reset doesn't clear and that another life of the driver may have left in any
-//! state, so they are written whole before a filter that uses them is turned on.
+//! state, so they are written whole before a filter that uses them is turned on. The one exception is the table of groups after a quick
+//! start, see [`Groups`].
 
 use crate::registers as r;
 use dma::Mmio;
@@ -14,21 +15,37 @@ pub const STANDARD_FRAME_BYTES: u16 = 1514;
 /// Bytes of the check sequence.
 const CHECK_SEQUENCE_BYTES: u32 = 4;
 
+/// How the table of multicast groups is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// Whole.
+    Exact,
+    /// Only where there are groups. What an earlier life left in the rest lets more frames pass, as a filter by hash does anyway; and most of
+    /// its 128 writes are spared until they don't hold up traffic.
+    AtLeast,
+}
+
 /// Sets every filter as the configuration says, except the queues' part of VLAN offload.
-pub fn apply(registers: &Mmio, configuration: &NetConfiguration) {
+pub fn apply(registers: &Mmio, configuration: &NetConfiguration, exactness: Groups) {
     set_frame_limit(registers, configuration.frame_bytes);
 
     let groups = multicast_table(configuration.multicast.iter().flatten());
     let any_group = groups.iter().any(|word| *word != 0);
     if any_group {
-        write_table(registers, r::MTA, &groups);
+        for (index, word) in (0..).zip(&groups) {
+            if exactness == Groups::Exact || *word != 0 {
+                registers.write(r::MTA + index * 4, *word);
+            }
+        }
     }
     registers.write(r::MCSTCTRL, if any_group { r::MCSTCTRL_FILTER } else { 0 });
 
     let mut vlan_control = r::VLNCTRL_TYPE;
     let vlans = vlan_table(configuration.vlans.iter().flatten());
     if configuration.vlan_offload && vlans.iter().any(|word| *word != 0) {
-        write_table(registers, r::VFTA, &vlans);
+        for (index, word) in (0..).zip(&vlans) {
+            registers.write(r::VFTA + index * 4, *word);
+        }
         vlan_control |= r::VLNCTRL_FILTER;
     }
     registers.write(r::VLNCTRL, vlan_control);
@@ -53,12 +70,6 @@ fn set_frame_limit(registers: &Mmio, frame_bytes: u16) {
     };
     registers.write(r::MAXFRS, (u32::from(frame_bytes) + CHECK_SEQUENCE_BYTES) << 16);
     registers.write(r::HLREG0, r::HLREG0_VALUE | jumbo);
-}
-
-fn write_table(registers: &Mmio, base: u32, table: &[u32; r::FILTER_WORDS]) {
-    for (index, word) in (0..).zip(table) {
-        registers.write(base + index * 4, *word);
-    }
 }
 
 /// A bit for each group: hash of bits 36 to 47 of its address (7.1.1.2, MCSTCTRL.MO 0).

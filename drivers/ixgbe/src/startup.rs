@@ -5,6 +5,7 @@
 //! Either way every register that the data path relies on is written anew. Each wait has a bound, and its error names the register.
 
 use crate::error::DeviceError;
+use crate::filters::Groups;
 use crate::link;
 use crate::registers as r;
 use crate::{eeprom, filters, rss, statistics};
@@ -154,7 +155,7 @@ fn clear_tables(registers: &Mmio) {
 
 /// Receive initialisation (4.6.7) up to the rings.
 fn set_up_receive(registers: &Mmio, queues: u16) {
-    filters::apply(registers, &NetConfiguration::default());
+    filters::apply(registers, &NetConfiguration::default(), Groups::Exact);
     registers.write(
         r::RDRXCTL,
         r::RDRXCTL_CRC_STRIP | r::RDRXCTL_RSCACKC | r::RDRXCTL_FCOE_WRFIX,

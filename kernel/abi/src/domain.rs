@@ -28,6 +28,12 @@ impl OwnerId {
         OwnerId(generation << 16 | slot as u64)
     }
 
+    /// Whoever the next incarnation of the domain in `slot` will be: the owner of what was left to it and it has not taken yet. Never
+    /// alive.
+    pub const fn estate(slot: u16) -> OwnerId {
+        OwnerId(slot as u64)
+    }
+
     /// Index in the domain table; 0 is the kernel.
     pub const fn slot(self) -> u16 {
         self.0 as u16

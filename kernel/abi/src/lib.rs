@@ -12,10 +12,12 @@ pub mod domain;
 pub mod image;
 pub mod manifest;
 pub mod object;
+pub mod place;
 pub mod sys;
 pub mod thread;
 
 pub use domain::{DomainHeader, OwnerId};
 pub use object::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind};
+pub use place::TransmitPlace;
 pub use sys::{RawObject, SysTable, install, sys};
 pub use thread::{Continuation, ResumeContext, ThreadHeader, current};

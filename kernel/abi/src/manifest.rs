@@ -31,6 +31,10 @@ pub struct DomainManifest {
     pub devices: Vec<DeviceClaim>,
     /// What the supervisor does when it dies.
     pub restart: RestartPolicy,
+    /// The domain that gets the shared objects which this one left for it when it died; itself for its next incarnation.
+    pub heir: Option<String>,
+    /// How long an image that it was updated to is on trial: if it dies within this time, the one before comes back. Milliseconds.
+    pub trial_ms: u32,
 }
 
 /// A handle that a domain may have.
@@ -66,4 +70,6 @@ pub struct RestartPolicy {
     pub budget: u32,
     /// Length of the window, milliseconds.
     pub window_ms: u32,
+    /// Share of one CPU that restarts in a crash loop may take, per thousand; 0 for no limit.
+    pub cpu_permille: u32,
 }

@@ -19,6 +19,8 @@ pub enum ObjectKind {
     Plain = 0,
     /// A [`BatchBody`].
     Batch = 1,
+    /// A packet (`rref::Packet`): valid as one from before its owner sees it until it is freed.
+    Packet = 2,
 }
 
 /// Stands [`HEADER_BYTES`] before the payload of each shared object.
@@ -36,6 +38,12 @@ pub struct ObjectHeader {
     pub span: u32,
     /// Link in the span's free list while the object is free.
     pub next_free: AtomicU64,
+    /// Bytes that were asked for.
+    pub length: AtomicU64,
+    /// The name by which the owner's heir finds a plain object; 0 for one that dies with its owner.
+    pub tag: AtomicU64,
+    /// A packet's [`crate::TransmitPlace`]; means something only while a driver has the packet marked for transmission.
+    pub place: AtomicU64,
 }
 
 const _: () = assert!(size_of::<ObjectHeader>() == HEADER_BYTES);

@@ -105,6 +105,9 @@ pub struct SysTable {
     pub shared_allocate: extern "C" fn(size: usize, kind: u32) -> *mut u8,
     /// Gives a shared object back, and all that it holds.
     pub shared_free: extern "C" fn(payload: *mut u8),
+    /// Takes the next object of this kind (an [`crate::ObjectKind`]) and tag (0 for packets) that was left to the current domain; null
+    /// when there is none.
+    pub shared_inherit: extern "C" fn(kind: u32, tag: u64) -> *mut u8,
 
     /// Allocates `count` 4 KiB pages of private memory, zeroed; null when memory or quota is used up.
     pub pages_allocate: extern "C" fn(count: usize) -> *mut u8,
@@ -115,6 +118,8 @@ pub struct SysTable {
     pub panic: extern "C" fn(panic: &RawPanic) -> !,
     /// Unwinds the current thread out of a dead domain; returns if none is on top of its chain.
     pub check_death: extern "C" fn(),
+    /// Ends the current domain because its thread has used up its stack. Needs none itself but for the return address. Doesn't return.
+    pub stack_exhausted: extern "C" fn() -> !,
 
     /// Nanoseconds since boot, monotonic over all CPUs.
     pub now_ns: extern "C" fn() -> u64,

@@ -23,7 +23,17 @@ pub struct ThreadHeader {
     pub cpu: AtomicU32,
     /// Thread number, from 1, never reused.
     pub id: AtomicU64,
+    /// A crossing is made only with the stack pointer at or above this address: [`CROSSING_RESERVE_BYTES`] from the stack's end. 0 for threads of
+    /// the kernel's own.
+    pub crossing_limit: AtomicU64,
+    /// The same for calls of the kernel: [`CALL_RESERVE_BYTES`] from the stack's end.
+    pub call_limit: AtomicU64,
 }
+
+/// Stack that a crossing must find: for the proxy, for the callee, and for what the kernel does if the callee dies.
+pub const CROSSING_RESERVE_BYTES: u64 = 32 * 1024;
+/// Stack that a call of the kernel must find: no function of [`crate::SysTable`] needs more.
+pub const CALL_RESERVE_BYTES: u64 = 16 * 1024;
 
 impl ThreadHeader {
     /// A header for the thread `id`, which runs the kernel's own code until it enters a domain.
@@ -33,7 +43,17 @@ impl ThreadHeader {
             pending: AtomicU32::new(0),
             cpu: AtomicU32::new(cpu),
             id: AtomicU64::new(id),
+            crossing_limit: AtomicU64::new(0),
+            call_limit: AtomicU64::new(0),
         }
+    }
+
+    /// Says where the thread's stack ends, before it runs in a domain.
+    pub fn limit_stack(&self, lowest: u64) {
+        self.crossing_limit
+            .store(lowest + CROSSING_RESERVE_BYTES, Ordering::Relaxed);
+        self.call_limit
+            .store(lowest + CALL_RESERVE_BYTES, Ordering::Relaxed);
     }
 
     /// The incarnation whose code runs now. For the running thread, or one that stands still.

@@ -2,6 +2,8 @@
 //!
 //! It is never freed before its domain dies: hardware may hold a ring's base long after software has lost interest in it.
 
+use abi::TransmitPlace;
+use abi::place::DESCRIPTOR_BYTES;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -58,6 +60,12 @@ impl<const SLOTS: usize> Descriptors<SLOTS> {
             slots: Slots::new(base.cast()),
             physical: base.as_ptr() as u64,
         })
+    }
+
+    /// The place of count 0 in these descriptors as the transmit ring of `queue`.
+    pub fn transmit_place(&self, queue: u16) -> TransmitPlace {
+        const { assert!(SLOTS <= 1 << 15 && size_of::<Descriptor>() == DESCRIPTOR_BYTES) };
+        TransmitPlace::first(self.slots.base.as_ptr() as usize, queue, SLOTS)
     }
 
     /// Address of the first byte for the device.

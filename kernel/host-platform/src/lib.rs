@@ -8,8 +8,8 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{set_shared_limit, shared_objects};
-pub use thread::{Attached, attach};
+pub use memory::{SharedMemory, leave, leave_packet, set_shared_limit, shared_objects, use_shared_memory};
+pub use thread::{Attached, attach, look_for_deaths};
 pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
 
 use abi::SysTable;
@@ -18,10 +18,12 @@ use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, status};
 static TABLE: SysTable = SysTable {
     shared_allocate: memory::shared_allocate,
     shared_free: memory::shared_free,
+    shared_inherit: memory::shared_inherit,
     pages_allocate: memory::pages_allocate,
     pages_free: memory::pages_free,
     panic,
-    check_death,
+    check_death: thread::check_death,
+    stack_exhausted,
     now_ns: thread::now_ns,
     unix_time_s: thread::unix_time_s,
     entropy: thread::entropy,
@@ -50,7 +52,10 @@ extern "C" fn panic(panic: &RawPanic) -> ! {
     panic!("{} ({}:{})", text(panic.message), text(panic.file), panic.line);
 }
 
-extern "C" fn check_death() {}
+extern "C" fn stack_exhausted() -> ! {
+    // A host thread's header has no limit.
+    unreachable!("the host's threads have no stack limit");
+}
 
 // A host has no devices; drivers are tested on `dma`'s host backend.
 

@@ -1,4 +1,4 @@
-//! `#[derive(Exchange)]` and `#[derive(Share)]`.
+//! `#[derive(Exchange)]`, `#[derive(Share)]` and `#[derive(Plain)]`.
 //!
 //! The bound is put on every field's type, generic or not, so a field that may not cross is a compile error at the field.
 
@@ -37,7 +37,10 @@ fn transfer(fields: &Fields) -> (TokenStream, TokenStream) {
         Fields::Unnamed(_) => quote!((#(#names),*)),
         Fields::Unit => quote!(),
     };
-    (pattern, quote!(#(::rref::Exchange::transfer(#names, to);)*))
+    (
+        pattern,
+        quote!(#(unsafe { ::rref::Exchange::transfer(#names, to) };)*),
+    )
 }
 
 /// Proves the bound for every field where it is named, so that the error points there.
@@ -86,7 +89,7 @@ pub fn expand_exchange(item: TokenStream) -> Result<TokenStream> {
         // SAFETY: Every field is `Exchange` (asserted above), and `transfer` passes on to each.
         unsafe impl #generics ::rref::Exchange for #name #type_generics #bounds {
             #[inline(always)]
-            fn transfer(&self, to: ::rref::OwnerId) {
+            unsafe fn transfer(&self, to: ::rref::OwnerId) {
                 let _ = to;
                 match self { #(#arms)* }
             }
@@ -107,5 +110,49 @@ pub fn expand_share(item: TokenStream) -> Result<TokenStream> {
         const _: () = assert!(!::core::mem::needs_drop::<#name>(), "a shared type needs no drop");
         // SAFETY: Every field is `Share` (asserted above), and the type needs no drop.
         unsafe impl #generics ::rref::Share for #name #type_generics #bounds {}
+    })
+}
+
+pub fn expand_plain(item: TokenStream) -> Result<TokenStream> {
+    let input: DeriveInput = syn::parse2(item)?;
+    if !matches!(input.data, Data::Struct(_)) || !input.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &input.ident,
+            "a plain type is a struct without type parameters: not every number is a variant",
+        ));
+    }
+    let mut is_laid_out = false;
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("repr"))
+    {
+        attribute.parse_nested_meta(|meta| {
+            is_laid_out |= meta.path.is_ident("C") || meta.path.is_ident("transparent");
+            if meta.path.is_ident("align") {
+                let argument;
+                syn::parenthesized!(argument in meta.input);
+                argument.parse::<syn::LitInt>()?;
+            }
+            Ok(())
+        })?;
+    }
+    if !is_laid_out {
+        return Err(Error::new_spanned(
+            &input.ident,
+            "a plain type has a layout: #[repr(C)] or #[repr(transparent)]",
+        ));
+    }
+    let types = field_types(&input)?;
+    let checks = assertions(&input, &quote!(::rref::Plain))?;
+    let name = &input.ident;
+    Ok(quote! {
+        #checks
+        const _: () = assert!(
+            ::core::mem::size_of::<#name>() == 0 #(+ ::core::mem::size_of::<#types>())*,
+            "a plain type has no padding"
+        );
+        // SAFETY: Every field is `Plain` (asserted above), and there is nothing between or behind them (asserted too).
+        unsafe impl ::rref::Plain for #name {}
     })
 }

@@ -1,4 +1,4 @@
-//! The two macros of `rref`: `#[interface]` and `#[derive(Exchange, Share)]`.
+//! The two macros of `rref`: `#[interface]` and `#[derive(Exchange, Share, Plain)]`.
 //!
 //! They only write down what a person would write by hand, with the bounds that make it sound; the compiler then checks
 //! those (docs/soundness.md, invariant 2).
@@ -23,6 +23,14 @@ pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Exchange)]
 pub fn derive_exchange(item: TokenStream) -> TokenStream {
     exchange::expand_exchange(item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Implements `Plain` for a `repr(C)` or `repr(transparent)` struct, requiring it of every field and that there is no padding.
+#[proc_macro_derive(Plain)]
+pub fn derive_plain(item: TokenStream) -> TokenStream {
+    exchange::expand_plain(item.into())
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

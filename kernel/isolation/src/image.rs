@@ -64,8 +64,21 @@ impl fmt::Display for ImageError {
     }
 }
 
-/// The ELF file in a signed image of the domain `name`.
-pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result<&'a [u8], ImageError> {
+/// What is in a signed image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<'a> {
+    /// The ELF file.
+    pub elf: &'a [u8],
+    /// The table of its functions (`kernel::symbols`); may be empty.
+    pub symbols: &'a [u8],
+    /// What its signer calls it.
+    pub build: String,
+    /// Its signature. Ed25519 signatures are deterministic (RFC 8032), so equal ones of one key are of equal images.
+    pub signature: [u8; SIGNATURE_BYTES],
+}
+
+/// The content of a signed image of the domain `name`.
+pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result<Verified<'a>, ImageError> {
     let (body, trailer) = file
         .split_at_checked(file.len().wrapping_sub(TRAILER_BYTES))
         .ok_or(ImageError::Unsigned)?;
@@ -98,7 +111,7 @@ pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result
             _ => ImageError::Changed,
         });
     }
-    let (Some((elf, _)), Some(manifest)) = (parts, manifest) else {
+    let (Some((content, _)), Some(manifest)) = (parts, manifest) else {
         return Err(ImageError::BadManifest);
     };
     if manifest.name != name {
@@ -110,7 +123,17 @@ pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result
     if manifest.interface_hash != expected.interface_hash {
         return Err(ImageError::OtherInterfaces);
     }
-    Ok(elf)
+    let (elf, symbols) = content
+        .len()
+        .checked_sub(manifest.symbol_bytes as usize)
+        .and_then(|length| content.split_at_checked(length))
+        .ok_or(ImageError::BadManifest)?;
+    Ok(Verified {
+        elf,
+        symbols,
+        build: manifest.build,
+        signature,
+    })
 }
 
 #[cfg(test)]
@@ -137,10 +160,12 @@ mod tests {
     fn signed(change: impl FnOnce(&mut ImageManifest), seed: u8) -> Vec<u8> {
         let mut manifest = ImageManifest {
             name: "httpd".into(),
+            build: "0.1.0+2b".into(),
             signer: *key(seed).pk,
             interface_hash: [9; 32],
             compiler: COMPILER.into(),
             flags: String::new(),
+            symbol_bytes: 0,
             crates: vec![],
         };
         change(&mut manifest);
@@ -156,10 +181,16 @@ mod tests {
 
     #[test]
     fn a_genuine_image_is_accepted_and_gives_its_elf() {
-        assert_eq!(
-            verify(&signed(|_| {}, 1), "httpd", &expected(1)),
-            Ok(&b"\x7fELF and so on"[..])
-        );
+        let content = |symbol_bytes| {
+            let image = signed(|manifest| manifest.symbol_bytes = symbol_bytes, 1);
+            verify(&image, "httpd", &expected(1)).map(|found| {
+                assert_eq!(found.build, "0.1.0+2b");
+                (found.elf.to_vec(), found.symbols.to_vec())
+            })
+        };
+        assert_eq!(content(0), Ok((b"\x7fELF and so on".to_vec(), vec![])));
+        assert_eq!(content(3), Ok((b"\x7fELF and so".to_vec(), b" on".to_vec())));
+        assert_eq!(content(15), Err(ImageError::BadManifest), "more than there is");
     }
 
     #[test]

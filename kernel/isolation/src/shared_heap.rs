@@ -5,9 +5,12 @@
 //! kernel finds what the dead domain owned by looking at all of them. That makes a crossing one store and a death
 //! proportional to the heap, which is the right way round.
 //!
-//! A span that holds nothing any more goes back, but for one of each class. Memory comes from a [`SpanSource`], so that a host
-//! can test this.
+//! A span that holds nothing any more goes back, but for one of each class. An object above the largest class is a span of its own.
+//! Memory comes from a [`SpanSource`], so that a host can test this.
+//!
+//! What a dead domain leaves to its heir is picked out in `estate.rs`.
 
+use crate::estate::Estate;
 use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId};
 use alloc::vec::Vec;
@@ -27,13 +30,24 @@ pub trait SpanSource {
 
 /// Payload sizes. The fourth-last fits a packet, the last ones pages of text, streams and batches of work.
 pub const CLASSES: [usize; 9] = [64, 320, 448, 960, 2240, 4032, 8128, 16448, 32704];
-/// Length of a span.
+/// Length of a span that is cut into objects.
 const SPAN_BYTES: usize = 128 * 1024;
+/// What the length of a span for one large object is a multiple of.
+const PAGE_BYTES: usize = 4096;
+/// The largest object: more than any machine's memory, and far from any overflow.
+const LARGEST_BYTES: usize = 1 << 40;
+/// The class of spans that hold one large object.
+const LARGE: usize = CLASSES.len();
+/// Bytes of a packet before its data: what makes it a valid one.
+const PACKET_HEAD_BYTES: usize = size_of::<rref::Packet>() - rref::packet::PACKET_BYTES;
 
 struct Span {
     base: usize,
     physical: u64,
+    /// Index of [`CLASSES`], or [`LARGE`].
     class: usize,
+    /// Length in bytes.
+    bytes: usize,
     /// Header of the first free object, 0 for none.
     free: u64,
     /// Objects in use.
@@ -41,12 +55,15 @@ struct Span {
 }
 
 impl Span {
+    /// Bytes from one header to the next.
     fn stride(&self) -> usize {
-        CLASSES[self.class] + HEADER_BYTES
+        CLASSES
+            .get(self.class)
+            .map_or(self.bytes, |class| class + HEADER_BYTES)
     }
 
     fn count(&self) -> usize {
-        SPAN_BYTES / self.stride()
+        self.bytes / self.stride()
     }
 }
 
@@ -67,6 +84,8 @@ pub struct SharedHeap<S> {
     /// For each class, the spans with free objects.
     open: [Vec<u32>; CLASSES.len()],
     usage: Usage,
+    /// What the dead have left and nobody has taken yet.
+    pub(crate) estate: Estate,
 }
 
 // SAFETY: The addresses inside are of memory that the heap owns.
@@ -83,6 +102,7 @@ impl<S: SpanSource> SharedHeap<S> {
                 used_bytes: 0,
                 span_bytes: 0,
             },
+            estate: Estate::new(),
         }
     }
 
@@ -91,13 +111,12 @@ impl<S: SpanSource> SharedHeap<S> {
         self.usage
     }
 
-    /// A new object of `size` bytes for `owner`; the payload's address. `None` without memory, or for a size above the largest class.
+    /// A new object of `size` bytes for `owner`; the payload's address. `None` without memory.
     pub fn allocate(&mut self, size: usize, kind: ObjectKind, owner: OwnerId) -> Option<usize> {
-        let class = CLASSES.iter().position(|&class| size <= class)?;
-        let open = self.open.get_mut(class)?;
-        let number = match open.last() {
+        let class = CLASSES.iter().position(|&class| size <= class).unwrap_or(LARGE);
+        let number = match self.open.get(class).and_then(|open| open.last()) {
             Some(number) => *number,
-            None => self.grow(class)?,
+            None => self.grow(class, size)?,
         };
         let span = self.spans.get_mut(number as usize)?.as_mut()?;
         let address = span.free as usize;
@@ -105,9 +124,12 @@ impl<S: SpanSource> SharedHeap<S> {
         let header = unsafe { &*(address as *const ObjectHeader) };
         span.free = header.next_free.load(Ordering::Relaxed);
         span.used += 1;
-        if span.free == 0 {
-            self.open[class].pop();
+        if span.free == 0
+            && let Some(open) = self.open.get_mut(class)
+        {
+            open.pop();
         }
+        self.usage.used_bytes += header.size + HEADER_BYTES as u64;
         let payload = address + HEADER_BYTES;
         if kind == ObjectKind::Batch {
             // A batch must hold nothing from its first instruction on: a death may come before its owner has set it up.
@@ -116,14 +138,20 @@ impl<S: SpanSource> SharedHeap<S> {
             body.length.store(0, Ordering::Relaxed);
             body.head.store(0, Ordering::Relaxed);
         }
+        if kind == ObjectKind::Packet {
+            // A packet, too, must be a valid one if its owner dies before it has set it up.
+            // SAFETY: The payload is free memory of at least a packet's size (asserted below), of which these are the first bytes.
+            unsafe { (payload as *mut u8).write_bytes(0, PACKET_HEAD_BYTES) };
+        }
+        header.tag.store(0, Ordering::Relaxed);
+        header.length.store(size as u64, Ordering::Relaxed);
         header.kind.store(kind as u32, Ordering::Relaxed);
         header.owner.store(owner.0, Ordering::Release);
-        self.usage.used_bytes += (CLASSES[class] + HEADER_BYTES) as u64;
         Some(payload)
     }
 
-    /// Cuts a new span into objects of a class; its number.
-    fn grow(&mut self, class: usize) -> Option<u32> {
+    /// Makes a new span, cut into objects of a class, or for one large object of `size` bytes; its number.
+    fn grow(&mut self, class: usize, size: usize) -> Option<u32> {
         let number = match self.spans.iter().position(Option::is_none) {
             Some(number) => number,
             None => {
@@ -134,13 +162,20 @@ impl<S: SpanSource> SharedHeap<S> {
         };
         // Freeing must not allocate: there is room for every span in the list of open ones.
         let spans = self.spans.len();
-        let open = self.open.get_mut(class)?;
-        open.try_reserve(spans.saturating_sub(open.len())).ok()?;
-        let (base, physical) = self.source.span(SPAN_BYTES)?;
+        let bytes = if let Some(open) = self.open.get_mut(class) {
+            open.try_reserve(spans.saturating_sub(open.len())).ok()?;
+            SPAN_BYTES
+        } else if size <= LARGEST_BYTES {
+            (size + HEADER_BYTES).next_multiple_of(PAGE_BYTES)
+        } else {
+            return None;
+        };
+        let (base, physical) = self.source.span(bytes)?;
         let mut span = Span {
             base,
             physical,
             class,
+            bytes,
             free: 0,
             used: 0,
         };
@@ -149,18 +184,23 @@ impl<S: SpanSource> SharedHeap<S> {
             let header = ObjectHeader {
                 owner: AtomicU64::new(OwnerId::NONE.0),
                 physical: physical + (offset + HEADER_BYTES) as u64,
-                size: CLASSES[class] as u64,
+                size: (span.stride() - HEADER_BYTES) as u64,
                 kind: AtomicU32::new(ObjectKind::Plain as u32),
                 span: number as u32,
                 next_free: AtomicU64::new(span.free),
+                length: AtomicU64::new(0),
+                tag: AtomicU64::new(0),
+                place: AtomicU64::new(0),
             };
-            // SAFETY: The span is this heap's, `SPAN_BYTES` long and page aligned; the stride is a multiple of 64.
+            // SAFETY: The span is this heap's, `bytes` long and page aligned; the stride is a multiple of 64.
             unsafe { ((base + offset) as *mut ObjectHeader).write(header) };
             span.free = (base + offset) as u64;
         }
         *self.spans.get_mut(number)? = Some(span);
-        self.open.get_mut(class)?.push(number as u32);
-        self.usage.span_bytes += SPAN_BYTES as u64;
+        if let Some(open) = self.open.get_mut(class) {
+            open.push(number as u32);
+        }
+        self.usage.span_bytes += bytes as u64;
         Some(number as u32)
     }
 
@@ -204,14 +244,16 @@ impl<S: SpanSource> SharedHeap<S> {
             return;
         };
         let class = span.class;
-        if span.free == 0 {
-            self.open[class].push(number);
+        if span.free == 0
+            && let Some(open) = self.open.get_mut(class)
+        {
+            open.push(number);
         }
         header.next_free.store(span.free, Ordering::Relaxed);
         span.free = core::ptr::from_ref(header) as u64;
         span.used -= 1;
-        self.usage.used_bytes -= (CLASSES[class] + HEADER_BYTES) as u64;
-        if span.used == 0 && self.empty_spans(class) > 1 {
+        self.usage.used_bytes -= header.size + HEADER_BYTES as u64;
+        if class == LARGE || span.used == 0 && self.empty_spans(class) > 1 {
             self.release(number);
         }
     }
@@ -229,13 +271,16 @@ impl<S: SpanSource> SharedHeap<S> {
         let Some(span) = self.spans.get_mut(number as usize).and_then(Option::take) else {
             return;
         };
-        self.open[span.class].retain(|open| *open != number);
-        self.usage.span_bytes -= SPAN_BYTES as u64;
+        if let Some(open) = self.open.get_mut(span.class) {
+            open.retain(|open| *open != number);
+        }
+        self.usage.span_bytes -= span.bytes as u64;
         // SAFETY: The span came from the source, none of its objects is in use, and it is in no list any more.
-        unsafe { self.source.release((span.base, span.physical), SPAN_BYTES) };
+        unsafe { self.source.release((span.base, span.physical), span.bytes) };
     }
 
-    fn headers(&self) -> impl Iterator<Item = &ObjectHeader> {
+    /// The headers of all objects, free ones too.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &ObjectHeader> {
         self.spans.iter().flatten().flat_map(|span| {
             let (base, stride) = (span.base, span.stride());
             // SAFETY: Every stride of a span begins with a header, and listed spans are there.
@@ -243,18 +288,81 @@ impl<S: SpanSource> SharedHeap<S> {
         })
     }
 
+    /// The payloads of what `owner` owns by name, batches first.
+    ///
+    /// Freeing a batch looks at the headers of what is in it. An object may be in a batch and owned by name, if its owner died while it
+    /// put it there; were it freed first, its span might be gone by then.
+    pub(crate) fn owned(&self, owner: OwnerId) -> Vec<usize> {
+        let mut owned: Vec<&ObjectHeader> = self
+            .headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == owner.0)
+            .collect();
+        owned.sort_unstable_by_key(|header| header.kind.load(Ordering::Relaxed) != ObjectKind::Batch as u32);
+        owned
+            .into_iter()
+            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
+            .collect()
+    }
+
     /// Frees all that a dead domain owned; the count of objects that it owned by name.
     pub fn reclaim(&mut self, dead: OwnerId) -> usize {
-        let owned: Vec<usize> = self
-            .headers()
-            .filter(|header| header.owner.load(Ordering::Relaxed) == dead.0)
-            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
-            .collect();
-        for &payload in &owned {
+        let owned = self.owned(dead);
+        self.free_all(&owned);
+        owned.len()
+    }
+
+    /// Frees what a dead domain owned by name.
+    pub(crate) fn free_all(&mut self, owned: &[usize]) {
+        for &payload in owned {
             // SAFETY: Its owner is dead and every thread has left it (the kernel reclaims only then), so nobody uses it.
             unsafe { self.free(payload) };
         }
-        owned.len()
+    }
+
+    /// What each owner owns by name: objects, and their bytes with headers. Objects inside of batches are under
+    /// [`OwnerId::NESTED`].
+    pub fn owners(&self) -> Vec<(OwnerId, u64, u64)> {
+        let mut owners: Vec<(OwnerId, u64, u64)> = Vec::new();
+        for header in self.headers() {
+            let owner = OwnerId(header.owner.load(Ordering::Relaxed));
+            if owner == OwnerId::NONE {
+                continue;
+            }
+            let bytes = header.size + HEADER_BYTES as u64;
+            match owners.iter_mut().find(|(known, _, _)| *known == owner) {
+                Some((_, objects, sum)) => {
+                    *objects += 1;
+                    *sum += bytes;
+                }
+                None => owners.push((owner, 1, bytes)),
+            }
+        }
+        owners
+    }
+
+    /// Objects that are marked as being in a batch and are in none, by address. One that is being moved while this looks is among
+    /// them.
+    pub fn adrift(&self) -> Vec<usize> {
+        let is_used = |header: &&ObjectHeader| header.owner.load(Ordering::Relaxed) != OwnerId::NONE.0;
+        let mut held: Vec<u64> = Vec::new();
+        for header in self.headers().filter(is_used) {
+            if header.kind.load(Ordering::Relaxed) == ObjectKind::Batch as u32 {
+                let payload = core::ptr::from_ref(header) as usize + HEADER_BYTES;
+                // SAFETY: The kind says that the payload is a batch body. What its owner does to it meanwhile are stores to atomics, and
+                // nothing that is read here is followed.
+                let body = unsafe { &*(payload as *const BatchBody) };
+                let head = body.head.load(Ordering::Relaxed) as usize;
+                let length = (body.length.load(Ordering::Relaxed) as usize).min(BATCH_CAPACITY);
+                let slots = (head..head + length).map(|index| &body.slots[index % BATCH_CAPACITY]);
+                held.extend(slots.map(|slot| slot.load(Ordering::Relaxed)));
+            }
+        }
+        held.sort_unstable();
+        self.headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == OwnerId::NESTED.0)
+            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
+            .filter(|payload| held.binary_search(&(*payload as u64)).is_err())
+            .collect()
     }
 
     /// Bytes of objects that `owner` owns, with what is in them not counted twice.
@@ -266,16 +374,25 @@ impl<S: SpanSource> SharedHeap<S> {
     }
 }
 
+/// The header of an object.
+///
+/// # Safety
+/// `payload` is from [`SharedHeap::allocate`], and its span is there as long as the result is used.
+pub(crate) unsafe fn header_of<'a>(payload: usize) -> &'a ObjectHeader {
+    // SAFETY: Payloads have their header before them; the caller promises that it is there.
+    unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }
+}
+
 const _: () = assert!(size_of::<BatchBody>() <= CLASSES[1]);
 const _: () = assert!(size_of::<rref::Packet>() <= CLASSES[4]);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::alloc::{Layout, alloc_zeroed};
 
-    struct HostSpans;
+    pub(crate) struct HostSpans;
 
     impl SpanSource for HostSpans {
         fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
@@ -293,18 +410,18 @@ mod tests {
         }
     }
 
-    fn owner(slot: u16) -> OwnerId {
+    pub(crate) fn owner(slot: u16) -> OwnerId {
         OwnerId::new(slot, 1)
     }
 
-    fn set_owner(payload: usize, owner: OwnerId) {
+    pub(crate) fn set_owner(payload: usize, owner: OwnerId) {
         // SAFETY: A payload of this test's heap.
         unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) }
             .owner
             .store(owner.0, Ordering::Relaxed);
     }
 
-    fn push(batch: usize, object: usize) {
+    pub(crate) fn push(batch: usize, object: usize) {
         // SAFETY: A batch payload of this test's heap.
         let body = unsafe { &*(batch as *const BatchBody) };
         let length = body.length.load(Ordering::Relaxed);
@@ -336,6 +453,22 @@ mod tests {
         assert_eq!(heap.usage().used_bytes, 0);
     }
 
+    /// Freeing the object could give its span back before the batch, in which it still is, is looked at.
+    #[test]
+    fn batches_are_freed_before_what_may_be_in_them() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let objects: Vec<usize> = (0..2_000)
+            .map(|_| heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory"))
+            .collect();
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        push(batch, objects[1_999]);
+        assert_eq!(heap.owned(owner(1)).first(), Some(&batch));
+        assert_eq!(heap.reclaim(owner(1)), 2_001);
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
     #[test]
     fn what_was_given_away_survives() {
         let mut heap = SharedHeap::new(HostSpans);
@@ -348,9 +481,16 @@ mod tests {
     }
 
     #[test]
-    fn too_large_is_refused() {
+    fn a_large_object_is_a_span_of_its_own_and_goes_back_at_once() {
         let mut heap = SharedHeap::new(HostSpans);
-        assert_eq!(heap.allocate(CLASSES[8] + 1, ObjectKind::Plain, owner(1)), None);
+        let size = 3 * SPAN_BYTES;
+        let object = heap.allocate(size, ObjectKind::Plain, owner(1)).expect("memory");
+        assert_eq!(heap.usage().span_bytes, size as u64 + PAGE_BYTES as u64);
+        assert_eq!(heap.owned_bytes(owner(1)), heap.usage().span_bytes);
+        // SAFETY: Allocated above.
+        assert!(unsafe { heap.free(object) });
+        assert_eq!(heap.usage(), Usage::default());
+        assert_eq!(heap.allocate(usize::MAX, ObjectKind::Plain, owner(1)), None);
     }
 
     proptest! {

@@ -206,7 +206,7 @@ fn set_owner(payload: NonNull<u8>, owner: OwnerId) {
 // SAFETY: Holds shared objects only, which follow the batch's owner.
 unsafe impl<T: Share> Exchange for Batch<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         set_owner(self.body.cast(), to);
     }
 }

@@ -63,6 +63,7 @@ where
     F: FnOnce(&O, A) -> R,
 {
     let thread = current();
+    check_stack(thread);
     let previous = thread.top.load(Ordering::Relaxed);
     let mut record = Continuation::new(previous, target.incarnation);
     compiler_fence(Ordering::SeqCst);
@@ -77,20 +78,47 @@ where
     }
     let _leave = Leave { thread, previous };
     count(target.header, thread.cpu.load(Ordering::Relaxed));
-    arguments.transfer(target.incarnation);
+    // SAFETY: They are the callee's from here on.
+    unsafe { arguments.transfer(target.incarnation) };
     // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until the thread
     // has left (`Target::new` promises the rest).
     let object = unsafe { &*target.object };
     if needs_drop::<R>() {
         // SAFETY: The innermost continuation is `record`, which lives on this frame and so as long as the call.
         let result = unsafe { enter(object, arguments, method) };
-        // SAFETY: `previous` is null, or a continuation that is on this thread's chain until this crossing has ended.
-        result.transferred(unsafe { owner_of(previous) })
+        // SAFETY: `previous` is null, or a continuation that is on this thread's chain until this crossing has ended; it names the caller,
+        // which has the result from here on.
+        unsafe { result.transferred(owner_of(previous)) }
     } else {
         // It will hold no shared object (`Exchange`), so nobody need look at it: the method writes it where the caller wants it.
         // SAFETY: As above.
         unsafe { enter(object, arguments, method) }
     }
+}
+
+/// Ends the caller if it has too little stack left for what comes now. Until here a proxy has done nothing but make its frame; should that
+/// have met the stack's end already, then in code of the section `.text.proxies`, which makes it the caller's death too.
+#[inline(always)]
+fn check_stack(thread: &ThreadHeader) {
+    // SAFETY: Compares the stack pointer with a word of the header, which is readable.
+    unsafe {
+        core::arch::asm!(
+            "cmp rsp, [{thread} + {limit}]",
+            "jb {exhausted}",
+            thread = in(reg) core::ptr::from_ref(thread),
+            limit = const offset_of!(ThreadHeader, crossing_limit),
+            exhausted = label { stack_exhausted() },
+            options(readonly, nostack),
+        );
+    }
+}
+
+/// Out of line, to keep the ordinary way short; it runs where the stack may be at its end.
+#[cold]
+#[inline(never)]
+#[unsafe(link_section = ".text.proxies")]
+fn stack_exhausted() -> ! {
+    (sys().stack_exhausted)()
 }
 
 /// Ends the crossing when it is dropped: after the result is where the caller wants it, so that it is not moved once more.

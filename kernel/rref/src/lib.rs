@@ -15,10 +15,9 @@ pub mod batch;
 pub mod crossing;
 pub mod exchange;
 pub mod handle;
+pub mod heir;
 pub mod packet;
 pub mod reference;
-#[cfg(doctest)]
-mod refusals;
 pub mod rpc;
 pub mod text;
 
@@ -26,7 +25,8 @@ pub use abi::{BATCH_CAPACITY, OwnerId};
 pub use batch::Batch;
 pub use exchange::{Exchange, Share};
 pub use handle::{Handle, Interface, ProxyFactory};
-pub use idl::{Exchange, Share, interface};
+pub use heir::{Plain, SharedSlice, Tag};
+pub use idl::{Exchange, Plain, Share, interface};
 pub use packet::{Packet, PacketBatch};
 pub use reference::{OutOfMemory, RRef};
 pub use rpc::{Outcome, RpcError, caller};

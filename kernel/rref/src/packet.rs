@@ -7,6 +7,8 @@
 use crate::batch::Batch;
 use crate::exchange::{Exchange, Share};
 use crate::reference::{OutOfMemory, RRef};
+use abi::{ObjectKind, sys};
+use core::ptr::NonNull;
 
 /// Bytes left free before received data, for encapsulation.
 pub const HEADROOM_BYTES: usize = 128;
@@ -124,7 +126,7 @@ pub type PacketBatch = Batch<Packet>;
 impl Packet {
     /// An empty packet with the usual headroom; its data bytes are what they last were.
     pub fn allocate() -> Result<RRef<Packet>, OutOfMemory> {
-        let mut packet: RRef<PacketBytes> = RRef::allocate()?;
+        let mut packet: RRef<PacketBytes> = RRef::allocate_as(ObjectKind::Packet)?;
         // Reset before it is looked at as a packet: a fresh object's enums are bytes of another object's life.
         packet.bytes[..size_of::<Packet>() - PACKET_BYTES].fill(0);
         // SAFETY: `PacketBytes` has the size and alignment of `Packet`; with its first bytes zero every field of `Packet` is valid
@@ -132,6 +134,21 @@ impl Packet {
         let mut packet = unsafe { RRef::from_payload(packet.into_payload().cast::<Packet>()) };
         packet.reset();
         Ok(packet)
+    }
+
+    /// The next packet that a dead driver was to send, in the order in which it was to, and that was left to this domain; `queue` says through
+    /// which transmit queue. A long frame's packets follow each other, but the first or last ones may be missing.
+    pub fn inherit() -> Option<RRef<Packet>> {
+        let payload = (sys().shared_inherit)(ObjectKind::Packet as u32, 0);
+        let payload = NonNull::new(payload.cast::<Packet>())?;
+        // SAFETY: The kind says that it is a packet: `allocate` alone makes objects of it, whose every field is valid at every instruction.
+        // The kernel gives each away once, when nobody has a handle to it any more.
+        let mut packet = unsafe { RRef::from_payload(payload) };
+        // What holds of two fields together, a death between the two stores may have left broken; devices rely on it.
+        if usize::from(packet.offset) + usize::from(packet.length) > PACKET_BYTES {
+            packet.reset();
+        }
+        Some(packet)
     }
 
     /// Makes it empty again: the usual headroom, no length, nothing said of it.

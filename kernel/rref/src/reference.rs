@@ -6,7 +6,7 @@
 
 use crate::exchange::{Exchange, Share};
 use abi::object::HEADER_BYTES;
-use abi::{ObjectHeader, ObjectKind, OwnerId, sys};
+use abi::{ObjectHeader, ObjectKind, OwnerId, TransmitPlace, sys};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -46,9 +46,14 @@ impl<T: Share> RRef<T> {
     }
 
     /// An object whose bytes are whatever valid value they last were; for types that any bytes make a value of.
-    pub(crate) fn allocate() -> Result<RRef<T>, OutOfMemory> {
+    fn allocate() -> Result<RRef<T>, OutOfMemory> {
+        Self::allocate_as(ObjectKind::Plain)
+    }
+
+    /// The same, with what the kernel is to know of its type.
+    pub(crate) fn allocate_as(kind: ObjectKind) -> Result<RRef<T>, OutOfMemory> {
         const { Self::FITS };
-        let payload = (sys().shared_allocate)(size_of::<T>(), ObjectKind::Plain as u32);
+        let payload = (sys().shared_allocate)(size_of::<T>(), kind as u32);
         NonNull::new(payload.cast())
             .map(|payload| RRef {
                 payload,
@@ -88,6 +93,13 @@ impl<T: Share> RRef<T> {
         self.header().physical
     }
 
+    /// Notes where the object, a packet, waits in a transmit ring. For trusted device code: after a driver's death the kernel finds out by
+    /// that which packets were sent.
+    #[inline(always)]
+    pub fn set_place(&self, place: TransmitPlace) {
+        self.header().place.store(place.0, Ordering::Relaxed);
+    }
+
     /// Who owns the object now.
     pub fn owner(&self) -> OwnerId {
         OwnerId(self.header().owner.load(Ordering::Relaxed))
@@ -97,7 +109,7 @@ impl<T: Share> RRef<T> {
 // SAFETY: The handle's object is `Share`: plain. Its only handle moves, and `transfer` moves the owner.
 unsafe impl<T: Share> Exchange for RRef<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         self.header().owner.store(to.0, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,8 @@
 //! has a thread of its own, which sleeps until it is asked; a source that doesn't answer in time is left out, with a line that says so.
 
 use crate::counters::Counters;
+use crate::death_metrics;
+use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -150,10 +152,15 @@ impl Collector {
 
 fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::supervise::SuperviseError> {
     let mut domains = Vec::new();
+    let mut held = Vec::new();
     for index in 0..SERVICE_LIMIT {
         let Some(status) = supervisor.domain(index)? else {
             break;
         };
+        held.push((
+            status.domain.name,
+            supervisor.holdings(index)?.unwrap_or_default(),
+        ));
         domains.push(status);
     }
     let mut text = Exposition::default();
@@ -163,6 +170,15 @@ fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::sup
         memory: supervisor.memory()?,
     };
     metrics::supervision(&mut text, &supervision);
+    holdings::holdings(&mut text, &held);
+    holdings::frame_uses(&mut text, &supervision.memory.uses);
+    let mut deaths = Vec::new();
+    for (index, status) in (0..).zip(&domains) {
+        if let Some(counts) = supervisor.death_counts(index)? {
+            deaths.push((status.domain.name, counts));
+        }
+    }
+    death_metrics::deaths(&mut text, &deaths);
     Ok(text.into_text())
 }
 

@@ -14,11 +14,15 @@ use interface::supervise::SupervisedStatus;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Whether a number only ever grows.
+/// What a family's numbers are.
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum Kind {
+    /// One that only ever grows.
     Counter,
+    /// One that goes up and down.
     Gauge,
+    /// Counts by bounds, each with those below it.
+    Histogram,
 }
 
 /// A text that grows family by family. Writing to a `String` doesn't fail.
@@ -38,15 +42,18 @@ impl Exposition {
         writeln!(self.text, "# {}", Escaped(text)).ok();
     }
 
-    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    /// Begins a family; its samples follow.
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").ok();
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    /// A number of the family that was begun last.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.text.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
@@ -64,7 +71,7 @@ impl Exposition {
     }
 
     /// One family over all of `items`: their labels and their numbers.
-    fn each<T>(
+    pub fn each<T>(
         &mut self,
         (name, kind, help): (&str, Kind, &str),
         items: &[T],
@@ -124,12 +131,18 @@ const STATES: [(DomainState, &str); 5] = [
 pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
     use Kind::{Counter, Gauge};
     type Read = fn(&SupervisedStatus) -> u64;
-    let families: [(&str, Kind, &str, Read); 8] = [
+    let families: [(&str, Kind, &str, Read); 10] = [
         (
             "redleaf_domain_restarts_total",
             Counter,
             "Restarts since boot.",
             |status| status.restarts,
+        ),
+        (
+            "redleaf_domain_restart_cpu_nanoseconds_total",
+            Counter,
+            "CPU time that its deaths and the starts before them have cost.",
+            |status| status.restart_cpu_ns,
         ),
         (
             "redleaf_domain_generation",
@@ -166,6 +179,12 @@ pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
             Gauge,
             "1 when held for the operator after too many deaths.",
             |status| status.held.into(),
+        ),
+        (
+            "redleaf_domain_stopped",
+            Gauge,
+            "1 when stopped by the operator.",
+            |status| status.stopped.into(),
         ),
         (
             "redleaf_domain_refused",

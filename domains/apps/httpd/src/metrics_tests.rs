@@ -1,10 +1,13 @@
 //! The exposition format's rules, on a text with every family.
 
 use super::*;
+use crate::holdings::{frame_uses, holdings};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use interface::balance::Name;
-use interface::kernel::{DomainName, DomainStatus};
+use interface::black_box::DeathCounts;
+use interface::holdings::{FrameUses, Holdings};
+use interface::kernel::{DeathCause, DomainName, DomainStatus};
 use std::collections::HashSet;
 use std::string::ToString;
 use std::sync::Arc;
@@ -24,9 +27,12 @@ fn domain(name: &str) -> SupervisedStatus {
             backoff_ceiling_ms: 0,
             restart_budget: 0,
             window_ms: 0,
+            restart_cpu_permille: 0,
         },
         restarts: 2,
+        restart_cpu_ns: 0,
         held: false,
+        stopped: false,
         refused: false,
         restart_at_ns: 0,
     }
@@ -42,6 +48,7 @@ fn everything() -> String {
         free_pages: 1,
         shared_used_bytes: 5,
         shared_pages: 1,
+        uses: FrameUses::default(),
     };
     let domains = [domain("ixgbe"), domain("a\"b\\c")];
     supervision(
@@ -52,6 +59,15 @@ fn everything() -> String {
             memory,
         },
     );
+    let held = domains.map(|status| (status.domain.name, Holdings::default()));
+    holdings(&mut text, &held);
+    frame_uses(&mut text, &memory.uses);
+    let mut counts = DeathCounts::default();
+    counts.add(DeathCause::Panic);
+    counts.restarts.add(1_500_000);
+    counts.outages.add(2_500_000);
+    let names = domains.map(|status| status.domain.name);
+    crate::death_metrics::deaths(&mut text, &names.map(|name| (name, counts)));
     network_device(&mut text, &LinkState::default(), &NetStatistics::default());
     sockets(&mut text, &SocketStatistics::default());
     let service = ServiceStatus {
@@ -122,8 +138,12 @@ fn each_family_comes_once_with_its_samples() {
             assert_eq!(words[1] == "counter", family.ends_with("_total"), "{line}");
         } else if !line.starts_with('#') {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert_eq!(name.split('{').next(), Some(family), "{line}");
-            assert!(value.parse::<u64>().is_ok(), "{line}");
+            let own = name.split('{').next().unwrap();
+            let is_part = ["", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|part| own.strip_suffix(part) == Some(family));
+            assert!(is_part, "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(samples.insert(name.to_string()), "{line}");
         }
     }

@@ -1,10 +1,16 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
 use crate::session::Session;
+use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
 use interface::balance::{
     BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
 };
+use interface::black_box::{
+    BlackBox, BlackBoxes, Crossing, DeathCounts, EventKind, FaultDetail, Frame, Position, Registers,
+    SeenThread, TraceEvent,
+};
+use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainName, DomainState, DomainStatus, LogLine, LogReader, MemoryStatus, Power,
     SerialConsole, ServiceError,
@@ -13,7 +19,8 @@ use interface::net::{
     DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
     WaitResult,
 };
-use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::update::Updates;
 use rref::{PacketBatch, Text};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -94,9 +101,12 @@ impl Supervisor for Domains {
                 backoff_ceiling_ms: 0,
                 restart_budget: 0,
                 window_ms: 0,
+                restart_cpu_permille: 20,
             },
             restarts: 6,
+            restart_cpu_ns: 0,
             held: index == 1,
+            stopped: false,
             refused: false,
             restart_at_ns: 0,
         }))
@@ -118,21 +128,32 @@ impl Supervisor for Domains {
         }))
     }
 
+    fn numbered_death(&self, number: u64) -> Result<Option<SupervisedDeath>, SuperviseError> {
+        match number {
+            1 | 2 => self.death(2 - number as u32),
+            _ => Ok(None),
+        }
+    }
+
+    fn death_counts(&self, _index: u16) -> Result<Option<DeathCounts>, SuperviseError> {
+        Ok(None)
+    }
+
     fn deaths(&self) -> Result<u64, SuperviseError> {
         Ok(2)
     }
 
-    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
-        self.killed.lock().unwrap().push(name.as_str().into());
-        match name.as_str() {
-            "ixgbe" => Ok(()),
-            "init" => Err(SuperviseError::Supervisor),
-            _ => Err(SuperviseError::NoDomain),
-        }
-    }
-
-    fn release(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::AlreadyRunning)
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, SuperviseError> {
+        Ok((index < 2).then_some(Holdings {
+            image_pages: 10,
+            heap_pages: 16,
+            stack_pages: 64,
+            threads: 2,
+            handles: 3,
+            shared_objects: 8,
+            shared_bytes: 512,
+            ..Holdings::default()
+        }))
     }
 
     fn report_outage(&self, _outage: Outage) -> Result<(), SuperviseError> {
@@ -145,7 +166,147 @@ impl Supervisor for Domains {
             free_pages: 200_000,
             shared_used_bytes: 4096,
             shared_pages: 16,
+            uses: FrameUses {
+                shared_heap: 16,
+                ..FrameUses::default()
+            },
         })
+    }
+}
+
+impl Operator for Domains {
+    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
+        self.killed.lock().unwrap().push(name.as_str().into());
+        match name.as_str() {
+            "ixgbe" => Ok(()),
+            "init" => Err(SuperviseError::Supervisor),
+            _ => Err(SuperviseError::NoDomain),
+        }
+    }
+
+    fn start(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Err(SuperviseError::AlreadyRunning)
+    }
+
+    fn stop(&self, name: DomainName) -> Result<(), SuperviseError> {
+        match name.as_str() {
+            "shell" => Err(SuperviseError::Yourself),
+            _ => Ok(()),
+        }
+    }
+
+    fn restart(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Ok(8)
+    }
+
+    fn release(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Err(SuperviseError::NotHeld)
+    }
+
+    fn leaks(&self) -> Result<LeakReport, SuperviseError> {
+        let mut findings = [Text::EMPTY; FINDINGS];
+        findings[0] = Text::new("3 pages of stacks belong to nobody");
+        Ok(LeakReport {
+            found: 1,
+            findings,
+            total_pages: 262_144,
+            free_pages: 200_000,
+            uses: FrameUses::default(),
+            kernel_heap_used_bytes: 1_000,
+            domain_threads: 30,
+            kernel_threads: 5,
+            shared_objects: 8,
+        })
+    }
+
+    fn kill_supervisor(&self) -> Result<(), SuperviseError> {
+        Ok(())
+    }
+}
+
+/// The box of death 2: a page fault in `harvest`, which the classifier had asked for.
+struct Boxes;
+
+impl BlackBoxes for Boxes {
+    fn black_box(&self, number: u64) -> Result<Option<BlackBox>, ServiceError> {
+        Ok((number == 2).then(|| BlackBox {
+            number,
+            domain: DomainName::new("ixgbe"),
+            generation: 6,
+            uptime_ns: 61_000_000_000,
+            crossings: 12,
+            crossings_since_boot: 34,
+            memory_bytes: 1 << 20,
+            threads: 3,
+            shared_objects: Some(5),
+            shared_bytes: Some(2048),
+            seen_threads: 1,
+            more_threads: 2,
+            events: 2,
+        }))
+    }
+
+    fn thread(&self, _number: u64, index: u16) -> Result<Option<SeenThread>, ServiceError> {
+        Ok((index == 0).then(|| SeenThread {
+            id: 33,
+            name: Text::new("classifier/rx-0"),
+            cpu: 1,
+            position: Position::AtFault,
+            fault: Some(FaultDetail {
+                vector: 14,
+                error: 2,
+                address: Some(0xdead_0000),
+                registers: Registers {
+                    rip: 0x1234,
+                    ..Registers::default()
+                },
+            }),
+            frames: 2,
+            is_exact: true,
+            crossings: 2,
+        }))
+    }
+
+    fn frame(&self, _number: u64, _thread: u16, index: u16) -> Result<Option<Frame>, ServiceError> {
+        let frame = |domain, function, offset| Frame {
+            address: 0x1234,
+            domain: DomainName::new(domain),
+            function: Text::new(function),
+            offset,
+        };
+        let frames = [
+            frame("ixgbe", "ixgbe::receive::harvest", 0x12),
+            frame("classifier", "", 0),
+        ];
+        Ok(frames.get(usize::from(index)).copied())
+    }
+
+    fn crossing(&self, _number: u64, _thread: u16, index: u16) -> Result<Option<Crossing>, ServiceError> {
+        let crossing = |callee, method| Crossing {
+            callee: DomainName::new(callee),
+            generation: 6,
+            method: Text::new(method),
+        };
+        let crossings = [
+            crossing("ixgbe", "NetDevice.exchange"),
+            crossing("classifier", ""),
+        ];
+        Ok(crossings.get(usize::from(index)).copied())
+    }
+
+    fn event(&self, _number: u64, index: u16) -> Result<Option<TraceEvent>, ServiceError> {
+        let event = |kind, text, count| TraceEvent {
+            at_ns: 12_000_000_000,
+            generation: 6,
+            kind,
+            text: Text::new(text),
+            count,
+        };
+        let events = [
+            event(EventKind::Loaded, "", 1),
+            event(EventKind::Refused, "shared memory: quota", 7),
+        ];
+        Ok(events.get(usize::from(index)).copied())
     }
 }
 
@@ -252,15 +413,15 @@ impl Balancer for Balance {
     }
 }
 
-struct Fixture {
+pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
-    session: Session,
+    pub session: Session,
     _serial: MutexGuard<'static, ()>,
 }
 
 /// Imports are the process's, so tests take turns.
-fn fixture() -> Fixture {
+pub fn fixture() -> Fixture {
     static SERIAL: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
     let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     host_platform::attach();
@@ -270,6 +431,9 @@ fn fixture() -> Fixture {
     host_platform::provide::<dyn LogReader>("log", terminal);
     host_platform::provide::<dyn Power>("power", terminal);
     host_platform::provide::<dyn Supervisor>("supervisor", domains);
+    host_platform::provide::<dyn Updates>("updates", &Images);
+    host_platform::provide::<dyn Operator>("operator", domains);
+    host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
     Fixture {
@@ -305,7 +469,7 @@ impl Fixture {
         });
     }
 
-    fn json(&mut self, line: &str) -> Value {
+    pub fn json(&mut self, line: &str) -> Value {
         serde_json::from_str(&self.session.answer(line)).unwrap()
     }
 }
@@ -332,15 +496,37 @@ fn tables_are_for_people_and_json_for_scripts() {
     assert_eq!(json[0]["name"], "ixgbe");
     assert_eq!(json[0]["generation"], 7);
     assert_eq!(json[1]["held"], true);
+    assert_eq!(json[1]["build"], "0.1.0+aa");
 
-    let json = fixture.json("deaths 10 --json");
+    let json = fixture.json("deaths last 10 --json");
     assert_eq!(json["total"], 2);
     assert_eq!(json["deaths"][0]["restart_ns"], 4_500_000);
     assert_eq!(json["deaths"][0]["outage_ns"], Value::Null);
     assert_eq!(json["deaths"][1]["outage_ns"], 6_000_000);
     let deaths = fixture.session.answer("deaths");
     assert!(deaths.contains("4.500"), "{deaths}");
-    assert!(deaths.ends_with("2 of 2 deaths since boot"), "{deaths}");
+    assert!(deaths.contains("\n2 of 2 deaths since boot;"), "{deaths}");
+
+    assert_eq!(
+        fixture.session.answer("stop maglev"),
+        "maglev is stopped; `start maglev` starts it."
+    );
+    assert_eq!(
+        fixture.session.answer("restart maglev"),
+        "maglev is restarted: generation 8 runs."
+    );
+    assert_eq!(fixture.json("restart maglev --json")["name"], "maglev");
+    let one = fixture.session.answer("domains ixgbe");
+    assert!(one.contains("8, 512 B"), "{one}");
+    assert_eq!(fixture.json("domains ixgbe --json")["holdings"]["handles"], 3);
+    assert_eq!(fixture.json("holdings --json")["maglev"]["threads"], 2);
+    assert_eq!(fixture.session.answer("holdings").lines().count(), 3);
+    let leaks = fixture.session.answer("leaks");
+    assert!(
+        leaks.starts_with("3 pages of stacks belong to nobody."),
+        "{leaks}"
+    );
+    assert_eq!(fixture.json("leaks --json")["found"], 1);
 
     assert_eq!(fixture.json("memory --json")["free_pages"], 200_000);
     assert!(fixture.session.answer("memory").contains("781.2 MiB"));
@@ -354,14 +540,61 @@ fn tables_are_for_people_and_json_for_scripts() {
 }
 
 #[test]
+fn a_death_is_shown_with_all_that_is_known_of_it() {
+    let mut fixture = fixture();
+    let report = fixture.session.answer("deaths 2");
+    for text in [
+        "Death 2: ixgbe, generation 6, 12.345 s after boot",
+        "panic: index out of bounds at receive.rs:7",
+        "generation 7 ran 4.500 ms later",
+        "1 minute 1 second, 12 crossings into it (34 since boot)",
+        "3 threads, 1.0 MiB of private memory, 5 shared objects of 2.0 KiB",
+        "Thread 33 \"classifier/rx-0\" of classifier on CPU 1, at fault",
+        "page fault writing to 0xdead0000: nothing is mapped there (error 0x2)",
+        "rip   0000000000001234",
+        "in ixgbe (NetDevice.exchange), called by classifier",
+        "0  ixgbe       ixgbe::receive::harvest + 0x12",
+        "1  classifier  0x1234",
+        "and 2 more threads",
+        "shared memory: quota (7 times)",
+    ] {
+        assert!(report.contains(text), "{text} is not in\n{report}");
+    }
+    let json = fixture.json("deaths 2 --json");
+    assert_eq!(json["number"], 2);
+    assert_eq!(json["restart_ns"], 4_500_000);
+    let thread = &json["black_box"]["threads"][0];
+    assert_eq!(thread["stack"][0]["function"], "ixgbe::receive::harvest");
+    assert_eq!(thread["stack"][1]["function"], Value::Null);
+    assert_eq!(thread["fault"]["registers"]["rip"], 0x1234);
+    assert_eq!(thread["crossings"][0]["method"], "NetDevice.exchange");
+    assert_eq!(json["black_box"]["events"][1]["count"], 7);
+
+    let old = fixture.session.answer("deaths 1");
+    assert!(old.contains("did its first work after 6.000 ms"), "{old}");
+    assert!(old.contains("not kept any more"), "{old}");
+    assert_eq!(fixture.json("deaths 1 --json")["black_box"], Value::Null);
+    assert_eq!(
+        fixture.session.answer("deaths 3"),
+        "There is no death 3 yet: the newest is 2."
+    );
+}
+
+#[test]
 fn errors_are_sentences() {
     let mut fixture = fixture();
     for (line, error) in [
         ("kill nobody", "There is no domain of this name."),
         (
             "kill init",
-            "Killing the supervisor would reboot the machine; use `reboot`.",
+            "Without the supervisor the machine reboots; use `reboot`.",
         ),
+        (
+            "stop shell",
+            "A domain can't stop itself: nobody would be there to start it again.",
+        ),
+        ("release ixgbe", "The domain is not held."),
+        ("domains nobody", "There is no domain of this name."),
         ("start ixgbe", "The domain is running already."),
         ("maglev drain web b9", "The service has no backend of this name."),
         ("maglev add web b3 10.0.0.1 0", "A weight is from 1 to 1000."),

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 
 use prefetch::prefetch;
 
-use crate::connection_table::{Capacity, ConnectionTable, FlowState, Life, Tick};
+use crate::connection_table::{ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
 use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
@@ -221,19 +221,19 @@ struct Flows {
 }
 
 impl Balancer {
-    /// Made by [`Control::balancer`](crate::control::Control::balancer), which knows what is published and who counts.
+    /// Made by [`Control::balancer`](crate::control::Control::balancer), which knows what is published and who counts, and has a table.
     #[must_use]
     pub(crate) fn new(
         published: Arc<Published>,
         counters: Arc<CpuCounters>,
-        capacity: Capacity,
+        connections: ConnectionTable,
         timeouts: Timeouts,
     ) -> Self {
         let (version, snapshot) = published.current();
         let flows = Flows {
-            connections: ConnectionTable::new(capacity),
+            lives: Lives::new(&timeouts, connections.now()),
+            connections,
             timeouts,
-            lives: Lives::new(&timeouts, Tick::default()),
         };
         Self {
             published,
@@ -267,6 +267,12 @@ impl Balancer {
         let count = self.forward_batch(frames);
         self.end();
         count
+    }
+
+    /// Does with the table what a death would.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        self.flows.connections.die();
     }
 
     #[inline(always)]

@@ -48,6 +48,7 @@ fn control(backends: u8) -> Control {
     };
     let text = format!("[maglev]\n{}{}", vip("web", "tcp", 80), vip("dns", "udp", 53));
     let config = Config::from_toml(&text).unwrap();
+    host_platform::attach();
     let mut control = Control::new(&config, HashSeed([5; 16]), OUR_MAC).unwrap();
     for number in 1..=backends {
         control.set_neighbour(backend_address(number), Some(backend_mac(number)));
@@ -117,7 +118,7 @@ fn connect(balancer: &mut Balancer, now_ns: u64, flow: u32) -> u8 {
 #[test]
 fn connections_are_shared_equally_and_counted() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let mut shares = [0_u32; 5];
     for flow in 0..10_000 {
         shares[usize::from(connect(&mut balancer, SECOND, flow))] += 1;
@@ -141,7 +142,7 @@ fn connections_are_shared_equally_and_counted() {
 #[test]
 fn what_is_for_no_vip_is_left_alone() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let other_port = ipv4_frame(1, 6, 81, 0, &[0; 16]);
     assert_eq!(send(&mut balancer, 0, other_port), Err(Verdict::NotMine));
     assert_eq!(send(&mut balancer, 0, vec![0; 60]), Err(Verdict::NotMine));
@@ -150,7 +151,7 @@ fn what_is_for_no_vip_is_left_alone() {
 #[test]
 fn malformed_frames_are_dropped_and_counted() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let mut frame = tcp(1, SYN);
     frame[14] = 0x42;
     assert_eq!(
@@ -168,7 +169,7 @@ fn malformed_frames_are_dropped_and_counted() {
 #[test]
 fn draining_moves_no_connection() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let before: Vec<u8> = (0..500)
         .map(|flow| connect(&mut balancer, SECOND, flow))
         .collect();
@@ -192,7 +193,7 @@ fn draining_moves_no_connection() {
 #[test]
 fn removing_moves_only_the_backends_own_flows() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let before: Vec<u8> = (0..2_000)
         .map(|flow| connect(&mut balancer, SECOND, flow))
         .collect();
@@ -219,7 +220,7 @@ fn removing_moves_only_the_backends_own_flows() {
 #[test]
 fn a_slots_next_tenant_starts_afresh() {
     let mut control = control(2);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let before: Vec<u8> = (0..400)
         .map(|flow| connect(&mut balancer, SECOND, flow))
         .collect();
@@ -253,7 +254,7 @@ fn a_slots_next_tenant_starts_afresh() {
 #[test]
 fn adding_and_weighting_move_no_connection() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let before: Vec<u8> = (0..500)
         .map(|flow| connect(&mut balancer, SECOND, flow))
         .collect();
@@ -283,7 +284,7 @@ fn adding_and_weighting_move_no_connection() {
 #[test]
 fn without_backends_or_neighbours_frames_are_dropped() {
     let mut control = control(1);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     control.set_neighbour(backend_address(1), None);
     assert_eq!(control.unresolved(), [backend_address(1)]);
     assert_eq!(
@@ -307,7 +308,7 @@ fn without_backends_or_neighbours_frames_are_dropped() {
 #[test]
 fn fragments_follow_the_first() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     for flow in 0..200 {
         let early = send(&mut balancer, SECOND, ipv4_frame(flow, 17, 53, 0x2001, &[1; 20]));
         assert!(matches!(early, Ok(1..=4)));
@@ -332,7 +333,7 @@ fn fragments_follow_the_first() {
 #[test]
 fn icmp_errors_reach_the_flows_backend() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     for flow in 0..100_u32 {
         let backend = connect(&mut balancer, SECOND, flow);
         let [high, low] = (flow as u16).to_be_bytes();
@@ -355,7 +356,7 @@ fn icmp_errors_reach_the_flows_backend() {
 fn idle_flows_are_forgotten_by_their_state() {
     let timeouts = Timeouts::default();
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let count = |balancer: &mut Balancer, control: &Control, second: u64| {
         // The sweep takes a minute to come round.
         for second in second..second + 130 {
@@ -384,7 +385,7 @@ fn idle_flows_are_forgotten_by_their_state() {
 #[test]
 fn long_batches_are_cut() {
     let mut control = control(4);
-    let mut balancer = control.balancer();
+    let mut balancer = control.balancer().unwrap();
     let mut frames: Vec<_> = (0..100)
         .map(|flow| if flow % 3 == 0 { udp(flow) } else { tcp(flow, SYN) })
         .collect();
@@ -446,7 +447,7 @@ proptest! {
     #[test]
     fn established_connections_never_move(events in prop::collection::vec(event(), 1..40)) {
         let mut control = control(4);
-        let mut balancer = control.balancer();
+        let mut balancer = control.balancer().unwrap();
         let homes: Vec<u8> = (0..300).map(|flow| connect(&mut balancer, 0, flow)).collect();
         let mut now = 0;
         for event in events {
@@ -483,7 +484,7 @@ proptest! {
         length in 0..70_usize,
     ) {
         let mut control = control(2);
-        let mut balancer = control.balancer();
+        let mut balancer = control.balancer().unwrap();
         let mut frame = if protocol { tcp(flow, SYN) } else { udp(flow) };
         for (at, value) in changes {
             let at = at.index(frame.len());

@@ -8,18 +8,22 @@
 //! connections that are only being opened make way, so a flood of SYNs displaces itself and not the established.
 //!
 //! Entries end by expiry only: when they are found expired, when their place is needed, or when the sweep passes. Whether
-//! a remembered backend still exists is for the caller to say (`balancer.rs`). Nothing here allocates after creation.
+//! a remembered backend still exists is for the caller to say (`balancer.rs`). Nothing here allocates after creation. The
+//! table outlives its domain (`takeover`).
 
-use alloc::vec;
-use alloc::vec::Vec;
+mod takeover;
+
+use rref::{Exchange, OutOfMemory, Plain, Share, SharedSlice};
 
 use crate::table::BackendSlot;
+
+pub use takeover::discard;
 
 /// Entries in a bucket, as many as fit a cache line.
 pub const BUCKET_ENTRIES: usize = 6;
 
 /// One incarnation of a backend's slot: the slot's next tenant has another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchange, Share, Plain)]
 #[repr(C)]
 pub struct BackendRef {
     /// Index into the balancer's list.
@@ -57,7 +61,7 @@ impl Tick {
 }
 
 /// An entry's state and the tick from which it no longer counts, in 16 bits; 0 is an empty entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchange, Share, Plain)]
 #[repr(transparent)]
 pub struct Life(u16);
 
@@ -109,7 +113,7 @@ impl Life {
 }
 
 /// One cache line of the table. All zeroes is empty.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Exchange, Share, Plain)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u32; BUCKET_ENTRIES],
@@ -119,6 +123,7 @@ struct Bucket {
     spilled: u16,
     /// Which entries are in their second bucket, one bit each.
     guests: u8,
+    unused: u8,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -239,7 +244,7 @@ const SWEEP_PERIOD_SECONDS: usize = 64;
 /// One CPU's memory of flows.
 #[derive(Debug)]
 pub struct ConnectionTable {
-    buckets: Vec<Bucket>,
+    buckets: SharedSlice<Bucket>,
     mask: usize,
     now: Tick,
     now_seconds: u64,
@@ -294,11 +299,13 @@ fn tag_of(hash: u64) -> u32 {
 
 impl ConnectionTable {
     /// An empty table for as many connections as `capacity` says.
-    #[must_use]
-    pub fn new(capacity: Capacity) -> Self {
-        let buckets = vec![Bucket::default(); capacity.buckets()];
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(capacity: Capacity) -> Result<Self, OutOfMemory> {
+        let buckets = SharedSlice::zeroed(capacity.buckets())?;
         let mask = buckets.len() - 1;
-        Self {
+        Ok(Self {
             buckets,
             mask,
             now: Tick(0),
@@ -306,7 +313,7 @@ impl ConnectionTable {
             sweep_next: 0,
             sweep_owed: 0,
             statistics: TableStatistics::default(),
-        }
+        })
     }
 
     /// What has happened so far.
@@ -527,15 +534,15 @@ impl ConnectionTable {
                 let Some(place) = self.buckets[other].vacancy(self.now) else {
                     continue;
                 };
-                self.vacate(index, way);
                 self.occupy(other, place, tags[way], backends[way], lives[way]);
             } else {
                 let Some(place) = self.guest_vacancy(index, other) else {
                     continue;
                 };
-                self.vacate(index, way);
                 self.occupy_as_guest(index, other, place, tags[way], backends[way], lives[way]);
             }
+            // Last, so that a death in between forgets nothing.
+            self.vacate(index, way);
             return Some(way);
         }
         None

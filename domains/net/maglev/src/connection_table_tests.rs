@@ -22,7 +22,8 @@ fn backend(slot: u16) -> BackendRef {
 }
 
 fn table(entries: u32) -> ConnectionTable {
-    ConnectionTable::new(Capacity::new(entries).unwrap())
+    host_platform::attach();
+    ConnectionTable::new(Capacity::new(entries).unwrap()).unwrap()
 }
 
 fn found(table: &mut ConnectionTable, hash: u64) -> Option<BackendRef> {

@@ -4,20 +4,27 @@
 //! remembered stay where they are: draining takes a backend out of the table only, and removing one lets its own flows
 //! be given others. Runs beside forwarding, may allocate, and is never on a packet's way.
 
+mod heritage;
+
+pub use heritage::RestoreError;
+
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use rref::OutOfMemory;
+
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::connection_table::Capacity;
+use crate::connection_table::{Capacity, ConnectionTable};
 use crate::counters::{CpuCounters, Totals, Traffic};
 use crate::hash::{FlowHasher, HashSeed, NameHasher};
+use crate::kept::Kept;
 use crate::lifetime::Timeouts;
 use crate::packet::{MacAddress, Protocol};
 use crate::snapshot::{Identity, Published, Reachability, Snapshot, Target, Vip, VipIndex};
-use crate::table::{BackendSlot, Candidate, LookupTable, TableSize};
+use crate::table::{BackendSlot, Candidate, LookupTable, NO_BACKEND, TableSize};
 
 /// VIPs that a balancer can have.
 pub const MAXIMUM_VIPS: usize = 256;
@@ -148,6 +155,7 @@ pub struct VipReport {
 /// The balancer's configuration, and the sum of what its CPUs do.
 #[derive(Debug)]
 pub struct Control {
+    seed: HashSeed,
     table_size: TableSize,
     capacity: Capacity,
     timeouts: Timeouts,
@@ -160,6 +168,10 @@ pub struct Control {
     neighbours: Vec<(IpAddr, MacAddress)>,
     published: Arc<Published>,
     cpus: Vec<Arc<CpuCounters>>,
+    /// Where the roster is kept for the next incarnation.
+    kept: Option<Kept>,
+    /// The time, if tables that were left may be used.
+    inherits_at_seconds: Option<u64>,
 }
 
 impl Control {
@@ -171,9 +183,24 @@ impl Control {
     /// When the file's VIPs and backends can't all exist.
     pub fn new(config: &Config, random_seed: HashSeed, source_mac: MacAddress) -> Result<Self, ControlError> {
         let seed = config.hash_seed.unwrap_or(random_seed);
+        let mut control = Self::empty(config, seed, source_mac);
+        for (vip, backends) in &config.vips {
+            let index = control.insert_vip(vip.clone())?;
+            for backend in backends {
+                control.insert_backend(index, backend.clone())?;
+            }
+        }
+        control.rebuild_all();
+        control.publish();
+        Ok(control)
+    }
+
+    /// Without VIPs and backends.
+    fn empty(config: &Config, seed: HashSeed, source_mac: MacAddress) -> Self {
         let flow_hasher = FlowHasher::new(&seed);
         let empty = Snapshot::new(flow_hasher, Vec::new(), Vec::new());
-        let mut control = Self {
+        Self {
+            seed,
             table_size: config.table_size,
             capacity: config.connection_table_size,
             timeouts: config.timeouts,
@@ -185,29 +212,35 @@ impl Control {
             neighbours: Vec::new(),
             published: Arc::new(Published::new(empty)),
             cpus: Vec::new(),
-        };
-        for (vip, backends) in &config.vips {
-            let index = control.insert_vip(vip.clone())?;
-            for backend in backends {
-                control.insert_backend(index, backend.clone())?;
-            }
-            control.rebuild(index);
+            kept: None,
+            inherits_at_seconds: None,
         }
-        control.publish();
-        Ok(control)
     }
 
-    /// The forwarding half for one more CPU.
-    #[must_use]
-    pub fn balancer(&mut self) -> Balancer {
+    /// The forwarding half for one more CPU. Its table is the one that was left for this CPU, if there is one that may be used, and is left
+    /// in turn when the domain dies.
+    ///
+    /// # Errors
+    /// When there is no memory for its table.
+    pub fn balancer(&mut self) -> Result<Balancer, OutOfMemory> {
+        let cpu = self.cpus.len() as u16;
+        let inherited = self
+            .inherits_at_seconds
+            .and_then(|now_seconds| ConnectionTable::inherit(cpu, self.capacity, now_seconds));
+        let mut table = match inherited {
+            Some(table) => table,
+            None => ConnectionTable::new(self.capacity)?,
+        };
+        table.bequeath(cpu);
         let counters = Arc::new(CpuCounters::new(MAXIMUM_BACKENDS));
+        counters.publish(table.statistics());
         self.cpus.push(Arc::clone(&counters));
-        Balancer::new(
+        Ok(Balancer::new(
             Arc::clone(&self.published),
             counters,
-            self.capacity,
+            table,
             self.timeouts,
-        )
+        ))
     }
 
     /// Adds a VIP without backends.
@@ -457,8 +490,34 @@ impl Control {
         Ok(())
     }
 
-    /// Builds a VIP's lookup table from its active backends.
-    fn rebuild(&mut self, vip: VipIndex) {
+    /// Builds the lookup tables of all VIPs. Those whose backends have the same names and weights, as the services of one set of hosts have,
+    /// differ in the slots only, which saves most of the time that a start takes.
+    fn rebuild_all(&mut self) {
+        for vip in (0..).take(self.vips.len()) {
+            let table = (0..vip).find_map(|earlier| self.table_as_of(earlier, vip));
+            match (table, self.vips.get_mut(usize::from(vip))) {
+                (Some(table), Some(vip)) => vip.table = table,
+                _ => self.rebuild(vip),
+            }
+        }
+    }
+
+    /// The table of `vip`, if the candidates are those of `earlier`, which has its table.
+    fn table_as_of(&self, earlier: VipIndex, vip: VipIndex) -> Option<LookupTable> {
+        let (theirs, mine) = (self.candidates(earlier), self.candidates(vip));
+        let same = |(a, b): (&Candidate<'_>, &Candidate<'_>)| a.name == b.name && a.weight == b.weight;
+        if theirs.len() != mine.len() || !theirs.iter().zip(&mine).all(same) {
+            return None;
+        }
+        let mut slots = alloc::vec![NO_BACKEND; self.slots.len()];
+        for (theirs, mine) in theirs.iter().zip(&mine) {
+            *slots.get_mut(usize::from(theirs.slot))? = mine.slot;
+        }
+        Some(self.vips.get(usize::from(earlier))?.table.with_slots(&slots))
+    }
+
+    /// A VIP's active backends, by name, so that balancers which got them in another order build the same table.
+    fn candidates(&self, vip: VipIndex) -> Vec<Candidate<'_>> {
         let mut candidates: Vec<_> = self
             .tenants()
             .filter(|(_, backend)| backend.vip == vip && backend.state == BackendState::Active)
@@ -468,15 +527,20 @@ impl Control {
                 weight: backend.spec.weight,
             })
             .collect();
-        // By name, so that balancers which got their backends in another order build the same table.
         candidates.sort_unstable_by_key(|candidate| candidate.name);
-        let table = LookupTable::build(self.table_size, &self.name_hasher, &candidates);
+        candidates
+    }
+
+    /// Builds a VIP's lookup table from its active backends.
+    fn rebuild(&mut self, vip: VipIndex) {
+        let table = LookupTable::build(self.table_size, &self.name_hasher, &self.candidates(vip));
         if let Some(vip) = self.vips.get_mut(usize::from(vip)) {
             vip.table = table;
         }
     }
 
-    fn publish(&self) {
+    /// Lets all CPUs have what has changed, and the next incarnation too.
+    fn publish(&mut self) {
         let vips = self.vips.iter().map(|vip| Vip {
             address: vip.spec.address,
             port: vip.spec.port,
@@ -501,6 +565,7 @@ impl Control {
         });
         let snapshot = Snapshot::new(self.flow_hasher, vips.collect(), targets.collect());
         self.published.publish(snapshot);
+        self.save();
     }
 }
 

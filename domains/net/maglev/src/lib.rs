@@ -12,6 +12,7 @@
 //! | [`connection_table`] | one CPU's memory of which backend a flow has |
 //! | [`lifetime`] | how long a flow is remembered |
 //! | [`packet`] | what the balancer reads of a frame |
+//! | [`kept`] | what outlives the domain besides the tables |
 //! | [`control`] | VIPs and backends at run time: add, drain, remove, weights; publishes snapshots |
 //! | [`snapshot`] | the immutable state that every CPU forwards by |
 //! | [`balancer`] | one CPU's forwarding of packet batches |
@@ -31,6 +32,7 @@ pub mod connection_table;
 pub mod control;
 pub mod counters;
 pub mod hash;
+pub mod kept;
 pub mod lifetime;
 pub mod packet;
 mod server;

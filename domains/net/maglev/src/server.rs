@@ -5,8 +5,10 @@
 
 use crate::balancer::{self, BATCH, Balancer as Shard, FrameMut, Frames, Verdict as Decision, address};
 use crate::config::Config;
+use crate::connection_table;
 use crate::control::{BackendSpec, BackendState as State, Control, ControlError};
 use crate::hash::HashSeed;
+use crate::kept::{Kept, Left};
 use crate::packet::{MacAddress as Mac, Protocol as Transport};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,12 +24,18 @@ use interface::balance::{
 use interface::net::MacAddress;
 use interface::path::{Neighbours, PacketProcessor, PathError, Processed};
 use rref::packet::Verdict;
-use rref::{Packet, PacketBatch};
+use rref::{OutOfMemory, Packet, PacketBatch};
 
 /// How often the backends' Ethernet addresses are asked for.
 const REFRESH_MS: u64 = 1000;
 /// How often while one is unknown.
 const RETRY_MS: u64 = 50;
+/// From when on this incarnation counts as one that lives.
+const YOUNG_MS: u64 = 100;
+/// CPUs whose tables an earlier incarnation may have left.
+const CPU_LIMIT: u16 = 64;
+const NS_PER_MS: u64 = 1_000_000;
+const NS_PER_SECOND: u64 = 1_000_000_000;
 /// How long the stack may take to come (back) up before the next try.
 const CONNECT_MS: u64 = 1000;
 
@@ -275,7 +283,13 @@ impl Balancer for Management {
 fn keep_neighbours(service: &Service) {
     let mut stack: Option<Handle<dyn Neighbours>> = None;
     let mut dead = OwnerId::NONE;
+    let young_until_ns = clock::now_ns().saturating_add(YOUNG_MS * NS_PER_MS);
     loop {
+        let now_ns = clock::now_ns();
+        let young = now_ns < young_until_ns;
+        if !young {
+            service.control.lock().beat(now_ns / NS_PER_SECOND);
+        }
         let Some(neighbours) = &stack else {
             stack = domain_rt::reconnect("neighbours", dead, CONNECT_MS).ok();
             if let Some(neighbours) = &stack
@@ -312,8 +326,47 @@ fn keep_neighbours(service: &Service) {
             stack = None;
             continue;
         }
-        thread::sleep_ms(if unknown { RETRY_MS } else { REFRESH_MS });
+        thread::sleep_ms(if unknown || young { RETRY_MS } else { REFRESH_MS });
     }
+}
+
+/// A balancer that goes on where the one before ended, as far as what that left can be used; and where to keep what the next one needs.
+fn go_on(config: &Config) -> Result<(Control, Kept), StartError> {
+    let now_seconds = clock::now_ns() / NS_PER_SECOND;
+    let (kept, left) =
+        Kept::open(now_seconds).map_err(|OutOfMemory| StartError::new(format_args!("no shared memory")))?;
+    if left.young_deaths != 0 {
+        log::warn!(
+            "{} incarnations died young: starting without what they left",
+            left.young_deaths
+        );
+    }
+    if let Some(control) = restored(config, &left, now_seconds) {
+        return Ok((control, kept));
+    }
+    let mut seed = [0; 16];
+    for part in seed.chunks_exact_mut(8) {
+        part.copy_from_slice(&clock::entropy().to_le_bytes());
+    }
+    let control = Control::new(config, HashSeed(seed), [0; 6])
+        .map_err(|error| StartError::new(format_args!("config/appliance.toml: [maglev]: {error}")))?;
+    Ok((control, kept))
+}
+
+fn restored(config: &Config, left: &Left, now_seconds: u64) -> Option<Control> {
+    let mut control = match Control::restore(config, left.roster.as_ref()?) {
+        Ok(control) => control,
+        Err(error) => {
+            log::warn!("starting without what the last incarnation left: {error}");
+            return None;
+        }
+    };
+    if left.tables {
+        control.inherit_tables(now_seconds);
+    } else {
+        log::warn!("connections are forgotten: the last incarnation ended too long ago");
+    }
+    Some(control)
 }
 
 /// The domain's entry.
@@ -322,15 +375,23 @@ pub fn start() -> Result<(), StartError> {
     let text = core::str::from_utf8(text).map_err(|_| "config/appliance.toml is not UTF-8")?;
     let config = Config::from_toml(text)
         .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;
-    let mut seed = [0; 16];
-    for part in seed.chunks_exact_mut(8) {
-        part.copy_from_slice(&clock::entropy().to_le_bytes());
+    let (mut control, kept) = go_on(&config)?;
+    let mut shards = Vec::new();
+    for _ in 0..thread::cpu_count() {
+        let shard = control.balancer().map_err(|OutOfMemory| {
+            StartError::new(format_args!(
+                "no shared memory for connection tables of {} entries: raise `shared` in config/domains.toml",
+                config.connection_table_size.get()
+            ))
+        })?;
+        shards.push(Mutex::new(shard));
     }
-    let mut control = Control::new(&config, HashSeed(seed), [0; 6])
-        .map_err(|error| StartError::new(format_args!("config/appliance.toml: [maglev]: {error}")))?;
-    let shards = (0..thread::cpu_count())
-        .map(|_| Mutex::new(control.balancer()))
-        .collect();
+    connection_table::discard(CPU_LIMIT);
+    control.keep_in(kept);
+    let remembered = control.totals().connection_entries;
+    if remembered != 0 {
+        log::info!("{remembered} connections go on");
+    }
     let service = Arc::new(Service {
         shards,
         control: Mutex::new(control),
@@ -357,10 +418,11 @@ mod tests {
     "#;
 
     fn shard() -> Shard {
+        host_platform::attach();
         let config = Config::from_toml(CONFIG).expect("a good configuration");
         let mut control = Control::new(&config, HashSeed([7; 16]), [2; 6]).expect("it can exist");
         control.set_neighbour("10.0.0.1".parse().expect("an address"), Some([9; 6]));
-        control.balancer()
+        control.balancer().expect("unlimited")
     }
 
     fn syn(destination: [u8; 4]) -> Vec<u8> {

@@ -140,6 +140,15 @@ impl LookupTable {
         }
     }
 
+    /// The table of other candidates with the same names, weights and order: `slots` has, for each slot of this table's, the one of theirs.
+    #[must_use]
+    pub fn with_slots(&self, slots: &[BackendSlot]) -> Self {
+        let other = |slot: &BackendSlot| slots.get(usize::from(*slot)).copied().unwrap_or(NO_BACKEND);
+        Self {
+            entries: self.entries.iter().map(other).collect(),
+        }
+    }
+
     /// The backend for a flow, [`NO_BACKEND`] when there is none.
     ///
     /// Scales the hash to the table instead of dividing by the table's size: as even, and a multiplication is cheaper.

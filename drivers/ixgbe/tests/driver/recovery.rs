@@ -2,7 +2,7 @@
 
 use crate::support::{MAC, Nic, PEER, frame, packet, push};
 use dma::RegisterTimeout;
-use interface::net::{NetConfiguration, NetDevice, WaitResult};
+use interface::net::{MacAddress, NetConfiguration, NetDevice, WaitResult};
 use ixgbe::{DeviceError, Start};
 use rref::PacketBatch;
 use std::time::Duration;
@@ -48,6 +48,42 @@ fn a_killed_driver_is_followed_by_a_quick_start() {
         }
         driver.kill();
     }
+    nic.assert_clean();
+}
+
+/// After a quick start the groups of the earlier life still pass, besides the new ones, until the table is written whole.
+#[test]
+fn groups_of_an_earlier_life_are_forgotten_in_the_end() {
+    const OLD: [u8; 6] = [0x01, 0, 0x5E, 1, 2, 3];
+    const NEW: [u8; 6] = [0x33, 0x33, 0xFF, 7, 8, 9];
+    let of_group = |group| {
+        let mut configuration = NetConfiguration::default();
+        configuration.multicast[0] = Some(MacAddress(group));
+        configuration
+    };
+    let nic = Nic::new();
+    let driver = nic.up(1);
+    driver.net.configure(of_group(OLD)).expect("configuration");
+    driver.kill();
+    nic.set_bus_master(true);
+    let driver = nic.start(1).expect("the driver starts");
+    assert_eq!(driver.device.start_kind(), Start::Quick);
+    let accepted = || {
+        for group in [OLD, NEW] {
+            nic.model().deliver(&frame(group, PEER, 60, 0));
+        }
+        let received = driver.receive(0);
+        received
+            .iter()
+            .map(|packet| packet.frame()[..6].to_vec())
+            .collect::<Vec<_>>()
+    };
+    driver.net.configure(of_group(NEW)).expect("configuration");
+    assert_eq!(accepted(), [OLD, NEW]);
+    driver.device.complete_filters();
+    assert_eq!(accepted(), [NEW]);
+    driver.net.configure(of_group(OLD)).expect("configuration");
+    assert_eq!(accepted(), [OLD]);
     nic.assert_clean();
 }
 

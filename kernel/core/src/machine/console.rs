@@ -5,7 +5,7 @@
 
 use super::sync::InterruptLock;
 use super::thread::{self, ThreadId, Wake};
-use super::{cpu, interrupts, ioapic, serial};
+use super::{clock, cpu, interrupts, ioapic, serial};
 use crate::ring::ByteRing;
 use core::fmt;
 
@@ -17,7 +17,15 @@ struct Console {
     interrupts: bool,
     /// The thread that waits in [`read`].
     reader: Option<ThreadId>,
+    /// The thread that sees to what [`write_later`] left.
+    writer: Option<ThreadId>,
+    /// It has been woken for that.
+    due: bool,
 }
+
+/// How long lines of the log may wait for more before they go out, nanoseconds. They are written when something has gone wrong, and
+/// that is when the CPU, and the machine's emulator if it has one, has better to do than to move bytes.
+const LATER_NS: u64 = 20_000_000;
 
 static CONSOLE: InterruptLock<Console> = InterruptLock::new(Console {
     uart: serial::Uart::ABSENT,
@@ -25,6 +33,8 @@ static CONSOLE: InterruptLock<Console> = InterruptLock::new(Console {
     input: ByteRing::new(),
     interrupts: false,
     reader: None,
+    writer: None,
+    due: false,
 });
 
 impl Console {
@@ -41,6 +51,16 @@ impl Console {
     fn put(&mut self, byte: u8) {
         while !self.output.push(byte) {
             self.drain();
+        }
+    }
+
+    /// Puts text, each line end as carriage return and line feed.
+    fn put_text(&mut self, text: &str) {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.put(b'\r');
+            }
+            self.put(byte);
         }
     }
 
@@ -114,6 +134,44 @@ pub fn write(bytes: &[u8]) {
     }
 }
 
+/// Writes text like [`Writer`], but leaves it in the ring for up to [`LATER_NS`] when interrupts move bytes. Call it with no scheduler's
+/// lock held.
+pub(super) fn write_later(text: &str) {
+    let wake = {
+        let mut console = CONSOLE.lock();
+        console.put_text(text);
+        match console.writer {
+            Some(writer) if console.interrupts => {
+                (!core::mem::replace(&mut console.due, true)).then_some(writer)
+            }
+            _ => {
+                console.kick();
+                None
+            }
+        }
+    };
+    if let Some(writer) = wake {
+        thread::unpark(writer);
+    }
+}
+
+/// Starts the thread that [`write_later`] needs; without it, that writes at once.
+pub(super) fn start_writer() {
+    extern "C" fn run(_: usize) {
+        loop {
+            thread::park();
+            thread::sleep_until(clock::now_ns() + LATER_NS);
+            let mut console = CONSOLE.lock();
+            console.due = false;
+            console.kick();
+        }
+    }
+    match thread::Builder::new("console").cpu(cpu::FIRST).spawn(run, 0) {
+        Ok(writer) => CONSOLE.lock().writer = Some(writer),
+        Err(error) => log::warn!("the log goes to the serial port at once: {error}"),
+    }
+}
+
 /// Reads what has come in, at least one byte unless the deadline passes or the thread is cancelled. One
 /// thread at a time may wait; a second one takes the first one's place.
 pub fn read(buffer: &mut [u8], deadline_ns: u64) -> Result<usize, Wake> {
@@ -144,12 +202,7 @@ pub struct Writer;
 impl fmt::Write for Writer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut console = CONSOLE.lock();
-        for byte in text.bytes() {
-            if byte == b'\n' {
-                console.put(b'\r');
-            }
-            console.put(byte);
-        }
+        console.put_text(text);
         console.kick();
         Ok(())
     }

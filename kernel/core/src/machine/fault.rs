@@ -71,10 +71,7 @@ pub fn stop(cause: fmt::Arguments<'_>) -> ! {
 /// Reports an exception that nobody took.
 pub(super) fn report_exception(exception: Exception, context: &InterruptContext) -> ! {
     begin();
-    let name = EXCEPTION_NAMES
-        .get(usize::from(exception.vector))
-        .copied()
-        .unwrap_or("exception");
+    let name = exception_name(exception.vector);
     let _ = write!(
         Writer,
         "\n*** kernel fault: {name} (vector {}, error {:#x})",
@@ -113,6 +110,14 @@ pub(super) fn report_exception(exception: Exception, context: &InterruptContext)
     );
     backtrace(Some(c.rip), c.rbp as usize, c.rsp as usize);
     end()
+}
+
+/// What an exception's vector is called (Intel SDM volume 3, table 6-1).
+pub fn exception_name(vector: u8) -> &'static str {
+    EXCEPTION_NAMES
+        .get(usize::from(vector))
+        .copied()
+        .unwrap_or("exception")
 }
 
 const EXCEPTION_NAMES: [&str; 20] = [

@@ -1,8 +1,7 @@
 //! The `log` crate's facade: every line goes into the log ring, and from a level on to the console too.
 
-use super::console::Writer;
 use super::sync::InterruptLock;
-use super::{clock, cpu};
+use super::{clock, console, cpu};
 use crate::log_ring::{Entry, LogRing, MAX_TEXT, Record};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -97,7 +96,7 @@ pub fn append(level: Level, domain: &str, text: fmt::Arguments<'_>) {
             "[{seconds:5}.{micros:06}] {cpu} {level:5} {domain:.32}: {text}"
         );
         let _ = writeln!(whole);
-        let _ = Writer.write_str(whole.text());
+        console::write_later(whole.text());
     }
 }
 

@@ -213,6 +213,8 @@ impl Tables {
 unsafe extern "C" {
     static kernel_image_start: u8;
     static kernel_text_start: u8;
+    static kernel_proxies_start: u8;
+    static kernel_proxies_end: u8;
     static kernel_text_end: u8;
     static kernel_rodata_start: u8;
     static kernel_rodata_end: u8;
@@ -242,6 +244,12 @@ pub(super) fn text_range() -> (u64, u64) {
 pub fn is_kernel_code(address: u64) -> bool {
     let (start, end) = text_range();
     (start..end).contains(&address)
+}
+
+/// Whether an instruction at `address` is a proxy's, which may meet the end of its caller's stack when it begins.
+pub fn is_proxy_code(address: u64) -> bool {
+    (address_of(&raw const kernel_proxies_start)..address_of(&raw const kernel_proxies_end))
+        .contains(&address)
 }
 
 fn address_of(symbol: *const u8) -> u64 {

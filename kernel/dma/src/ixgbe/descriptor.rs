@@ -122,7 +122,7 @@ pub(crate) const REPORT: u64 = 1 << 27;
 const PAYLOAD_SHIFT: u32 = 46;
 const PAYLOAD_LIMIT: u32 = 1 << 18;
 /// DD in the second word of a written-back descriptor.
-pub(crate) const TRANSMIT_DONE: u64 = 1 << 32;
+pub(crate) const TRANSMIT_DONE: u64 = abi::place::SENT;
 
 /// The second word of a data descriptor for `length` bytes of a frame of `frame_bytes`.
 #[inline(always)]

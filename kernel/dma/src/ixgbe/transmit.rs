@@ -9,6 +9,7 @@ use super::ring::{
     self, DCA_CONTROL, RingError, TAIL, WRITE_BACK_HIGH, WRITE_BACK_LOW, mask_of, transmit_register,
 };
 use crate::memory::{Descriptors, Slots};
+use abi::TransmitPlace;
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 use rref::{Packet, PacketBatch, RRef};
@@ -26,6 +27,8 @@ pub struct TransmitRing<const SLOTS: usize> {
     claim: QueueClaim,
     base: u32,
     memory: Descriptors<SLOTS>,
+    /// Of count 0.
+    place: TransmitPlace,
     buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
     cleaned: u32,
     done: u32,
@@ -48,10 +51,12 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         // Before there is memory that the device could reach: see `Adapter::new`.
         ring::turn_off(claim.registers(), base)?;
         let memory = claim.descriptors()?;
+        let place = memory.transmit_place(claim.queue);
         Ok(TransmitRing {
             claim,
             base,
             memory,
+            place,
             buffers: Box::new([const { None }; SLOTS]),
             cleaned: 0,
             done: 0,
@@ -148,6 +153,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         }
         let word = put(
             self.memory.slots(),
+            self.place,
             &mut self.buffers,
             self.pushed,
             packet,
@@ -168,7 +174,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         mut accept: impl FnMut(&Packet) -> Option<TransmitFlags>,
     ) -> (usize, usize) {
         // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
-        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let (slots, place, buffers) = (self.memory.slots(), self.place, &mut *self.buffers);
         let first = self.pushed;
         let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
         let end = self.cleaned.wrapping_add(Self::MASK);
@@ -177,7 +183,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
             let length = front.len();
             let Some(flags) = accept(front) else { break };
             let Some(packet) = frames.pop_front() else { break };
-            let word = put(slots, buffers, pushed, packet, length as u32, flags);
+            let word = put(slots, place, buffers, pushed, packet, length as u32, flags);
             last = (pushed, word);
             pushed = pushed.wrapping_add(1);
             bytes += length;
@@ -278,6 +284,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
 #[inline(always)]
 fn put<const SLOTS: usize>(
     slots: Slots<SLOTS>,
+    place: TransmitPlace,
     buffers: &mut [Option<RRef<Packet>>; SLOTS],
     count: u32,
     packet: RRef<Packet>,
@@ -286,6 +293,8 @@ fn put<const SLOTS: usize>(
 ) -> u64 {
     let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
     let word = data_word(packet.len() as u16, frame_bytes, flags);
+    // For the kernel, should the driver die before the device has sent it.
+    packet.set_place(place.at(count));
     slots.write(count, packet.physical() + packet.data_offset() as u64, word);
     // Nothing is there; forgetting it spares its drop code.
     core::mem::forget(buffers[count as usize % SLOTS].replace(packet));

@@ -7,16 +7,20 @@
 //!
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
-use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::black_box;
+use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
+use super::fault;
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
+use crate::black_box::EventKind;
+use crate::requests::{self, Requests};
 use abi::sys::wake;
 use abi::{OwnerId, ThreadHeader, current};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use kernel::machine::interrupts::{self, Exception, InterruptContext};
+use kernel::machine::interrupts::{self, InterruptContext};
 use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
@@ -58,7 +62,7 @@ static DEATHS: InterruptLock<Deaths> = InterruptLock::new(Deaths {
 /// Makes interrupts look for deaths. Called once, before any domain runs.
 pub fn initialise() {
     interrupts::set_return_hook(on_interrupt_return);
-    interrupts::set_exception_handler(exception_in_domain);
+    interrupts::set_exception_handler(fault::exception_in_domain);
 }
 
 /// Kills `incarnation`; false if it was dead already.
@@ -75,10 +79,12 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         if dead.is_err() {
             return false;
         }
+        // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
+        request_checks();
         life.state = State::Dying;
+        domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
     }
-    record(incarnation, cause, detail);
-    request_checks();
+    record(domain, incarnation, cause, detail);
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
     wake_waiters();
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
@@ -86,6 +92,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     smp::broadcast_and_wait();
     call_off_waits();
     wake_waiters();
+    black_box::tell_dependents(incarnation, format_args!("{cause:?}: {detail}"));
     // Last: whoever restarts it needn't wait for the serial port.
     log::error!(
         "domain {} generation {} died: {cause:?}: {detail}",
@@ -95,7 +102,8 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     true
 }
 
-fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
+fn record(domain: &Domain, incarnation: OwnerId, cause: Cause, detail: &str) {
+    black_box::trace(incarnation, EventKind::Died, format_args!("{cause:?}: {detail}"));
     let mut deaths = DEATHS.lock();
     deaths.count += 1;
     let number = deaths.count;
@@ -111,6 +119,8 @@ fn record(incarnation: OwnerId, cause: Cause, detail: &str) {
         at_ns: clock::now_ns(),
         recovered_ns: 0,
     });
+    drop(deaths);
+    black_box::open(number, incarnation, domain);
 }
 
 /// Notes that a domain runs again.
@@ -146,12 +156,10 @@ pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     }
 }
 
-/// Asks every thread to look at its chain. Requests are numbered, so that a thread which has just looked doesn't take back a
-/// newer one.
+/// Asks every thread to look at its chain.
 fn request_checks() {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    // 0 means that there is no request; after 2^32 deaths it would be skipped by one.
-    let number = NUMBER.fetch_add(1, Ordering::SeqCst).wrapping_add(1).max(1);
+    static REQUESTS: Requests = Requests::new(AtomicU32::new(0));
+    let number = REQUESTS.next();
     machine::for_each(|_, header, _| header.pending.store(number, Ordering::SeqCst));
 }
 
@@ -173,20 +181,8 @@ fn call_off_waits() {
 ///
 /// `thread` is the running one, or the one that was interrupted on this CPU.
 pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
-    let request = thread.pending.load(Ordering::SeqCst);
-    if request == 0 {
-        return false;
-    }
     // SAFETY: The thread doesn't run on meanwhile: it is this code's own, or interrupted on this CPU.
-    let broken = unsafe { is_on_chain(thread, is_dead) };
-    if !broken {
-        // Fails if there is a newer request, which then stands.
-        thread
-            .pending
-            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
-            .ok();
-    }
-    broken
+    requests::look(&thread.pending, || unsafe { is_on_chain(thread, is_dead) })
 }
 
 /// Whether the running thread should give up what it waits for: a domain on its chain is dead.
@@ -195,15 +191,42 @@ pub fn is_cancelled() -> bool {
 }
 
 /// Unwinds the running thread if its running domain is dead. Called at the end of trusted code.
+// Not inlined: its frame is where the thread's stack begins in the black box.
+#[inline(never)]
 pub extern "C" fn check_death() {
     let thread = current();
-    if !chain_is_broken(thread) || !is_dead(thread.owner()) {
-        return;
+    if chain_is_broken(thread) && is_dead(thread.owner()) {
+        unwind(thread)
     }
+}
+
+/// Unwinds the running thread out of `owner`, its running domain, which is dead by what this thread has done or by somebody else's hand.
+pub fn leave(owner: OwnerId) -> ! {
+    let thread = current();
+    // Whoever killed it may not have come to the requests yet, so they aren't asked.
+    if thread.owner() != owner || !is_dead(owner) {
+        panic!("{} is to be left and lives", domain_name(owner));
+    }
+    unwind(thread)
+}
+
+#[inline(always)]
+fn unwind(thread: &ThreadHeader) -> ! {
+    black_box::unwound();
+    reset_floating_point();
     let top = thread.top.load(Ordering::Relaxed);
     // SAFETY: `top` is the innermost continuation of this thread; it is not null, because only the kernel, which doesn't die,
     // runs without one. The frames that are abandoned are a dead domain's, and proxies' that hold nothing (`cross`).
     unsafe { resume(top) }
+}
+
+/// The modes of the floating-point units as the ABI wants them (System V, 3.2.1): the domain that is left may have changed them.
+fn reset_floating_point() {
+    let mode: u32 = 0x1f80;
+    // SAFETY: The default modes are what all compiled code counts on; the x87 stack is empty between functions.
+    unsafe {
+        core::arch::asm!("fninit", "ldmxcsr [{mode}]", mode = in(reg) &raw const mode, options(nostack, readonly));
+    }
 }
 
 /// On the way back from every interrupt, and before a preempted thread goes on: unwinds it if its running domain is dead.
@@ -219,31 +242,21 @@ fn on_interrupt_return(thread: &ThreadHeader, context: &mut InterruptContext) {
 
 /// Makes an interrupted thread go on in `resume` of its innermost continuation.
 fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
+    black_box::unwound_from(thread, context);
     let top = thread.top.load(Ordering::Relaxed);
     context.rip = resume as *const () as u64;
     context.rdi = top as u64;
+    fault::make_sane(context);
 }
 
-/// A CPU exception in domain code is that domain's death; anywhere else it is the kernel's. The one place where faults of hardware enter.
-pub fn exception_in_domain(
-    thread: &ThreadHeader,
-    exception: Exception,
-    context: &mut InterruptContext,
-) -> bool {
-    if thread.owner() == OwnerId::KERNEL || memory_map::is_kernel_code(context.rip) {
-        return false;
-    }
-    let _ = exception;
-    // Until every position of such a fault is shown to be survivable, it stops the machine with a report.
-    false
-}
-
-/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
-pub fn reap(domain: &'static Domain) -> bool {
+/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held; what it has cost. `None` if it
+/// isn't dying.
+pub fn reap(domain: &'static Domain) -> Option<Reaped> {
+    let before_ns = machine::own_run_ns();
     let (incarnation, holdings) = {
         let mut life = domain.life.lock();
         if life.state != State::Dying {
-            return false;
+            return None;
         }
         life.state = State::Reaping;
         (
@@ -260,23 +273,35 @@ pub fn reap(domain: &'static Domain) -> bool {
     // Bus mastering off: from here on no device of its writes to memory.
     devices.stop();
     wait_until_left(incarnation);
-    drop(devices);
     drop(handles);
     drop(exports);
-    let objects = memory::reclaim(incarnation);
+    // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.
+    domain.shared_charged.store(0, Ordering::Relaxed);
+    // Before the rings go: they say what was sent.
+    let (reclaimed, freed_bytes) = memory::reclaim(domain, incarnation, &devices);
+    black_box::reclaimed(incarnation, reclaimed.owned as u64, freed_bytes);
+    drop(devices);
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
-    domain.shared_charged.store(0, Ordering::Relaxed);
+    let cost = &domain.cost;
+    let reap_ns = machine::own_run_ns().saturating_sub(before_ns);
+    let died_ns = cost.died_ns.load(Ordering::Relaxed);
+    let reaped = Reaped {
+        threads_ns: cost.threads_ns.load(Ordering::Relaxed),
+        kernel_ns: cost.load_ns.load(Ordering::Relaxed) + reap_ns,
+        lived_ns: died_ns.saturating_sub(cost.started_ns.load(Ordering::Relaxed)),
+    };
     domain.life.lock().state = State::Dead;
     log::debug!(
-        "domain {} generation {} reaped: {objects} shared objects, {} pages",
+        "domain {} generation {} reaped: {} shared objects, {} bytes of them left to its heir, {private} pages",
         domain.manifest.name,
         incarnation.generation(),
-        private
+        reclaimed.owned,
+        reclaimed.left_bytes,
     );
     wake_waiters();
-    true
+    Some(reaped)
 }
 
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.
@@ -307,12 +332,13 @@ fn wait_until_left(incarnation: OwnerId) {
 }
 
 /// A domain's panic: its death, then out of it.
+#[inline(never)]
 pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
     let owner = current().owner();
     if owner == OwnerId::KERNEL {
         panic!("{message} ({file}:{line})");
     }
+    black_box::note_panic();
     kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})"));
-    check_death();
-    panic!("a dead domain, {}, can't be left", domain_name(owner));
+    leave(owner)
 }

@@ -3,13 +3,16 @@
 //! A driver gets the PCI functions that its manifest entry names: their registers, interrupts, and memory for rings. When it
 //! dies, bus mastering goes off first, and only then is any memory reused that the device knew.
 
+use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
+use crate::black_box::EventKind;
+use abi::place::{DESCRIPTOR_BYTES, SENT};
 use abi::sys::{RawBar, RawDma, status, wake};
-use abi::{OwnerId, current};
+use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::machine::memory::Frames;
+use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::pci::{self, Function};
 use kernel::machine::sync::InterruptLock;
 
@@ -30,12 +33,39 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// PCI functions, interrupts, and pages of ring memory.
+    pub fn count(&self) -> (usize, usize, usize) {
+        let pages = self.memory.iter().map(Frames::count).sum();
+        (self.claims.len(), self.routed.len(), pages)
+    }
+
     /// Stops every device: when this has returned, none of them writes memory any more.
     pub fn stop(&self) {
         for claim in &self.claims {
             // Interrupts of the device are writes of its too.
             claim.function.set_bus_master(false);
         }
+    }
+
+    /// Whether the device has reported the descriptor at `place` sent; `None` when that is in no ring of these devices.
+    pub fn has_sent(&self, place: TransmitPlace) -> Option<bool> {
+        let memory = self
+            .memory
+            .iter()
+            .find(|frames| frames.as_pointer() as usize == place.base())?;
+        if place.slots() * DESCRIPTOR_BYTES > memory.bytes() {
+            return None;
+        }
+        // SAFETY: The offset is inside the ring, which is inside these frames, and aligned. The device may write there, so it is read as
+        // volatile and no reference is made.
+        let word = unsafe {
+            memory
+                .as_pointer()
+                .add(place.offset())
+                .cast::<u64>()
+                .read_volatile()
+        };
+        Some(word & SENT != 0)
     }
 }
 
@@ -92,6 +122,11 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
         // `dma` asks for after it has stopped every queue.
         function.set_memory_access(true);
     }
+    black_box::trace(
+        owner,
+        EventKind::DeviceClaimed,
+        format_args!("{:04x}:{:04x}", wanted.vendor, wanted.device),
+    );
     *device = number;
     status::OK
 }
@@ -154,6 +189,12 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
             let mut life = domain.life.lock();
             if is_live(owner) {
                 life.holdings.devices.routed.push(attached);
+                drop(life);
+                black_box::trace(
+                    owner,
+                    EventKind::InterruptAttached,
+                    format_args!("entry {entry} on CPU {cpu}"),
+                );
                 return id;
             }
             drop(life);
@@ -194,7 +235,7 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
     if pages == 0 {
         return none;
     }
-    let Ok(frames) = Frames::allocate(pages, 1) else {
+    let Ok(frames) = Frames::allocate_for(FrameUse::Dma, pages, 1) else {
         return none;
     };
     let frames = frames.zeroed();

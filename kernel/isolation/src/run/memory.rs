@@ -1,18 +1,24 @@
 //! Memory that domains ask for: shared objects and private pages.
 
-use super::domain::{Domain, domain_of};
+use super::black_box;
+use super::device::Devices;
+use super::domain::{Domain, by_name, domain_of};
+use crate::black_box::EventKind;
+use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
+use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::Ordering;
-use kernel::machine::memory::Frames;
+use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::sync::InterruptLock;
 
 struct FrameSpans;
 
 impl SpanSource for FrameSpans {
     fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
-        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
+        let frames = Frames::allocate_for(FrameUse::SharedHeap, bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
             .ok()?
             .zeroed();
         let base = frames.as_pointer() as usize;
@@ -21,7 +27,13 @@ impl SpanSource for FrameSpans {
 
     unsafe fn release(&mut self, (_, physical): (usize, u64), bytes: usize) {
         // SAFETY: `span` leaked exactly this run, and the caller promises that nobody uses it.
-        drop(unsafe { Frames::from_leaked(physical, bytes.div_ceil(crate::elf::PAGE_BYTES)) });
+        drop(unsafe {
+            Frames::from_leaked(
+                FrameUse::SharedHeap,
+                physical,
+                bytes.div_ceil(crate::elf::PAGE_BYTES),
+            )
+        });
     }
 }
 
@@ -32,14 +44,56 @@ pub fn shared_usage() -> Usage {
     SHARED.lock().usage()
 }
 
-/// Bytes of shared objects that `owner` owns.
-pub fn owned_bytes(owner: OwnerId) -> u64 {
-    SHARED.lock().owned_bytes(owner)
+/// What each owner owns: objects and bytes.
+pub fn owners() -> Vec<(OwnerId, u64, u64)> {
+    SHARED.lock().owners()
 }
 
-/// Frees the shared objects of a dead incarnation, which no thread is in any more.
-pub fn reclaim(dead: OwnerId) -> usize {
-    SHARED.lock().reclaim(dead)
+/// Objects that are marked as being in a batch and are in none, by address.
+pub fn adrift() -> Vec<usize> {
+    SHARED.lock().adrift()
+}
+
+/// Bytes of shared objects that the domain in `slot` owns: its incarnation that lives, and its estate.
+pub fn owned_bytes(slot: u16, live: Option<OwnerId>) -> u64 {
+    let shared = SHARED.lock();
+    shared.owned_bytes(OwnerId::estate(slot)) + live.map_or(0, |live| shared.owned_bytes(live))
+}
+
+/// Frees the shared objects of a dead incarnation, which no thread is in any more, but for what it leaves to its heir. Its devices have been
+/// stopped; their rings say what they had sent. Also gives the bytes that were freed.
+pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> (Reclaimed, u64) {
+    let heir = domain.manifest.heir.as_deref().and_then(by_name);
+    let mut heap = SHARED.lock();
+    let before = heap.usage().used_bytes;
+    let reclaimed = match heir {
+        None => Reclaimed {
+            owned: heap.reclaim(dead),
+            left_bytes: 0,
+        },
+        Some(heir) => {
+            let is_driver = !domain.manifest.devices.is_empty();
+            let sent = |place| devices.has_sent(place);
+            let reclaimed = heap.reclaim_for(dead, heir.header.slot, is_driver, sent);
+            heir.shared_charged
+                .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
+            reclaimed
+        }
+    };
+    (reclaimed, before.saturating_sub(heap.usage().used_bytes))
+}
+
+/// The next object of this kind and tag that was left to the running domain; null when there is none.
+pub fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
+    let kind = match kind {
+        0 if tag != 0 => ObjectKind::Plain,
+        2 => ObjectKind::Packet,
+        _ => return core::ptr::null_mut(),
+    };
+    SHARED
+        .lock()
+        .inherit(current().owner(), kind, tag)
+        .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
 /// A new shared object for the running domain; null without memory, or for an unknown kind.
@@ -47,12 +101,14 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let kind = match kind {
         0 => ObjectKind::Plain,
         1 => ObjectKind::Batch,
+        2 => ObjectKind::Packet,
         _ => return core::ptr::null_mut(),
     };
     let owner = current().owner();
     let domain = domain_of(owner);
-    let charge = (size + HEADER_BYTES) as u64;
+    let charge = (size as u64).saturating_add(HEADER_BYTES as u64);
     if domain.is_some_and(|domain| owned_is_over(domain, charge)) {
+        refused(format_args!("shared memory: quota"));
         return core::ptr::null_mut();
     }
     SHARED
@@ -64,6 +120,9 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
 /// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
 /// count says that it might be over, so that allocation doesn't look at the whole heap each time.
 fn owned_is_over(domain: &Domain, more: u64) -> bool {
+    if more > domain.manifest.shared_quota_bytes {
+        return true;
+    }
     let charged = domain.shared_charged.fetch_add(more, Ordering::Relaxed) + more;
     if charged <= domain.manifest.shared_quota_bytes {
         return false;
@@ -71,7 +130,7 @@ fn owned_is_over(domain: &Domain, more: u64) -> bool {
     let Some(live) = domain.header.live() else {
         return true;
     };
-    let owned = owned_bytes(live) + more;
+    let owned = owned_bytes(live.slot(), Some(live)) + more;
     domain.shared_charged.store(owned, Ordering::Relaxed);
     owned > domain.manifest.shared_quota_bytes
 }
@@ -83,16 +142,25 @@ pub fn shared_free(payload: *mut u8) {
     assert!(freed, "a shared object was freed twice");
 }
 
+fn refused(what: fmt::Arguments<'_>) {
+    black_box::trace(current().owner(), EventKind::Refused, what);
+}
+
 /// Zeroed pages for the running domain's private heap; null without memory or quota.
 pub fn pages_allocate(count: usize) -> *mut u8 {
     let Some(domain) = domain_of(current().owner()) else {
         return core::ptr::null_mut();
     };
-    if count == 0 || !domain.charge(count as u64) {
+    if count == 0 {
         return core::ptr::null_mut();
     }
-    let Ok(frames) = Frames::allocate(count, 1) else {
+    if !domain.charge(count as u64) {
+        refused(format_args!("{count} pages of private memory: quota"));
+        return core::ptr::null_mut();
+    }
+    let Ok(frames) = Frames::allocate_for(FrameUse::PrivateHeap, count, 1) else {
         domain.discharge(count as u64);
+        refused(format_args!("{count} pages of private memory: there are none"));
         return core::ptr::null_mut();
     };
     let frames = frames.zeroed();

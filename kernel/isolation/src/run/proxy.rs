@@ -3,8 +3,10 @@
 //! A domain gets a handle only for an import that the manifest gives it. The handle is a proxy on the kernel's heap, made for one
 //! incarnation of the provider, and freed when its holder releases it or dies.
 
+use super::black_box;
 use super::domain::{self, Domain, KERNEL, State, by_name, domain_of, is_live};
 use super::thread;
+use crate::black_box::EventKind;
 use abi::sys::{RawHandle, RawObject, status};
 use abi::{OwnerId, current};
 use alloc::string::String;
@@ -23,6 +25,13 @@ static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 #[derive(Default)]
 pub struct Exports(Vec<(String, RawObject)>);
 
+impl Exports {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 struct HandleRecord {
     id: u64,
     proxy: RawObject,
@@ -32,6 +41,13 @@ struct HandleRecord {
 /// Proxies that an incarnation holds.
 #[derive(Default)]
 pub struct Handles(Vec<HandleRecord>);
+
+impl Handles {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl Drop for HandleRecord {
     fn drop(&mut self) {
@@ -74,6 +90,11 @@ pub fn export(interface: &str, object: RawObject) -> u32 {
         .exports
         .0
         .push((interface.into(), object));
+    black_box::trace(
+        current().owner(),
+        EventKind::Exported,
+        format_args!("{interface}"),
+    );
     thread::wake_waiters();
     status::OK
 }
@@ -116,6 +137,38 @@ fn find(provider: &str, interface: &str, not: OwnerId) -> Option<Found> {
 
 /// Makes a handle for the running domain; waits for the provider until `deadline_ns`.
 pub fn connect(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, handle: &mut RawHandle) -> u32 {
+    let result = make_handle(name, interface, not, deadline_ns, handle);
+    let owner = current().owner();
+    match result {
+        status::OK => black_box::trace(
+            owner,
+            EventKind::Connected,
+            format_args!(
+                "{name}: {}.{interface}, generation {}",
+                domain::domain_name(handle.target),
+                handle.target.generation()
+            ),
+        ),
+        status::CANCELLED => {}
+        refusal => black_box::trace(
+            owner,
+            EventKind::NotConnected,
+            format_args!("{name}: {interface}: {}", refusal_text(refusal)),
+        ),
+    }
+    result
+}
+
+fn refusal_text(refusal: u32) -> &'static str {
+    match refusal {
+        status::NOT_GRANTED => "not in the manifest",
+        status::WRONG_INTERFACE => "the manifest says another interface",
+        status::UNAVAILABLE => "the provider isn't up",
+        _ => "no memory",
+    }
+}
+
+fn make_handle(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, handle: &mut RawHandle) -> u32 {
     let owner = current().owner();
     let Some(domain) = domain_of(owner) else {
         return status::NOT_GRANTED;

@@ -3,14 +3,17 @@
 //! A domain's thread starts in the kernel, enters its domain the way a crossing does, and so has a continuation in the kernel to
 //! come back to when the domain dies. While it waits in the kernel it can be called off.
 
+use super::black_box;
 use super::death;
 use super::domain::{Domain, is_live};
+use crate::black_box::EventKind;
 use crate::elf::PAGE_BYTES;
 use abi::sys::{RawBytes, wake};
 use abi::{Continuation, OwnerId, ThreadHeader, current};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, compiler_fence};
+use kernel::machine::memory::Stack;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, Builder, ThreadId, Wake};
 use rref::RpcError;
@@ -39,6 +42,11 @@ pub fn spawn(
     (entry, argument): (Entry, *mut u8),
 ) -> Option<u64> {
     if !domain.charge(STACK_PAGES as u64) {
+        black_box::trace(
+            incarnation,
+            EventKind::Refused,
+            format_args!("thread {name}: quota"),
+        );
         return None;
     }
     let start = Box::into_raw(Box::new(Start {
@@ -48,13 +56,27 @@ pub fn spawn(
         argument,
     }));
     domain.threads.fetch_add(1, Ordering::Relaxed);
+    let prepare = |header: &ThreadHeader, stack: &Stack| header.limit_stack(stack.bottom() as u64);
     let mut builder = Builder::new(name)
         .stack_bytes(STACK_PAGES * PAGE_BYTES)
+        .prepare(&prepare)
         .prompt(prompt);
     if let Some(cpu) = cpu {
         builder = builder.cpu(cpu);
     }
     let spawned = builder.spawn(main, start.addr());
+    match &spawned {
+        Ok(id) => black_box::trace(
+            incarnation,
+            EventKind::ThreadStarted,
+            format_args!("{} {name}", id.number()),
+        ),
+        Err(error) => black_box::trace(
+            incarnation,
+            EventKind::Refused,
+            format_args!("thread {name}: {error}"),
+        ),
+    }
     if spawned.is_err() {
         // SAFETY: No thread was made, so nobody else has it.
         drop(unsafe { Box::from_raw(start) });
@@ -67,7 +89,14 @@ pub fn spawn(
 extern "C" fn main(argument: usize) {
     // SAFETY: `spawn` leaked it for this thread.
     let start = unsafe { Box::from_raw(argument as *mut Start) };
+    let id = current().id.load(Ordering::Relaxed);
+    ROSTER.lock().push((id, start.incarnation));
     run(&start);
+    ROSTER.lock().retain(|(other, _)| *other != id);
+    if start.domain.header.is_live(start.incarnation) {
+        let id = current().id.load(Ordering::Relaxed);
+        black_box::trace(start.incarnation, EventKind::ThreadEnded, format_args!("{id}"));
+    }
     start.domain.threads.fetch_sub(1, Ordering::Relaxed);
     start.domain.discharge(STACK_PAGES as u64);
 }
@@ -85,6 +114,10 @@ fn run(start: &Start) {
         let outcome: Result<(), RpcError> = unsafe { enter(start, (), run_entry) };
         // Returned or died: the thread ends either way.
         outcome.ok();
+        // Before it is off the chain, which `reap` waits for.
+        let cost = &start.domain.cost;
+        cost.threads_ns
+            .fetch_add(machine::own_run_ns(), Ordering::Relaxed);
     }
     compiler_fence(Ordering::SeqCst);
     thread.top.store(previous, Ordering::Relaxed);
@@ -93,6 +126,19 @@ fn run(start: &Start) {
 fn run_entry(start: &Start, (): ()) -> Result<(), RpcError> {
     (start.entry)(start.argument);
     Ok(())
+}
+
+/// Threads that have begun in a domain and have not ended, by number.
+static ROSTER: InterruptLock<Vec<(u64, OwnerId)>> = InterruptLock::new(Vec::new());
+
+/// Every thread that has begun in a domain and has not ended: its number, and the incarnation that started it.
+pub fn roster() -> Vec<(u64, OwnerId)> {
+    ROSTER.lock().clone()
+}
+
+/// Threads that wait for a change in the table of domains, by number.
+pub fn waiters() -> Vec<u64> {
+    WAITERS.lock().clone()
 }
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.

@@ -182,6 +182,7 @@ extern "C" fn boot_main(protocol: u32, information: u64, first_tick: u64) -> ! {
     thread::start_first_cpu();
     console::start_interrupts();
     smp::start_others(&platform);
+    console::start_writer();
     paging::check_write_xor_execute();
     ::log::debug!(
         "machine up: {} CPUs, {} free pages",

@@ -13,12 +13,16 @@ use super::interrupts::InterruptContext;
 use super::memory::{MapError, Stack};
 use super::sync::InterruptLock;
 use crate::memory::PAGE_SIZE;
+use crate::sched::tokens::WakeTokens;
 use crate::time::NEVER;
 use abi::ThreadHeader;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+pub use crate::sched::tokens::Wake;
 
 /// Most threads at a time, idle and reaper threads included.
 pub const MAX_THREADS: usize = 1 << SLOT_BITS;
@@ -54,17 +58,6 @@ impl ThreadId {
     }
 }
 
-/// Why [`park_until`] came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// [`unpark`] was called.
-    Woken,
-    /// The deadline passed.
-    TimedOut,
-    /// [`cancel`] was called: give up what this was waiting for.
-    Cancelled,
-}
-
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -90,10 +83,7 @@ struct Inner {
     id: Option<ThreadId>,
     state: State,
     saved: Saved,
-    token: bool,
-    cancelled: bool,
-    /// What the next return of `park_until` says.
-    wake: Wake,
+    tokens: WakeTokens,
     idle: bool,
     /// It runs as soon as it is woken: see [`Builder::prompt`].
     prompt: bool,
@@ -290,9 +280,7 @@ fn make(
         id: Some(id),
         state: State::Ready,
         saved: Saved::OnStack,
-        token: false,
-        cancelled: false,
-        wake: Wake::Woken,
+        tokens: WakeTokens::new(),
         idle: stack.is_none(),
         prompt,
         name: [0; NAME_BYTES],
@@ -399,12 +387,9 @@ pub fn yield_now() {
 /// interrupt handlers included.
 pub fn unpark(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Woken)
-        } else {
-            inner.token = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Woken);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
@@ -413,19 +398,16 @@ pub fn unpark(id: ThreadId) -> bool {
 /// ended.
 pub fn cancel(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Cancelled)
-        } else {
-            inner.cancelled = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Cancelled);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
 
 /// Takes back a cancellation that the thread hasn't noticed yet.
 pub fn clear_cancellation(id: ThreadId) {
-    with_thread(id, |_, _, _, inner| inner.cancelled = false);
+    with_thread(id, |_, _, _, inner| inner.tokens.clear_cancellation());
 }
 
 fn notify(found: Option<Option<&'static Cpu>>) -> bool {
@@ -455,6 +437,8 @@ pub struct ThreadInformation {
     pub run_ns: u64,
     /// Whether this is the CPU's idle thread.
     pub idle: bool,
+    /// Pages of its stack.
+    pub stack_pages: usize,
 }
 
 /// All threads.
@@ -470,16 +454,20 @@ pub fn list() -> alloc::vec::Vec<ThreadInformation> {
                 inner.name_length,
                 inner.run_ns,
                 inner.idle,
+                inner.stack.as_ref().map_or(0, Stack::pages),
             )
         })
-        .map(|(cpu, state, name, length, run_ns, idle)| ThreadInformation {
-            id,
-            cpu,
-            state,
-            name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
-            run_ns,
-            idle,
-        })
+        .map(
+            |(cpu, state, name, length, run_ns, idle, stack_pages)| ThreadInformation {
+                id,
+                cpu,
+                state,
+                name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
+                run_ns,
+                idle,
+                stack_pages,
+            },
+        )
     };
     all.into_iter().filter_map(describe).collect()
 }
@@ -521,9 +509,38 @@ pub fn with_stopped<R>(
     .flatten()
 }
 
+/// CPU time that the running thread has had, with the slice that is running, in nanoseconds.
+pub fn own_run_ns() -> u64 {
+    scheduler::own_run_ns()
+}
+
 /// Total CPU time that threads other than the idle ones have had, by CPU, in nanoseconds.
 pub fn busy_ns(cpu: u32) -> u64 {
     cpu::get(cpu).map_or(0, |cpu| cpu.scheduler.lock().busy_ns())
+}
+
+/// Name of the thread behind `header`, and the addresses of its stack (none for an idle thread). Takes no lock.
+///
+/// # Safety
+/// `header` is of a thread that can't end meanwhile: it is the running one, or interrupted on this CPU, or about to be resumed on it.
+pub unsafe fn name_and_stack(header: &ThreadHeader) -> (&'static str, Range<usize>) {
+    let slot = ThreadId(header.id.load(Ordering::Relaxed)).slot();
+    let block = TABLE.get(slot).map(|entry| entry.load(Ordering::Acquire));
+    // SAFETY: Blocks in the table are never freed.
+    let thread = block.and_then(|block| unsafe { block.as_ref() });
+    match thread.filter(|thread| core::ptr::eq(&raw const thread.header, header)) {
+        // SAFETY: Name and stack don't change as long as the thread lives, by the caller's promise until this has returned; only these are
+        // read, and by themselves.
+        Some(thread) => unsafe {
+            let inner = thread.inner.get();
+            let name: &'static [u8; NAME_BYTES] = &*(&raw const (*inner).name);
+            let stack = &*(&raw const (*inner).stack);
+            let name = name.get(..(*inner).name_length).unwrap_or_default();
+            let range = stack.as_ref().map_or(0..0, |stack| stack.bottom()..stack.top());
+            (core::str::from_utf8(name).unwrap_or("?"), range)
+        },
+        None => ("?", 0..0),
+    }
 }
 
 /// The running thread and its name, for a fault report: takes no lock.
