@@ -152,12 +152,12 @@ impl<T: Share> Batch<T> {
         (index < self.len()).then(|| unsafe { self.payload(index as u32).as_mut() })
     }
 
-    /// The objects' addresses in order. Where the batch begins is read once, not with each.
+    /// The objects' addresses in order, from the `first`-th on. Where the batch begins is read once, not with each.
     #[inline(always)]
-    fn payloads(&self) -> impl ExactSizeIterator<Item = NonNull<T>> {
+    fn payloads(&self, first: usize) -> impl ExactSizeIterator<Item = NonNull<T>> {
         let body = self.raw();
-        let first = body.head.load(Ordering::Relaxed) as usize;
-        (first..first + self.len()).map(|position| {
+        let (head, length) = (body.head.load(Ordering::Relaxed) as usize, self.len());
+        (head + first.min(length)..head + length).map(|position| {
             let address = body.slots[position % BATCH_CAPACITY].load(Ordering::Relaxed);
             // SAFETY: As in `payload`.
             unsafe { NonNull::new_unchecked(address as *mut T) }
@@ -168,14 +168,21 @@ impl<T: Share> Batch<T> {
     #[inline(always)]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
         // SAFETY: As `get`.
-        self.payloads().map(|payload| unsafe { payload.as_ref() })
+        self.payloads(0).map(|payload| unsafe { payload.as_ref() })
     }
 
     /// The objects in order, to change.
     #[inline(always)]
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> {
+        self.iter_mut_from(0)
+    }
+
+    /// The objects in order from the `first`-th on, to change; none when there are no more than that.
+    #[inline(always)]
+    pub fn iter_mut_from(&mut self, first: usize) -> impl ExactSizeIterator<Item = &mut T> {
         // SAFETY: As `get_mut`; each slot is visited once, so no two references are to one object.
-        self.payloads().map(|mut payload| unsafe { payload.as_mut() })
+        self.payloads(first)
+            .map(|mut payload| unsafe { payload.as_mut() })
     }
 
     /// Moves objects from the front of `other` to the end, as many as fit.

@@ -54,8 +54,8 @@ pub trait Frames {
     where
         Self: 'a;
 
-    /// All of them; the same ones in the same order each time.
-    fn each(&mut self) -> impl Iterator<Item = Self::Frame<'_>>;
+    /// Those from the `first` on; the same ones in the same order each time.
+    fn from(&mut self, first: usize) -> impl Iterator<Item = Self::Frame<'_>>;
 }
 
 /// A frame that is to be decided on.
@@ -83,8 +83,11 @@ impl<F: FrameMut> Frames for Slices<'_, F> {
         Self: 'a;
 
     #[inline(always)]
-    fn each(&mut self) -> impl Iterator<Item = Self::Frame<'_>> {
-        self.frames.iter_mut().zip(self.verdicts.iter_mut())
+    fn from(&mut self, first: usize) -> impl Iterator<Item = Self::Frame<'_>> {
+        let frames = self.frames.get_mut(first..).unwrap_or_default();
+        frames
+            .iter_mut()
+            .zip(self.verdicts.get_mut(first..).unwrap_or_default())
     }
 }
 
@@ -315,7 +318,7 @@ fn read_batch(
 ) -> usize {
     let mut recent = RecentVip::default();
     let mut count = 0;
-    for (pending, mut frame) in all_pending.iter_mut().zip(frames.each()) {
+    for (pending, mut frame) in all_pending.iter_mut().zip(frames.from(0)) {
         let Some(bytes) = frame.bytes() else { break };
         match read(snapshot, bytes, &mut recent) {
             Ok((hash, vip, step)) => {
@@ -406,39 +409,46 @@ impl Flows {
         }
     }
 
-    /// The second pass: decides on the frames that are for a VIP.
-    #[inline(never)]
+    /// The second pass: decides on the frames that are for a VIP, by turns on those of settled flows and on the others.
+    #[inline(always)]
     fn decide_batch(
         &mut self,
         snapshot: &Snapshot,
         counters: &CpuCounters,
-        all_pending: &[Pending],
+        pending: &[Pending],
         frames: &mut impl Frames,
     ) {
-        for (pending, mut frame) in all_pending.iter().zip(frames.each()) {
-            let choice = match self.settled(snapshot, pending) {
-                Some(choice) => Ok(choice),
-                None => match pending.step.event() {
-                    Some(event) => self.assign(snapshot, pending, event, counters),
-                    None if pending.step == Step::Nothing => continue,
-                    None => self.unusual(snapshot, pending, frame.bytes().unwrap_or_default(), counters),
-                }
-                .and_then(|(slot, target)| {
-                    let reachable = target.identity.is_reachable().then_some((slot, target));
-                    reachable.ok_or(DropReason::NeighbourUnknown)
-                }),
-            };
-            match choice {
-                Ok((slot, target)) => {
-                    let length = frame.address(&target.header);
-                    if let Some(counter) = counters.backend(slot) {
-                        counter.count_frame(length as u64);
-                    }
-                    frame.decide(Verdict::Transmit(slot));
-                }
-                Err(reason) => frame.decide(drop_frame(counters, reason)),
-            }
+        let mut next = 0;
+        while next < pending.len() {
+            next = self.decide_settled(snapshot, counters, pending, frames, next);
+            next = self.decide_others(snapshot, counters, pending, frames, next);
         }
+    }
+
+    /// Decides on the frames from `first` on up to one of a flow that isn't settled; returns where it stopped.
+    #[inline(never)]
+    fn decide_settled(
+        &self,
+        snapshot: &Snapshot,
+        counters: &CpuCounters,
+        all_pending: &[Pending],
+        frames: &mut impl Frames,
+        first: usize,
+    ) -> usize {
+        let mut next = first;
+        for (pending, mut frame) in all_pending
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .zip(frames.from(first))
+        {
+            let Some((slot, target)) = self.settled(snapshot, pending) else {
+                break;
+            };
+            send(counters, &mut frame, slot, target);
+            next += 1;
+        }
+        next
     }
 
     /// The backend of a flow for which its packet changes nothing, and which is as a backend usually is: nearly every packet's.
@@ -454,10 +464,61 @@ impl Flows {
         is_usual.then_some((backend.slot, target))
     }
 
-    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
-    ///
-    /// Out of line, so that the usual way has the registers to itself.
+    /// Decides on frame `first`, whatever it is, and on those after it up to one whose flow may be settled; returns where it stopped.
     #[inline(never)]
+    fn decide_others(
+        &mut self,
+        snapshot: &Snapshot,
+        counters: &CpuCounters,
+        all_pending: &[Pending],
+        frames: &mut impl Frames,
+        first: usize,
+    ) -> usize {
+        let mut next = first;
+        for (pending, mut frame) in all_pending
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .zip(frames.from(first))
+        {
+            let choice = match pending.step {
+                Step::Opens => self.assign(snapshot, pending, Event::Opens, counters),
+                _ if next != first && pending.step.event().is_some() => break,
+                step => match step.event() {
+                    Some(event) => self.assign_otherwise(snapshot, pending, event, counters),
+                    None if step == Step::Nothing => {
+                        next += 1;
+                        continue;
+                    }
+                    None => self.unusual(snapshot, pending, frame.bytes().unwrap_or_default(), counters),
+                },
+            };
+            match choice {
+                Ok((slot, target)) if target.identity.is_reachable() => {
+                    send(counters, &mut frame, slot, target);
+                }
+                Ok(_) => frame.decide(drop_frame(counters, DropReason::NeighbourUnknown)),
+                Err(reason) => frame.decide(drop_frame(counters, reason)),
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// [`assign`](Self::assign) out of line.
+    #[inline(never)]
+    fn assign_otherwise<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        pending: &Pending,
+        event: Event,
+        counters: &CpuCounters,
+    ) -> Choice<'a> {
+        self.assign(snapshot, pending, event, counters)
+    }
+
+    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
+    #[inline(always)]
     fn assign<'a>(
         &mut self,
         snapshot: &'a Snapshot,
@@ -517,7 +578,7 @@ impl Flows {
         match (pending.step, parse(frame)) {
             (Step::FirstFragment, Ok(Parsed::FirstFragment { flow, flags, key })) => {
                 let event = Event::of(flow.protocol, flags);
-                let (slot, target) = self.assign(snapshot, pending, event, counters)?;
+                let (slot, target) = self.assign_otherwise(snapshot, pending, event, counters)?;
                 // As one that is being opened, so that a flood of fragments displaces no connection.
                 let life = Life::new(FlowState::Opening, self.connections.now(), FRAGMENT_SECONDS);
                 self.connections
@@ -556,6 +617,16 @@ impl Flows {
         let hash = snapshot.hasher.host_pair(&key.addresses, key.protocol);
         look_up_by(snapshot, pending, hash)
     }
+}
+
+/// Addresses a frame to a backend, and counts it.
+#[inline(always)]
+fn send(counters: &CpuCounters, frame: &mut impl Frame, slot: BackendSlot, target: &Target) {
+    let length = frame.address(&target.header);
+    if let Some(counter) = counters.backend(slot) {
+        counter.count_frame(length as u64);
+    }
+    frame.decide(Verdict::Transmit(slot));
 }
 
 #[inline(always)]

@@ -49,8 +49,8 @@ impl Frames for Singles<'_> {
         Self: 'a;
 
     #[inline(always)]
-    fn each(&mut self) -> impl Iterator<Item = Single<'_>> {
-        self.0.iter_mut().map(Single)
+    fn from(&mut self, first: usize) -> impl Iterator<Item = Single<'_>> {
+        self.0.iter_mut_from(first).map(Single)
     }
 }
 
@@ -113,7 +113,7 @@ fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch, firs
     let mut frames: FixedVec<Frame<'_>, BATCH> = FixedVec::new();
     // A long frame goes on in the packets after its first, which share its fate.
     let mut continues = false;
-    for packet in packets.iter_mut().skip(first) {
+    for packet in packets.iter_mut_from(first) {
         let begins = !continues;
         continues = packet.continues;
         if begins && packet.verdict == Verdict::Received {
@@ -126,7 +126,7 @@ fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch, firs
     drop(frames);
     let mut decisions = decisions.into_iter();
     let (mut continues, mut fate) = (false, Verdict::Empty);
-    for packet in packets.iter_mut().skip(first) {
+    for packet in packets.iter_mut_from(first) {
         let begins = !continues;
         continues = packet.continues;
         if packet.verdict != Verdict::Received {
