@@ -1,9 +1,11 @@
 //! The start of the appliance: the kernel's services, the table of domains, the supervisor. The rest starts from there.
 
 use crate::black_box::{self, Boxes};
+use crate::images::Images;
 use crate::services::{Console, Control, Log, Machine};
 use interface::black_box::BlackBoxes;
 use interface::kernel::{DomainControl, LogReader, Power, SerialConsole};
+use interface::update::ImageControl;
 use isolation::image::Expected;
 use kernel::machine::thread::{self, Builder};
 use kernel::machine::{boot_information, clock, fault, power, self_test};
@@ -58,6 +60,7 @@ pub fn main() {
         power::exit(power::ExitStatus::Failure);
     }
     isolation::export_kernel_object::<dyn DomainControl>(&Control);
+    isolation::export_kernel_object::<dyn ImageControl>(&Images);
     isolation::export_kernel_object::<dyn SerialConsole>(&Console);
     isolation::export_kernel_object::<dyn LogReader>(&Log);
     isolation::export_kernel_object::<dyn BlackBoxes>(&Boxes);

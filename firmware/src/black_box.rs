@@ -10,6 +10,7 @@ use interface::kernel::{DomainName, ServiceError};
 use isolation::black_box as kept;
 use isolation::{NamedFrame, domain_name, named, with_black_box};
 use kernel::machine::{clock, thread};
+use log::Level;
 use rref::Text;
 
 /// How long after a death its report is written: restarting comes first, and by then every thread has left.
@@ -168,33 +169,42 @@ pub fn report_deaths() {
     }
 }
 
-/// Writes a death's report on the log: a line for the thread that is at fault, and its stack for whoever looks closer.
+/// Writes a death's report on the log: a line for the thread that is at fault, with its stack for whoever looks closer, and where the others
+/// stood.
 fn report(number: u64, died_ns: u64) {
     let due_ns = died_ns.saturating_add(REPORT_DELAY_NS);
     if clock::now_ns() < due_ns {
         thread::sleep_until(due_ns);
     }
-    let Some(seen) = with_thread(number, 0, kept::SeenThread::clone) else {
-        return;
-    };
-    if seen.position != kept::Position::AtFault {
-        return;
+    for index in 0.. {
+        let Some(seen) = with_thread(number, index, kept::SeenThread::clone) else {
+            return;
+        };
+        report_thread(number, &seen);
     }
+}
+
+fn report_thread(number: u64, seen: &kept::SeenThread) {
     let frames: heapless::Vec<NamedFrame, { kept::FRAME_LIMIT }> = seen.frames.iter().map(named).collect();
     let own = frames
         .iter()
         .find(|frame| frame.domain != "kernel" && !is_panic_path(frame.function.as_str()));
-    let mut place: Text<160> = Text::EMPTY;
-    if let Some(frame) = own {
-        place = Text::format(format_args!(" in {} + {:#x}", frame.function, frame.offset));
-    }
-    log::error!(
-        "death {number}: thread {} \"{}\" on CPU {}{place}; chain: {}; `deaths {number}` shows more",
+    let place: Text<160> = own.map_or(Text::EMPTY, |frame| {
+        Text::format(format_args!(" in {} + {:#x}", frame.function, frame.offset))
+    });
+    let is_at_fault = seen.position == kept::Position::AtFault;
+    let level = if is_at_fault { Level::Error } else { Level::Debug };
+    log::log!(
+        level,
+        "death {number}: thread {} \"{}\" on CPU {}{place}; chain: {}",
         seen.id,
         seen.name,
         seen.cpu,
         Chain(&seen.links),
     );
+    if !is_at_fault {
+        return;
+    }
     if let Some(fault) = &seen.fault {
         let registers = &fault.registers;
         log::debug!(

@@ -10,9 +10,14 @@
 extern crate alloc;
 
 #[cfg(panic = "abort")]
+extern crate alloc;
+
+#[cfg(panic = "abort")]
 mod appliance;
 #[cfg(panic = "abort")]
 mod black_box;
+#[cfg(panic = "abort")]
+mod images;
 #[cfg(all(panic = "abort", feature = "inject"))]
 mod injector;
 #[cfg(panic = "abort")]

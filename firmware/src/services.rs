@@ -2,11 +2,13 @@
 //!
 //! Only translation between the kernel's own types and exchangeable ones; the work is done in `kernel` and `isolation`.
 
+use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, LogLine,
-    LogReader, MemoryStatus, Power, SerialConsole, ServiceError,
+    LogReader, MemoryStatus, Power, Reaped, SerialConsole, ServiceError,
 };
 use isolation::{Cause, Death, Domain, StartError, State};
+use kernel::machine::memory::FrameUse;
 use kernel::machine::thread::Wake;
 use kernel::machine::{console, log, memory, power};
 use rref::{OwnerId, Text};
@@ -14,7 +16,8 @@ use rref::{OwnerId, Text};
 /// [`DomainControl`] over `isolation`.
 pub struct Control;
 
-fn state(state: State) -> DomainState {
+/// A domain's state, for others.
+pub fn state(state: State) -> DomainState {
     match state {
         State::Stopped => DomainState::Stopped,
         State::Starting => DomainState::Starting,
@@ -40,6 +43,7 @@ fn status(domain: &Domain) -> DomainStatus {
         backoff_ceiling_ms: policy.backoff_ceiling_ms,
         restart_budget: policy.budget,
         window_ms: policy.window_ms,
+        restart_cpu_permille: policy.cpu_permille,
     }
 }
 
@@ -59,11 +63,26 @@ fn death(death: Death) -> DeathRecord {
             Cause::Heartbeat => DeathCause::Heartbeat,
             Cause::StartTimeout => DeathCause::StartTimeout,
             Cause::Stopped => DeathCause::Stopped,
+            Cause::Restarted => DeathCause::Restarted,
             Cause::Updated => DeathCause::Updated,
         },
         detail: Text::new(&death.detail),
         at_ns: death.at_ns,
         recovered_ns: death.recovered_ns,
+    }
+}
+
+fn frame_uses() -> FrameUses {
+    let pages = |usage| memory::used_pages(usage) as u64;
+    FrameUses {
+        kernel_heap: pages(FrameUse::KernelHeap),
+        page_tables: pages(FrameUse::PageTable),
+        stacks: pages(FrameUse::Stack),
+        images: pages(FrameUse::Image),
+        private_heaps: pages(FrameUse::PrivateHeap),
+        shared_heap: pages(FrameUse::SharedHeap),
+        dma: pages(FrameUse::Dma),
+        other: pages(FrameUse::Other),
     }
 }
 
@@ -85,21 +104,69 @@ impl DomainControl for Control {
         })
     }
 
-    fn kill(&self, index: u16) -> Result<(), ControlError> {
+    fn kill(&self, index: u16, cause: DeathCause) -> Result<(), ControlError> {
         let domain = domain(index)?;
         let live = domain.header.live();
+        let cause = match cause {
+            DeathCause::Stopped => Cause::Stopped,
+            DeathCause::Restarted => Cause::Restarted,
+            DeathCause::Updated => Cause::Updated,
+            // The others are for the kernel to find.
+            _ => Cause::Killed,
+        };
         match live {
-            Some(incarnation) if isolation::kill(incarnation, Cause::Killed, "by order") => Ok(()),
+            Some(incarnation) if isolation::kill(incarnation, cause, "by order") => Ok(()),
             _ => Err(ControlError::WrongState(state(domain.figures().state))),
         }
     }
 
-    fn reap(&self, index: u16) -> Result<(), ControlError> {
+    fn reap(&self, index: u16) -> Result<Reaped, ControlError> {
         let domain = domain(index)?;
-        if isolation::reap(domain) {
-            return Ok(());
+        isolation::reap(domain)
+            .map(|reaped| Reaped {
+                threads_ns: reaped.threads_ns,
+                kernel_ns: reaped.kernel_ns,
+                lived_ns: reaped.lived_ns,
+            })
+            .ok_or_else(|| ControlError::WrongState(state(domain.figures().state)))
+    }
+
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, ControlError> {
+        Ok(isolation::domain(index).map(|domain| {
+            let held = isolation::held(domain);
+            Holdings {
+                image_pages: held.image_pages as u64,
+                heap_pages: held.heap_pages as u64,
+                stack_pages: held.stack_pages() as u64,
+                threads: held.threads,
+                handles: held.handles as u32,
+                exports: held.exports as u32,
+                shared_objects: held.shared_objects,
+                shared_bytes: held.shared_bytes,
+                dma_pages: held.dma_pages as u64,
+                interrupts: held.interrupts as u32,
+                devices: held.devices as u32,
+            }
+        }))
+    }
+
+    fn leaks(&self) -> Result<LeakReport, ControlError> {
+        let census = isolation::census();
+        let mut findings = [Text::EMPTY; FINDINGS];
+        for (place, finding) in findings.iter_mut().zip(&census.findings) {
+            *place = Text::new(finding);
         }
-        Err(ControlError::WrongState(state(domain.figures().state)))
+        Ok(LeakReport {
+            found: census.findings.len() as u32,
+            findings,
+            total_pages: memory::total_pages() as u64,
+            free_pages: memory::free_pages() as u64,
+            uses: frame_uses(),
+            kernel_heap_used_bytes: census.kernel_heap_bytes as u64,
+            domain_threads: census.domain_threads as u32,
+            kernel_threads: census.kernel_threads as u32,
+            shared_objects: census.shared_objects,
+        })
     }
 
     fn wait_death(&self, after: u64, deadline_ns: u64) -> Result<Option<DeathRecord>, ControlError> {
@@ -117,6 +184,7 @@ impl DomainControl for Control {
             free_pages: memory::free_pages() as u64,
             shared_used_bytes: shared.used_bytes,
             shared_pages: shared.span_bytes / 4096,
+            uses: frame_uses(),
         })
     }
 }

@@ -309,7 +309,7 @@ impl DeathCounts {
 
 impl DeathCause {
     /// Every cause, in one word for scripts.
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 12] = [
         "panic",
         "killed",
         "exception",
@@ -321,6 +321,7 @@ impl DeathCause {
         "start_timeout",
         "stopped",
         "updated",
+        "restarted",
     ];
 
     /// Index in [`LABELS`](Self::LABELS).
@@ -337,6 +338,7 @@ impl DeathCause {
             DeathCause::StartTimeout => 8,
             DeathCause::Stopped => 9,
             DeathCause::Updated => 10,
+            DeathCause::Restarted => 11,
         }
     }
 

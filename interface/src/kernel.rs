@@ -3,6 +3,7 @@
 //! The supervisor has [`DomainControl`], the shell has [`SerialConsole`], [`LogReader`] and [`Power`]. What every domain has
 //! (memory, threads, time, the log) is in `domain-rt`.
 
+use crate::holdings::{FrameUses, Holdings, LeakReport};
 use core::fmt;
 use rref::{Exchange, OwnerId, RpcError, Share, Text, interface};
 
@@ -47,6 +48,8 @@ pub enum DeathCause {
     StartTimeout,
     /// The operator stopped it.
     Stopped,
+    /// The operator restarted it.
+    Restarted,
     /// It made place for another image of it.
     Updated,
 }
@@ -64,6 +67,7 @@ impl fmt::Display for DeathCause {
             DeathCause::Heartbeat => "no heartbeat",
             DeathCause::StartTimeout => "start took too long",
             DeathCause::Stopped => "stopped",
+            DeathCause::Restarted => "restarted",
             DeathCause::Updated => "updated",
         })
     }
@@ -119,6 +123,19 @@ pub struct DomainStatus {
     pub restart_budget: u32,
     /// The window, milliseconds.
     pub window_ms: u32,
+    /// Share of one CPU that its restarts may take, per thousand.
+    pub restart_cpu_permille: u32,
+}
+
+/// What an incarnation cost that is no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchange, Share)]
+pub struct Reaped {
+    /// CPU time of its threads, nanoseconds.
+    pub threads_ns: u64,
+    /// CPU time of loading it and of giving back what it held, nanoseconds.
+    pub kernel_ns: u64,
+    /// From its start to its death, nanoseconds.
+    pub lived_ns: u64,
 }
 
 /// A death, as the kernel saw it.
@@ -151,6 +168,8 @@ pub struct MemoryStatus {
     pub shared_used_bytes: u64,
     /// Pages that the shared heap holds.
     pub shared_pages: u64,
+    /// All pages that aren't free, by what they are used for.
+    pub uses: FrameUses,
 }
 
 /// Why the kernel refused.
@@ -198,11 +217,17 @@ pub trait DomainControl {
     /// Loads a stopped or dead domain and runs its `start`; returns when that has returned.
     fn start(&self, index: u16) -> Result<OwnerId, ControlError>;
 
-    /// Kills a domain's live incarnation.
-    fn kill(&self, index: u16) -> Result<(), ControlError>;
+    /// Kills a domain's live incarnation. The cause is for the record: killed, stopped, restarted or updated.
+    fn kill(&self, index: u16, cause: DeathCause) -> Result<(), ControlError>;
 
     /// Waits until every thread has left a dying domain and gives back all that it held.
-    fn reap(&self, index: u16) -> Result<(), ControlError>;
+    fn reap(&self, index: u16) -> Result<Reaped, ControlError>;
+
+    /// What the `index`-th domain holds now; `None` past the last.
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, ControlError>;
+
+    /// Compares what domains hold with what the allocators have given out.
+    fn leaks(&self) -> Result<LeakReport, ControlError>;
 
     /// Blocks until a death with a number above `after` is recorded, or until `deadline_ns`; `None` at the deadline.
     fn wait_death(&self, after: u64, deadline_ns: u64) -> Result<Option<DeathRecord>, ControlError>;

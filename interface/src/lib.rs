@@ -8,12 +8,14 @@
 
 pub mod balance;
 pub mod black_box;
+pub mod holdings;
 pub mod kernel;
 pub mod metrics;
 pub mod net;
 pub mod path;
 pub mod socket;
 pub mod supervise;
+pub mod update;
 
 use rref::{Interface, ProxyFactory};
 
@@ -26,6 +28,10 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
+    <dyn supervise::Operator>::FACTORY,
+    <dyn update::Updates>::FACTORY,
+    <dyn update::Uploads>::FACTORY,
+    <dyn update::ImageControl>::FACTORY,
     <dyn kernel::DomainControl>::FACTORY,
     <dyn black_box::BlackBoxes>::FACTORY,
     <dyn kernel::SerialConsole>::FACTORY,

@@ -1,6 +1,9 @@
 //! The supervisor, as the shell, the metrics and the shadows see it.
+//!
+//! [`Supervisor`] tells; [`Operator`] acts, and is for whoever the operator talks to.
 
 use crate::black_box::DeathCounts;
+use crate::holdings::{Holdings, LeakReport};
 use crate::kernel::{DeathRecord, DomainName, DomainStatus, MemoryStatus};
 use core::fmt;
 use rref::{Exchange, RpcError, Share, interface};
@@ -12,8 +15,12 @@ pub struct SupervisedStatus {
     pub domain: DomainStatus,
     /// Restarts since boot.
     pub restarts: u64,
+    /// CPU time since boot, nanoseconds, that its deaths and the starts before them have cost: what the policy limits.
+    pub restart_cpu_ns: u64,
     /// Held after too many deaths: it stays down until the operator releases it.
     pub held: bool,
+    /// Stopped by the operator: it stays down until the operator starts it.
+    pub stopped: bool,
     /// Its image was refused at boot.
     pub refused: bool,
     /// When the next restart is due, nanoseconds since boot; 0 for none.
@@ -29,8 +36,24 @@ pub enum SuperviseError {
     NotRunning,
     /// It is running already.
     AlreadyRunning,
+    /// The operator stopped it before.
+    AlreadyStopped,
+    /// It is held: that it died too often is to be seen before it is started again.
+    Held,
+    /// It isn't held, so there is nothing to release.
+    NotHeld,
+    /// The domain that asks is the one to be stopped.
+    Yourself,
     /// The supervisor itself is not to be killed: that reboots the machine.
     Supervisor,
+    /// It died while it started.
+    DiedAtStart,
+    /// It is dead, but threads are still on their way out of it.
+    StillLeaving,
+    /// It was started, and is not up yet.
+    StillStarting,
+    /// Another request for the domain came in between.
+    Overtaken,
     /// The kernel refused; its reason is in the log.
     Refused,
     /// The supervisor died: the machine is about to reboot.
@@ -49,7 +72,17 @@ impl fmt::Display for SuperviseError {
             SuperviseError::NoDomain => "there is no domain of this name",
             SuperviseError::NotRunning => "the domain is not running",
             SuperviseError::AlreadyRunning => "the domain is running already",
-            SuperviseError::Supervisor => "killing the supervisor would reboot the machine; use `reboot`",
+            SuperviseError::AlreadyStopped => "the domain is stopped already",
+            SuperviseError::Held => "the domain is held after too many deaths; `release` starts it",
+            SuperviseError::NotHeld => "the domain is not held",
+            SuperviseError::Yourself => "a domain can't stop itself: nobody would be there to start it again",
+            SuperviseError::Supervisor => "without the supervisor the machine reboots; use `reboot`",
+            SuperviseError::DiedAtStart => "the domain died while it started; see `deaths`",
+            SuperviseError::StillLeaving => {
+                "the domain is dead, but threads are still on their way out of it"
+            }
+            SuperviseError::StillStarting => "the domain is starting, and not up yet; see `domains`",
+            SuperviseError::Overtaken => "another request for the domain came in between; see `domains`",
             SuperviseError::Refused => "the kernel refused; see `log`",
             SuperviseError::Dead(error) => return error.fmt(f),
         })
@@ -78,12 +111,14 @@ pub struct SupervisedDeath {
     pub outage_ns: u64,
 }
 
-/// Restart policy, death records, and the operator's requests.
-// A request may have to wait for another domain's start.
-#[interface(deadline_ms = 30000)]
+/// What the supervisor knows.
+#[interface]
 pub trait Supervisor {
     /// The `index`-th domain of the manifest; `None` past the last.
     fn domain(&self, index: u16) -> Result<Option<SupervisedStatus>, SuperviseError>;
+
+    /// What that domain holds; `None` past the last.
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, SuperviseError>;
 
     /// The `back`-th newest death, from 0; `None` past the oldest that is kept.
     fn death(&self, back: u32) -> Result<Option<SupervisedDeath>, SuperviseError>;
@@ -97,15 +132,35 @@ pub trait Supervisor {
     /// Deaths since boot.
     fn deaths(&self) -> Result<u64, SuperviseError>;
 
-    /// Kills a domain; the restart policy then applies.
-    fn kill(&self, name: DomainName) -> Result<(), SuperviseError>;
-
-    /// Starts a held or stopped domain.
-    fn release(&self, name: DomainName) -> Result<(), SuperviseError>;
-
     /// Notes what a shadow measured.
     fn report_outage(&self, outage: Outage) -> Result<(), SuperviseError>;
 
     /// Memory of the machine.
     fn memory(&self) -> Result<MemoryStatus, SuperviseError>;
+}
+
+/// What the operator asks of the supervisor. Requests for one domain may overlap; the last one wins.
+// A request returns when a domain is up or down, and its predecessor may have to be waited for.
+#[interface(deadline_ms = 60_000)]
+pub trait Operator {
+    /// Kills a domain; the restart policy then applies.
+    fn kill(&self, name: DomainName) -> Result<(), SuperviseError>;
+
+    /// Starts a domain that is stopped, or waits for its restart; gives the new generation. Returns when it is up.
+    fn start(&self, name: DomainName) -> Result<u64, SuperviseError>;
+
+    /// Stops a domain, which then stays down; it is no crash. Returns when all that it held is given back.
+    fn stop(&self, name: DomainName) -> Result<(), SuperviseError>;
+
+    /// Stops a domain and starts it at once, which the restart policy doesn't count; gives the new generation. Returns when it is up.
+    fn restart(&self, name: DomainName) -> Result<u64, SuperviseError>;
+
+    /// Starts a held domain, whose deaths are then forgotten; gives the new generation. Returns when it is up.
+    fn release(&self, name: DomainName) -> Result<u64, SuperviseError>;
+
+    /// Compares what domains hold with what the allocators have given out.
+    fn leaks(&self) -> Result<LeakReport, SuperviseError>;
+
+    /// Kills the supervisor, to see what comes of it: the machine reboots.
+    fn kill_supervisor(&self) -> Result<(), SuperviseError>;
 }

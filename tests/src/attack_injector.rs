@@ -138,7 +138,7 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     context.figure("kinds_of_crossings", kinds.len(), "");
     let before = accounted_pages(lab)?;
 
-    let mut random = fastrand::Rng::with_seed(context.attacks.seed);
+    let mut random = fastrand::Rng::with_seed(context.seed);
     let mut total = Total::default();
     for kind in &kinds {
         for injection in INJECTIONS {

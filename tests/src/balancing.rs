@@ -160,7 +160,7 @@ fn check_disruption(context: &Context, before: &Outcome, after: &Outcome) -> Res
     Ok(())
 }
 
-fn check_state(lab: &RunningLab, backend: &str, expected: Option<&str>) -> Result<()> {
+pub fn check_state(lab: &RunningLab, backend: &str, expected: Option<&str>) -> Result<()> {
     let listing = lab.console_json("maglev --json")?;
     let state = listing
         .as_array()

@@ -41,8 +41,6 @@ pub struct Attacks {
     pub plan: Option<PathBuf>,
     /// Crossings of each kind that are tried with each fault.
     pub crossings: u64,
-    /// Seed of the sample.
-    pub seed: u64,
 }
 
 /// What is shared.
@@ -56,11 +54,15 @@ pub struct Context {
     /// The appliance that tests share, while it is up.
     appliance: RefCell<Option<RunningLab>>,
     figures: RefCell<Map<String, Value>>,
+    /// Kills of the random-kills test.
+    pub kills: u64,
+    /// Seed of what tests draw.
+    pub seed: u64,
 }
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf, attacks: Attacks) -> Result<Self> {
+    pub fn new(root: PathBuf, attacks: Attacks, kills: u64, seed: u64) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -80,6 +82,8 @@ impl Context {
             site: OnceCell::new(),
             appliance: RefCell::new(None),
             figures: RefCell::default(),
+            kills,
+            seed,
         })
     }
 
@@ -126,6 +130,31 @@ impl Context {
     /// A lab with an appliance that runs `kernel` and `archive`, with the shipped addresses.
     pub fn boot(&self, built: &Built) -> Result<RunningLab> {
         self.start(self.shipped_plan()?, Some(guest(built)?))
+    }
+
+    /// A lab with an appliance whose manifest is the shipped one changed by `change`, and which serves the large file. Whether a
+    /// restart of the machine restarts it is for `restarts` to say.
+    pub fn boot_changed(
+        &self,
+        name: &str,
+        change: impl FnOnce(String) -> Result<String>,
+        restarts: bool,
+    ) -> Result<RunningLab> {
+        let shipped = fs::read_to_string(self.root.join("config/domains.toml"))?;
+        let manifest = self.directory().join(format!("{name}.toml"));
+        fs::create_dir_all(self.directory())?;
+        fs::write(&manifest, change(shipped)?)?;
+        let built = image_builder::build(&image_builder::Options {
+            site: Some(self.site()?.folder.clone()),
+            archive: Some(self.directory().join(format!("{name}.tar"))),
+            manifest: Some(manifest),
+            ..image_builder::Options::new(&self.root)
+        })?;
+        let guest = Guest {
+            restarts,
+            ..guest(&built)?
+        };
+        self.start(self.shipped_plan()?, Some(guest))
     }
 
     /// Runs `test` with the appliance that tests share, which is booted when there is none. Also checks that the driver did
@@ -195,6 +224,7 @@ fn guest(built: &Built) -> Result<Guest> {
         memory_mib: MEMORY_MIB + archive_mib,
         instruction_counter: None,
         profile: false,
+        restarts: false,
     })
 }
 

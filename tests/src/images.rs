@@ -13,7 +13,7 @@ use crate::context::Context;
 /// The domain whose image is spoiled: the site and the console must work without it.
 const DOMAIN: &str = "maglev";
 /// Seed of somebody else's key (RFC 8032, section 7.1, test 1).
-const OTHER_SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+pub const OTHER_SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 
 /// A way to spoil an image, and what the refusal must say.
 struct Spoiled {

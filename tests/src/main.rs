@@ -11,17 +11,23 @@ mod attack_injector;
 mod attack_matrix;
 mod balancing;
 mod bare_machine;
+mod black_box;
 mod context;
 mod faults;
+mod heritage;
 mod http_semantics;
 mod images;
 mod kernel;
 mod lab_network;
 mod linux_guest;
+mod live_update;
+mod random_kills;
 mod recovery;
 mod runner;
 mod running_lab;
 mod serving;
+mod supervision;
+mod typist;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,7 +40,7 @@ use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
 /// together.
-const TESTS: [Test; 20] = [
+const TESTS: &[Test] = &[
     Test {
         name: "kernel-self-test",
         about: "the kernel passes its self-test on one CPU and on four",
@@ -116,6 +122,16 @@ const TESTS: [Test; 20] = [
         run: balancing::forwards_all_protocols,
     },
     Test {
+        name: "balancing-maglev-killed",
+        about: "maglev is killed again and again, also with its neighbours: no established flow moves, and drains stay in force",
+        run: heritage::maglev_keeps_flows,
+    },
+    Test {
+        name: "recovery-unsent",
+        about: "frames that a killed driver had not sent go out through its successor",
+        run: heritage::driver_leaves_frames,
+    },
+    Test {
         name: "recovery-driver",
         about: "ixgbe is killed once a second for 60 s under load; nothing is lost",
         run: recovery::driver_once_a_second,
@@ -126,6 +142,21 @@ const TESTS: [Test; 20] = [
         run: recovery::others_come_back,
     },
     Test {
+        name: "black-box",
+        about: "after a death its stacks, crossings, events, counters and outage are shown by function and domain",
+        run: black_box::tells,
+    },
+    Test {
+        name: "live-update",
+        about: "httpd, netstack, maglev and ixgbe are updated under load; images that are bad or die are refused or rolled back",
+        run: live_update::works_under_load,
+    },
+    Test {
+        name: "supervision-orders",
+        about: "domains are stopped, started, restarted and released by order, at any moment, and nothing leaks",
+        run: supervision::obeys_orders,
+    },
+    Test {
         name: "faults",
         about: "the 200 MB file arrives whole over a link that drops, duplicates, reorders and corrupts 1 % each",
         run: faults::download_survives,
@@ -134,6 +165,21 @@ const TESTS: [Test; 20] = [
         name: "all-domains-run",
         about: "after all of that every domain runs and no frame was handled against the datasheet",
         run: appliance::is_well,
+    },
+    Test {
+        name: "crash-loop",
+        about: "a domain that dies at every start is held after its budget, and costs the others little until then",
+        run: supervision::holds_crash_loop,
+    },
+    Test {
+        name: "supervisor-death",
+        about: "the supervisor's death restarts the machine, which then serves again",
+        run: supervision::supervisor_death_restarts,
+    },
+    Test {
+        name: "random-kills",
+        about: "domains are killed at random under load; all come back, and nothing is lost",
+        run: random_kills::cost_nothing,
     },
 ];
 
@@ -149,6 +195,12 @@ struct Arguments {
     /// List the tests.
     #[arg(long)]
     list: bool,
+    /// How many kills the random-kills test makes.
+    #[arg(long, default_value_t = 300)]
+    kills: u64,
+    /// Seed of what random-kills and attack-injector draw.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Write every test's figures into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -158,9 +210,6 @@ struct Arguments {
     /// For attack-injector: crossings of each kind that are tried with each fault; as many as there are takes hours.
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     crossings: u64,
-    /// For attack-injector: seed of the sample.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    seed: u64,
 }
 
 fn main() -> ExitCode {
@@ -173,10 +222,9 @@ fn main() -> ExitCode {
     let attacks = Attacks {
         plan: arguments.plan,
         crossings: arguments.crossings,
-        seed: arguments.seed,
     };
-    let context = root().and_then(|root| Context::new(root, attacks));
-    match context.and_then(|context| runner::run(&TESTS, &context, &selection)) {
+    let context = root().and_then(|root| Context::new(root, attacks, arguments.kills, arguments.seed));
+    match context.and_then(|context| runner::run(TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

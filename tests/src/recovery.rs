@@ -17,6 +17,8 @@ use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
 /// How often, and every how long, the driver is killed.
 const KILLS: u64 = 60;
 const PERIOD: Duration = Duration::from_secs(1);
+/// After so long a client sends again what was lost with the driver: Linux' shortest retransmission timeout, milliseconds.
+const RETRANSMISSION_MS: f64 = 200.0;
 /// Connections that are open, and used, all the time.
 const VIP_CONNECTIONS: u64 = 200;
 const SITE_CONNECTIONS: u64 = 50;
@@ -226,17 +228,19 @@ fn kill_repeatedly(lab: &RunningLab, kills: u64, stop: &AtomicBool) -> Result<()
     Ok(())
 }
 
-fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
+pub fn kill(lab: &RunningLab, domain: &str) -> Result<()> {
     lab.console(&format!("kill {domain}")).map(drop)
 }
 
 /// What `deaths` shows.
-struct Deaths {
-    total: u64,
-    list: Vec<Value>,
+pub struct Deaths {
+    /// Deaths since boot.
+    pub total: u64,
+    /// The last ones.
+    pub list: Vec<Value>,
 }
 
-fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
+pub fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
     let answer = lab.console_json(&format!("deaths last {count} --json"))?;
     Ok(Deaths {
         total: answer["total"].as_u64().context("`deaths` gave no total")?,
@@ -287,6 +291,8 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
         context.figure(&format!("{name}_p50_ms"), at(0.50), "ms");
         context.figure(&format!("{name}_p99_ms"), at(0.99), "ms");
         context.figure(&format!("{name}_max_ms"), at(1.0), "ms");
+        let waits = times.iter().filter(|time| **time >= RETRANSMISSION_MS).count();
+        context.figure(&format!("{name}_over_200_ms"), waits, "of the deaths");
     }
     Ok(())
 }
@@ -309,7 +315,7 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
 }
 
 /// Who has how much memory.
-struct Memory {
+pub struct Memory {
     free_pages: u64,
     shared_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
@@ -318,7 +324,7 @@ struct Memory {
 
 impl Memory {
     /// Pages that are free, or in the shared heap, which keeps as many as the traffic's peak has needed.
-    fn available(&self) -> u64 {
+    pub fn available(&self) -> u64 {
         self.free_pages + self.shared_pages
     }
 }
@@ -349,7 +355,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Memory once the free pages no longer change.
-fn settled_memory(lab: &RunningLab) -> Result<Memory> {
+pub fn settled_memory(lab: &RunningLab) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     let mut last = memory(lab)?;
     loop {
@@ -363,7 +369,7 @@ fn settled_memory(lab: &RunningLab) -> Result<Memory> {
 }
 
 /// Waits until `count` of memory is what it was before.
-fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
+pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory) -> u64) -> Result<Memory> {
     let until = Instant::now() + RETURN_LIMIT;
     loop {
         let now = memory(lab)?;
@@ -419,7 +425,7 @@ pub fn others_come_back(context: &Context) -> Result<()> {
     })
 }
 
-fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
+pub fn generation(lab: &RunningLab, domain: &str) -> Result<u64> {
     let listing = lab.console_json("domains --json")?;
     ensure!(
         state(&listing, domain).is_some(),

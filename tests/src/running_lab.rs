@@ -257,6 +257,19 @@ impl RunningLab {
         command
             .args(["connections", "--hold", "--to", &to.to_string()])
             .args(["--count", &count.to_string()]);
+        Self::held(command)
+    }
+
+    /// Opens UDP flows from the client, to be asked again with [`Held::ask`].
+    pub fn hold_datagrams(&self, to: SocketAddr, count: u64) -> Result<Held> {
+        let mut command = self.command_in("client", &self.programs.node)?;
+        command
+            .args(["datagram-flows", "--to", &to.to_string()])
+            .args(["--count", &count.to_string()]);
+        Self::held(command)
+    }
+
+    fn held(mut command: Command) -> Result<Held> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take().context("the connections' input is gone")?;
         let output = BufReader::new(child.stdout.take().context("the connections' output is gone")?);

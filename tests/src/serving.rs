@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::running_lab::{Download, RunningLab, hexadecimal};
 
 /// Size of the large file.
-const LARGE_BYTES: usize = 200_000_000;
+pub const LARGE_BYTES: usize = 200_000_000;
 /// Its name.
 pub const LARGE_FILE: &str = "large.bin";
 /// Time for one download of it, at most; far more than it takes anywhere.

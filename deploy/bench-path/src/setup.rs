@@ -61,6 +61,7 @@ pub fn start(root: &Path, cpus: u32, profile: bool) -> Result<Bench> {
             cpus,
             memory_mib: 1024,
             instruction_counter: Some(plugin),
+            restarts: false,
             profile,
         }),
         boot_limit: BOOT_LIMIT,

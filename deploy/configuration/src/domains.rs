@@ -4,7 +4,7 @@
 //! [defaults]
 //! memory = "8 MiB"                     # image, heap and stacks
 //! shared = "16 MiB"                    # shared-heap objects that it owns
-//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 100, window_s = 60 }
+//! restart = { immediate = 3, backoff_floor_ms = 10, backoff_ceiling_ms = 5000, budget = 20, window_s = 60 }
 //! start_ms = 10000                     # its `start` returns within this, waits for providers not counted
 //! heartbeat_ms = 2000                  # its own threads show progress this often; 0 for no limit
 //! deadline_ms = 1000                   # calls into it, where the interface says nothing
@@ -17,6 +17,7 @@
 //! devices = ["8086:10fb"]              # PCI functions, vendor:device
 //! deadlines = { "NetDevice.exchange" = 8000 }  # calls with another deadline than the interface says; 0 for none
 //! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
+//! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
 //! ```
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ struct Defaults {
     heartbeat_ms: u32,
     #[serde(default = "default_deadline_ms")]
     deadline_ms: u32,
+    trial_ms: Option<u32>,
 }
 
 fn default_start_ms() -> u32 {
@@ -92,6 +94,7 @@ struct Entry {
     #[serde(default)]
     deadlines: BTreeMap<Spanned<String>, u32>,
     heir: Option<Spanned<String>>,
+    trial_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -102,8 +105,17 @@ struct Restart {
     backoff_ceiling_ms: u32,
     budget: u32,
     window_s: u32,
+    #[serde(default = "default_cpu_percent")]
+    cpu_percent: f64,
 }
 
+/// Share of one CPU for a crash loop, where the file names none.
+fn default_cpu_percent() -> f64 {
+    2.0
+}
+
+/// How long an updated image is on trial unless the file says otherwise, milliseconds.
+const TRIAL_MS: u32 = 10_000;
 /// The provider that stands for the kernel itself.
 const KERNEL: &str = "kernel";
 
@@ -199,12 +211,14 @@ impl Entry {
                 backoff_ceiling_ms: restart.backoff_ceiling_ms,
                 budget: restart.budget,
                 window_ms: restart.window_s.saturating_mul(1000),
+                cpu_permille: (restart.cpu_percent.clamp(0.0, 100.0) * 10.0).round() as u32,
             },
             start_ms: self.start_ms.unwrap_or(defaults.start_ms),
             heartbeat_ms: self.heartbeat_ms.unwrap_or(defaults.heartbeat_ms),
             deadline_ms: self.deadline_ms.unwrap_or(defaults.deadline_ms),
             deadlines,
             heir: heir.transpose()?,
+            trial_ms: self.trial_ms.or(defaults.trial_ms).unwrap_or(TRIAL_MS),
         })
     }
 }
@@ -333,6 +347,7 @@ name = "shadow"
 crate = "nic-shadow"
 memory = "512 KiB"
 imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
+trial_ms = 500
 "#;
 
     fn check(text: &str) -> Result<Domains, String> {
@@ -361,6 +376,7 @@ imports = { driver = "ixgbe.NetDevice", log = "kernel.LogReader" }
         assert_eq!(shadow.memory_quota_bytes, 512 << 10);
         assert_eq!(shadow.shared_quota_bytes, 16 << 20);
         assert_eq!(shadow.restart.window_ms, 60_000);
+        assert_eq!((ixgbe.trial_ms, shadow.trial_ms), (10_000, 500));
         assert_eq!(shadow.imports[0].provider, "ixgbe");
         assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");

@@ -1,6 +1,7 @@
 //! The boot archive: a USTAR file with everything that is loaded beside the kernel.
 //!
-//! `manifest` (signed system manifest), `config/appliance.toml`, `domains/NAME` (signed images), `site/…` (what httpd
+//! `manifest` (signed system manifest), `config/appliance.toml`, `domains/NAME` (signed images), `spare/NAME` (others to
+//! update to), `site/…` (what httpd
 //! serves), `site.time` (when that last changed, in decimal seconds since 1970). Entries have no times and no owners, so the same content gives the same archive.
 
 use std::fs::{self, File};

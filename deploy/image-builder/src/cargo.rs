@@ -9,11 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
-use configuration::domains::Domains;
 use sign::Key;
 
 use crate::flags::{PROFILE, TARGET, domain_flags, kernel_flags, write_empty_libraries};
-use crate::generate::{self, GeneratedWorkspace};
+use crate::generate::GeneratedWorkspace;
 use crate::interface_hash::InterfaceIdentity;
 
 /// The Cargo that runs this, or the one on the path.
@@ -62,7 +61,6 @@ fn build(
 pub(crate) fn build_domains(
     root: &Path,
     workspace: &GeneratedWorkspace,
-    domains: &Domains,
 ) -> Result<BTreeMap<String, PathBuf>> {
     let empty_libraries = target_directory(root).join("no-libraries");
     write_empty_libraries(&empty_libraries)
@@ -74,10 +72,10 @@ pub(crate) fn build_domains(
         |_| {},
     )?;
     let output = target_directory(root).join(TARGET).join(PROFILE);
-    Ok(domains
-        .packages
-        .keys()
-        .map(|domain| (domain.clone(), output.join(generate::package_name(domain))))
+    Ok(workspace
+        .members
+        .iter()
+        .map(|(package, domain)| (domain.clone(), output.join(package)))
         .collect())
 }
 
@@ -132,19 +130,15 @@ pub(crate) fn packages(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// What each domain's image links: domain → `name version` of each crate, sorted, without the generated package itself.
-pub(crate) fn crates_of(
-    workspace: &GeneratedWorkspace,
-    domains: &Domains,
-) -> Result<BTreeMap<String, Vec<String>>> {
+pub(crate) fn crates_of(workspace: &GeneratedWorkspace) -> Result<BTreeMap<String, Vec<String>>> {
     let metadata = metadata(&workspace.directory)?;
     let resolve = metadata
         .resolve
         .as_ref()
         .context("cargo metadata resolved nothing")?;
-    let names = generate::by_package(domains);
     let mut result = BTreeMap::new();
     for member in metadata.workspace_packages() {
-        let Some(domain) = names.get(member.name.as_str()) else {
+        let Some(domain) = workspace.members.get(member.name.as_str()) else {
             continue;
         };
         let mut seen = BTreeSet::new();

@@ -18,6 +18,8 @@ use crate::flags::PROFILE;
 pub struct GeneratedWorkspace {
     /// Its directory.
     pub directory: PathBuf,
+    /// Generated package (and binary) → domain.
+    pub members: BTreeMap<String, String>,
 }
 
 /// The generated package (and binary) of a domain.
@@ -30,25 +32,50 @@ pub fn package_name(domain: &str) -> String {
 /// # Errors
 /// When a domain's package is not in the project or a file can't be written.
 pub fn workspace(root: &Path, domains: &Domains, flavour: &str) -> Result<GeneratedWorkspace> {
-    let packages = cargo::packages(root)?;
     // Directories of their own, so that one flavour's build doesn't undo the other's.
     let separator = if flavour.is_empty() { "" } else { "-" };
     let directory = root.join(format!("target/domains-src{separator}{flavour}"));
-    let mut members = Vec::new();
-    for (domain, package) in &domains.packages {
-        let Some(home) = packages.get(package) else {
-            bail!(
-                "config/domains.toml: domain `{domain}` is built from the package `{package}`, which doesn't exist"
-            );
+    let members = domains
+        .packages
+        .iter()
+        .map(|(domain, package)| (package_name(domain), domain.as_str(), package.as_str()))
+        .collect();
+    write_workspace(root, directory, members)
+}
+
+/// Writes a workspace of its own for one image of `domain`, built from `package`, so that the boot archive's images are not touched.
+///
+/// # Errors
+/// As [`workspace`].
+pub fn single(root: &Path, domain: &str, package: &str) -> Result<GeneratedWorkspace> {
+    let members = vec![(format!("update-{domain}"), domain, package)];
+    write_workspace(root, root.join("target/update-src"), members)
+}
+
+/// `members`: generated package, domain, the project's package that it is built from.
+fn write_workspace(
+    root: &Path,
+    directory: PathBuf,
+    members: Vec<(String, &str, &str)>,
+) -> Result<GeneratedWorkspace> {
+    let packages = cargo::packages(root)?;
+    for (name, domain, package) in &members {
+        let Some(home) = packages.get(*package) else {
+            bail!("domain `{domain}` is to be built from the package `{package}`, which doesn't exist");
         };
-        let name = package_name(domain);
-        write_member(root, &directory.join(&name), &name, package, home)?;
-        members.push(name);
+        write_member(root, &directory.join(name), name, package, home)?;
     }
-    remove_others(&directory, &members)?;
-    write(&directory.join("Cargo.toml"), &workspace_file(root, &members)?)?;
+    let names: Vec<String> = members.iter().map(|(name, ..)| name.clone()).collect();
+    remove_others(&directory, &names)?;
+    write(&directory.join("Cargo.toml"), &workspace_file(root, &names)?)?;
     copy_lock(root, &directory)?;
-    Ok(GeneratedWorkspace { directory })
+    Ok(GeneratedWorkspace {
+        directory,
+        members: members
+            .into_iter()
+            .map(|(name, domain, _)| (name, domain.to_owned()))
+            .collect(),
+    })
 }
 
 fn write_member(root: &Path, directory: &Path, name: &str, package: &str, home: &Path) -> Result<()> {
@@ -129,15 +156,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
     }
     fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))
-}
-
-/// Domain → its generated package, for those who read Cargo's output.
-pub(crate) fn by_package(domains: &Domains) -> BTreeMap<String, String> {
-    domains
-        .packages
-        .keys()
-        .map(|domain| (package_name(domain), domain.clone()))
-        .collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 pub mod archive;
 mod cargo;
+mod domain_image;
 pub mod flags;
 pub mod generate;
 mod interface_hash;
@@ -17,7 +18,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use abi::image::ImageManifest;
 use anyhow::{Context, Result, bail};
 use archive::BootArchive;
 use configuration::appliance::Appliance;
@@ -25,6 +25,7 @@ use configuration::domains::Domains;
 use progress::{Step, megabytes};
 use sign::Key;
 
+pub use domain_image::{DomainImage, DomainOptions, build_domain};
 pub use interface_hash::InterfaceIdentity;
 
 /// What to build, from where.
@@ -40,6 +41,10 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// Where the archive is written; `target/appliance/boot.tar` below the root when `None`.
     pub archive: Option<PathBuf>,
+    /// Signed images for the spare slots, by domain: what `update NAME` can change to without an upload.
+    pub spare: Vec<(String, PathBuf)>,
+    /// The manifest of domains; `config/domains.toml` below the root when `None`.
+    pub manifest: Option<PathBuf>,
     /// Builds an image that attacks itself, in place of a release.
     pub attack: Option<Attack>,
 }
@@ -69,6 +74,8 @@ impl Options {
             site: None,
             key: None,
             archive: None,
+            spare: Vec::new(),
+            manifest: None,
             attack: None,
         }
     }
@@ -76,7 +83,10 @@ impl Options {
     fn manifest(&self) -> PathBuf {
         match &self.attack {
             Some(attack) => attack.manifest.clone(),
-            None => self.root.join("config/domains.toml"),
+            None => self
+                .manifest
+                .clone()
+                .unwrap_or_else(|| self.root.join("config/domains.toml")),
         }
     }
 
@@ -92,10 +102,14 @@ impl Options {
     }
 
     fn signing_key(&self) -> Result<Key> {
-        match &self.key {
-            Some(path) => Ok(Key::from_file(path)?),
-            None => Ok(Key::development()),
-        }
+        signing_key(self.key.as_deref())
+    }
+}
+
+fn signing_key(path: Option<&Path>) -> Result<Key> {
+    match path {
+        Some(path) => Ok(Key::from_file(path)?),
+        None => Ok(Key::development()),
     }
 }
 
@@ -126,11 +140,11 @@ pub fn build(options: &Options) -> Result<Built> {
 
     let step = Step::start(format!("Building {} domains", domains.packages.len()));
     let workspace = generate::workspace(root, &domains, flavour)?;
-    let crates = cargo::crates_of(&workspace, &domains)?;
+    let crates = cargo::crates_of(&workspace)?;
     if options.attack.is_none() {
         refuse_attackers(&crates)?;
     }
-    let elves = cargo::build_domains(root, &workspace, &domains)?;
+    let elves = cargo::build_domains(root, &workspace)?;
     step.done("");
 
     let step = Step::start("Building the kernel");
@@ -141,23 +155,23 @@ pub fn build(options: &Options) -> Result<Built> {
     let mut archive = BootArchive::new();
     archive.add("manifest", sign::sign_manifest(&domains.system, &key))?;
     archive.add("config/appliance.toml", read(&appliance_file)?)?;
+    let signer = domain_image::Signer {
+        key: &key,
+        identity: &identity,
+        label: None,
+    };
     let mut sizes = BTreeMap::new();
     for (name, path) in &elves {
-        let embed_symbols::Split { mut loaded, table } = embed_symbols::split(&read(path)?)
-            .with_context(|| format!("{} can't be taken apart", path.display()))?;
-        loaded.extend_from_slice(&table);
-        let manifest = ImageManifest {
-            name: name.clone(),
-            signer: key.public(),
-            interface_hash: identity.hash,
-            compiler: identity.compiler.clone(),
-            flags: identity.flags.clone(),
-            symbol_bytes: u32::try_from(table.len())?,
-            crates: crates.get(name).cloned().unwrap_or_default(),
-        };
-        let image = sign::sign_image(&loaded, manifest, &key);
+        let linked = crates.get(name).cloned().unwrap_or_default();
+        let (image, _) = signer.sign(name, path, linked)?;
         sizes.insert(name.clone(), image.len());
         archive.add(&format!("domains/{name}"), image)?;
+    }
+    for (name, path) in &options.spare {
+        if !elves.contains_key(name) {
+            bail!("a spare image is for a domain of config/domains.toml, and `{name}` is none");
+        }
+        archive.add(&format!("spare/{name}"), read(path)?)?;
     }
     let site = options.site.clone().unwrap_or_else(|| root.join("config/site"));
     archive.add_folder("site", &site)?;

@@ -36,7 +36,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn count(&mut self, result: Result<&str, &anyhow::Error>) {
+    /// Counts an answer, and whether it came from another server than `first`, which is noted if it is the first.
+    pub fn count_on(&mut self, first: &mut Option<String>, result: Result<String>) {
+        self.count(result.as_deref());
+        if let Ok(server) = result {
+            let first = first.get_or_insert_with(|| server.clone());
+            if *first != server {
+                self.moved += 1;
+            }
+        }
+    }
+
+    /// Counts an answer, or why there is none.
+    pub fn count(&mut self, result: Result<&str, &anyhow::Error>) {
         match result {
             Ok(server) => {
                 self.answered += 1;
@@ -295,13 +307,7 @@ async fn ask_all(connections: &mut Vec<Connection>) -> Outcome {
                 continue;
             }
         };
-        outcome.count(result.as_deref());
-        if let Ok(server) = result {
-            let first = connection.server.get_or_insert_with(|| server.clone());
-            if *first != server {
-                outcome.moved += 1;
-            }
-        }
+        outcome.count_on(&mut connection.server, result);
         connections.push(connection);
     }
     outcome

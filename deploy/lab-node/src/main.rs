@@ -7,6 +7,7 @@
 
 mod backend;
 mod connections;
+mod datagram_flows;
 mod exchange;
 mod fetch;
 mod forward;
@@ -77,6 +78,15 @@ enum Command {
         #[arg(long)]
         hold: bool,
     },
+    /// Asks over UDP from many source ports who answers, and again for every line on standard input.
+    DatagramFlows {
+        /// Where they go.
+        #[arg(long)]
+        to: SocketAddr,
+        /// How many flows.
+        #[arg(long)]
+        count: u16,
+    },
     /// Sends its standard input to an address, then prints what comes back until the other side closes.
     Exchange {
         /// Where it goes.
@@ -143,6 +153,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
+        Command::DatagramFlows { to, count } => runtime.block_on(datagram_flows::hold(to, count)),
         Command::Exchange { to, timeout_ms } => {
             runtime.block_on(exchange::exchange(to, Duration::from_millis(timeout_ms)))
         }

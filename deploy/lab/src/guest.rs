@@ -22,6 +22,8 @@ pub struct Guest {
     pub instruction_counter: Option<PathBuf>,
     /// Whether it also counts by block of code.
     pub profile: bool,
+    /// Whether a restart restarts it; otherwise it ends.
+    pub restarts: bool,
 }
 
 impl Guest {
@@ -76,11 +78,10 @@ impl Guest {
             );
         }
         add("-append", &self.arguments);
-        words.extend([
-            "-nodefaults".into(),
-            "-no-user-config".into(),
-            "-no-reboot".into(),
-        ]);
+        words.extend(["-nodefaults".into(), "-no-user-config".into()]);
+        if !self.restarts {
+            words.push("-no-reboot".into());
+        }
         words.extend(["-kernel".into(), self.kernel.clone().into()]);
         if let Some(archive) = &self.archive {
             words.extend(["-initrd".into(), archive.clone().into()]);

@@ -103,6 +103,7 @@ mod tests {
     fn manifest() -> ImageManifest {
         ImageManifest {
             name: "ixgbe".to_owned(),
+            build: "0.1.0+5d".to_owned(),
             signer: Key::development().public(),
             interface_hash: [7; 32],
             compiler: "rustc 1.95.0".to_owned(),

@@ -22,6 +22,17 @@ pub struct ImageArguments {
     /// Build an image that attacks itself, from this manifest, in place of a release.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "tests/attack/domains.toml")]
     attack: Option<PathBuf>,
+    /// Put a signed image into a domain's spare slot, for the console's `update NAME`; may be given several times.
+    #[arg(long, value_name = "NAME=FILE", value_parser = spare)]
+    spare: Vec<(String, PathBuf)>,
+}
+
+/// `NAME=FILE`.
+fn spare(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("it takes a domain and a file, as in httpd=target/update/httpd.image".to_owned()),
+    }
 }
 
 impl ImageArguments {
@@ -37,6 +48,7 @@ impl ImageArguments {
                 manifest: root.join(manifest),
                 injector: false,
             }),
+            spare: self.spare.clone(),
             ..Options::new(root)
         })
     }

@@ -192,6 +192,7 @@ pub fn up(root: &Path, name: &Name, image: &ImageArguments, machine: &MachineArg
             false => None,
         },
         profile: false,
+        restarts: false,
     };
     start(root, name, plan, programs, Some(guest), machine)
 }

@@ -8,6 +8,8 @@
 mod bench;
 mod build;
 mod cargo;
+mod domain;
+mod fuzz;
 mod lab_command;
 mod run;
 mod test;
@@ -34,10 +36,14 @@ enum Command {
     Test(test::Arguments),
     /// Build the kernel image and the boot archive.
     Build(build::Arguments),
+    /// Build the signed image of one domain, to update a running appliance with.
+    Domain(domain::Arguments),
     /// The appliance and its network in the background.
     Lab(lab_command::Arguments),
     /// Measurements, with the peer in the same run.
     Bench(bench::Arguments),
+    /// The parsers of untrusted bytes under libFuzzer, for a while (nightly compiler).
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -45,8 +51,10 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&root, &arguments),
         Command::Test(arguments) => test::run(&root, &arguments),
         Command::Build(arguments) => build::run(&root, &arguments),
+        Command::Domain(arguments) => domain::run(&root, &arguments),
         Command::Lab(arguments) => lab_command::run(&root, &arguments),
         Command::Bench(arguments) => bench::run(&root, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
     });
     match outcome {
         Ok(code) => code,

@@ -28,7 +28,7 @@ struct Step {
     run: fn(&Path) -> Result<bool>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "format",
         about: "rustfmt changes nothing",
@@ -63,6 +63,11 @@ const STEPS: [Step; 8] = [
         name: "host",
         about: "unit and property tests on this machine",
         run: host,
+    },
+    Step {
+        name: "models",
+        about: "what several CPUs touch, in every order that the model checker tries",
+        run: models,
     },
     Step {
         name: "end-to-end",
@@ -164,7 +169,18 @@ fn planted(root: &Path) -> Result<bool> {
 }
 
 fn host(root: &Path) -> Result<bool> {
-    succeeds(cargo(root).args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
+    succeeds(cargo(root).args([
+        "test",
+        "--quiet",
+        "--workspace",
+        "--exclude",
+        "models",
+        "--no-fail-fast",
+    ]))
+}
+
+fn models(root: &Path) -> Result<bool> {
+    succeeds(cargo(root).args(["test", "--quiet", "--package", "models"]))
 }
 
 /// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are.

@@ -21,6 +21,9 @@ pub const TRAILER_BYTES: usize = 8 + 4 + SIGNATURE_BYTES;
 pub struct ImageManifest {
     /// The domain's name in config/domains.toml.
     pub name: String,
+    /// What tells this image from others of the domain, for people: version and a digest of the code, or a name given to the build;
+    /// at most 48 bytes are shown.
+    pub build: String,
     /// Public key of the signer, so that a refusal can say whether the image was changed or signed by somebody else.
     pub signer: [u8; 32],
     /// SHA-256 over the sources of interface/ and the trusted libraries, compiler and flags.

@@ -41,6 +41,8 @@ pub struct DomainManifest {
     pub deadlines: Vec<DeadlineOverride>,
     /// The domain that gets the shared objects which this one left for it when it died; itself for its next incarnation.
     pub heir: Option<String>,
+    /// How long an image that it was updated to is on trial: if it dies within this time, the one before comes back. Milliseconds.
+    pub trial_ms: u32,
 }
 
 /// How long calls of a method of one provider may take.
@@ -87,4 +89,6 @@ pub struct RestartPolicy {
     pub budget: u32,
     /// Length of the window, milliseconds.
     pub window_ms: u32,
+    /// Share of one CPU that restarts in a crash loop may take, per thousand; 0 for no limit.
+    pub cpu_permille: u32,
 }

@@ -12,7 +12,9 @@ extern crate freestanding as _;
 extern crate std;
 
 pub mod acpi_code;
+pub mod atomic;
 pub mod log_ring;
+pub mod membarrier;
 pub mod memory;
 pub mod pci_configuration;
 pub mod ring;

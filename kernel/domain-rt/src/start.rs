@@ -61,6 +61,25 @@ pub fn connect<T: ?Sized + Interface>(name: &str, wait_ms: u64) -> Result<Handle
     reconnect(name, OwnerId::NONE, wait_ms)
 }
 
+/// Connects the import `name` and makes a first call, waiting up to `wait_ms` for a provider that lives through it: one that dies in
+/// between is no reason not to start.
+pub fn connect_and<T: ?Sized + Interface, R, E: fmt::Display>(
+    name: &str,
+    wait_ms: u64,
+    call: impl Fn(&Handle<T>) -> Result<R, E>,
+) -> Result<(Handle<T>, R), StartError> {
+    let deadline = crate::clock::now_ns().saturating_add(wait_ms.saturating_mul(1_000_000));
+    let mut not = OwnerId::NONE;
+    loop {
+        let handle = Handle::connect(name, not, deadline)?;
+        match call(&handle) {
+            Ok(answer) => return Ok((handle, answer)),
+            Err(_) if !is_live(handle.target()) => not = handle.target(),
+            Err(error) => return Err(StartError::new(format_args!("{name}: {error}"))),
+        }
+    }
+}
+
 /// Connects the import `name` to another incarnation than `not`, which is dead.
 pub fn reconnect<T: ?Sized + Interface>(
     name: &str,

@@ -8,8 +8,8 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{leave, leave_packet, set_shared_limit, shared_objects};
-pub use thread::{Attached, attach};
+pub use memory::{SharedMemory, leave, leave_packet, set_shared_limit, shared_objects, use_shared_memory};
+pub use thread::{Attached, attach, look_for_deaths};
 pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
 
 use abi::SysTable;
@@ -22,7 +22,7 @@ static TABLE: SysTable = SysTable {
     pages_allocate: memory::pages_allocate,
     pages_free: memory::pages_free,
     panic,
-    check_death,
+    check_death: thread::check_death,
     stack_exhausted,
     now_ns: thread::now_ns,
     unix_time_s: thread::unix_time_s,
@@ -51,8 +51,6 @@ static TABLE: SysTable = SysTable {
 extern "C" fn panic(panic: &RawPanic) -> ! {
     panic!("{} ({}:{})", text(panic.message), text(panic.file), panic.line);
 }
-
-extern "C" fn check_death() {}
 
 extern "C" fn stack_exhausted() -> ! {
     // A host thread's header has no limit.

@@ -1,17 +1,40 @@
-//! Shared objects and pages from the process's allocator.
+//! Shared objects and pages from the process's allocator, unless a test brings shared memory of its own.
 
 use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current};
 use rref::{Packet, Plain, RRef, SharedSlice};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static OBJECTS: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// Payloads of objects that were left and to which there is no handle.
-static LEFT: Mutex<VecDeque<usize>> = Mutex::new(VecDeque::new());
+
+thread_local! {
+    /// Payloads of objects that were left and to which there is no handle. By thread, as each test is a machine of its own.
+    static LEFT: RefCell<VecDeque<usize>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Where shared objects come from instead of the process's allocator: the kernel's own heap, for tests of it.
+pub trait SharedMemory: Sync {
+    /// The payload of a new object; null without memory.
+    fn allocate(&self, size: usize, kind: ObjectKind, owner: OwnerId) -> *mut u8;
+
+    /// Frees an object.
+    ///
+    /// # Safety
+    /// `payload` is from [`allocate`](Self::allocate), and nobody uses it any more.
+    unsafe fn free(&self, payload: *mut u8);
+}
+
+static OTHER: OnceLock<&'static dyn SharedMemory> = OnceLock::new();
+
+/// Takes shared objects from `memory`, from the first one on. The first call in a process counts.
+pub fn use_shared_memory(memory: &'static dyn SharedMemory) {
+    OTHER.get_or_init(|| memory);
+}
 
 /// Shared objects that live now, over all threads.
 pub fn shared_objects() -> usize {
@@ -31,6 +54,14 @@ pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let Some(layout) = layout(size) else {
         return core::ptr::null_mut();
     };
+    if let Some(other) = OTHER.get() {
+        let kind = if kind == ObjectKind::Batch as u32 {
+            ObjectKind::Batch
+        } else {
+            ObjectKind::Plain
+        };
+        return other.allocate(size, kind, current().owner());
+    }
     if OBJECTS.load(Ordering::Relaxed) >= LIMIT.load(Ordering::Relaxed) {
         return core::ptr::null_mut();
     }
@@ -58,6 +89,10 @@ pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
 }
 
 pub extern "C" fn shared_free(payload: *mut u8) {
+    if let Some(other) = OTHER.get() {
+        // SAFETY: Reached only from `rref`'s drop code, which owns the object; all came from this memory (`use_shared_memory`).
+        return unsafe { other.free(payload) };
+    }
     let base = payload.wrapping_sub(HEADER_BYTES);
     // SAFETY: `payload` is from `shared_allocate`: its header precedes it.
     let (size, kind, owner) = unsafe {
@@ -81,31 +116,29 @@ pub extern "C" fn shared_free(payload: *mut u8) {
     }
 }
 
-fn left() -> MutexGuard<'static, VecDeque<usize>> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Leaves an object to the host domain's next life, as its death would: it can be inherited by its tag.
+/// Leaves an object to the host domain's next life, as its death would: it can be inherited by its tag, on the same thread.
 pub fn leave<T: Plain>(object: SharedSlice<T>) {
-    left().push_back(object.as_ptr() as usize);
+    LEFT.with_borrow_mut(|left| left.push_back(object.as_ptr() as usize));
     core::mem::forget(object);
 }
 
 /// Leaves a packet that was to be sent, after those before.
 pub fn leave_packet(packet: RRef<Packet>) {
-    left().push_back(core::ptr::from_ref(&*packet) as usize);
+    LEFT.with_borrow_mut(|left| left.push_back(core::ptr::from_ref(&*packet) as usize));
     core::mem::forget(packet);
 }
 
 pub extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
-    let mut left = left();
     let matches = |payload: &usize| {
         // SAFETY: What is left is a payload whose only handle was forgotten: its header precedes it.
         let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
         header.kind.load(Ordering::Relaxed) == kind
             && (kind == ObjectKind::Packet as u32 || header.tag.load(Ordering::Relaxed) == tag)
     };
-    let taken = left.iter().position(matches).and_then(|index| left.remove(index));
+    let taken = LEFT.with_borrow_mut(|left| {
+        let index = left.iter().position(matches)?;
+        left.remove(index)
+    });
     taken.map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 

@@ -64,6 +64,32 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Asks the calling thread to look at its chain at the end of trusted code, as a death on the appliance asks every thread. Then it leaves
+/// dead domains, innermost first.
+pub fn look_for_deaths() {
+    current().pending.store(1, Ordering::Relaxed);
+}
+
+pub extern "C" fn check_death() {
+    let thread = current();
+    let mut broken = false;
+    let mut record = thread.top.load(Ordering::Relaxed).cast_const();
+    while !record.is_null() {
+        // SAFETY: Records live on this thread's stack while they are on its chain.
+        let continuation = unsafe { &*record };
+        broken |= !crate::wiring::is_live(continuation.callee);
+        record = continuation.previous;
+    }
+    if !broken {
+        thread.pending.store(0, Ordering::Relaxed);
+    } else if !crate::wiring::is_live(thread.owner()) {
+        let top = thread.top.load(Ordering::Relaxed);
+        // SAFETY: The innermost continuation, in use by the crossing that called the dead domain; the frames that are abandoned are that
+        // domain's.
+        unsafe { rref::crossing::resume(top) }
+    }
+}
+
 pub extern "C" fn now_ns() -> u64 {
     START.elapsed().as_nanos() as u64
 }

@@ -37,7 +37,10 @@ fn transfer(fields: &Fields) -> (TokenStream, TokenStream) {
         Fields::Unnamed(_) => quote!((#(#names),*)),
         Fields::Unit => quote!(),
     };
-    (pattern, quote!(#(::rref::Exchange::transfer(#names, to);)*))
+    (
+        pattern,
+        quote!(#(unsafe { ::rref::Exchange::transfer(#names, to) };)*),
+    )
 }
 
 /// Proves the bound for every field where it is named, so that the error points there.
@@ -86,7 +89,7 @@ pub fn expand_exchange(item: TokenStream) -> Result<TokenStream> {
         // SAFETY: Every field is `Exchange` (asserted above), and `transfer` passes on to each.
         unsafe impl #generics ::rref::Exchange for #name #type_generics #bounds {
             #[inline(always)]
-            fn transfer(&self, to: ::rref::OwnerId) {
+            unsafe fn transfer(&self, to: ::rref::OwnerId) {
                 let _ = to;
                 match self { #(#arms)* }
             }

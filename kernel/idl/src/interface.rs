@@ -6,6 +6,8 @@
 //! For each method the proxy makes one crossing: arguments by value travel as a tuple whose ownership moves, lent `&RRef`
 //! arguments are captured. Everything of substance is in `rref::crossing`.
 
+use std::path::Path;
+
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::parse::Parser;
@@ -175,9 +177,25 @@ fn method(
     })
 }
 
+/// Whether a package in `directory` may define interfaces: not a domain. The kernel knows an interface by its name, so one that a domain made up
+/// under a name that exists would be taken for the other, whose methods are different.
+fn may_define(directory: &Path) -> bool {
+    // The project's root is above `kernel/idl`.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let inside = root.and_then(|root| directory.strip_prefix(root).ok());
+    let layer = inside.and_then(|inside| inside.iter().next()?.to_str());
+    !matches!(layer, Some("domains" | "drivers" | "rv6"))
+}
+
 pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let default = default_deadline(arguments)?;
     let mut item: ItemTrait = syn::parse2(item)?;
+    if !std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|directory| may_define(Path::new(&directory))) {
+        return Err(Error::new_spanned(
+            &item.ident,
+            "an interface is a contract between domains: define it in interface/",
+        ));
+    }
     if !item.generics.params.is_empty() || !item.supertraits.is_empty() {
         return Err(Error::new_spanned(
             &item.ident,
@@ -269,4 +287,24 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_define_no_interfaces() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .canonicalize()
+            .expect("the root");
+        for domain in ["domains/net/maglev", "drivers/ixgbe", "rv6/shell"] {
+            assert!(!may_define(&root.join(domain)), "{domain}");
+        }
+        for other in ["interface", "kernel/rref", "tests/attack/interface"] {
+            assert!(may_define(&root.join(other)), "{other}");
+        }
+        assert!(may_define(Path::new("/elsewhere/domains")));
+    }
 }

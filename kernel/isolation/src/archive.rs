@@ -1,7 +1,7 @@
 //! The boot archive: a USTAR file that the boot loader puts into memory beside the kernel.
 //!
-//! It holds the compiled system manifest (`manifest`), domain images (`domains/NAME`), the operator's configuration
-//! (`config/…`) and the site (`site/…`). It is never written nor freed.
+//! It holds the compiled system manifest (`manifest`), domain images (`domains/NAME`), others to update to
+//! (`spare/NAME`), the operator's configuration (`config/…`) and the site (`site/…`). It is never written nor freed.
 
 use alloc::string::String;
 use alloc::vec::Vec;

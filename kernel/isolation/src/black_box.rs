@@ -260,6 +260,9 @@ impl BlackBox {
     }
 }
 
+// All boxes together are below 1 MiB.
+const _: () = assert!(BOX_LIMIT * size_of::<BlackBox>() <= 1 << 20);
+
 /// The boxes that are kept, oldest first.
 #[derive(Default)]
 pub struct Archive {

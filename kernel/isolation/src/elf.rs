@@ -4,9 +4,10 @@
 //! executable or neither, and relocations of type R_X86_64_RELATIVE only. Nothing is imported: what a domain needs of others it
 //! asks the kernel for. Decided here, done by the loader.
 
-use crate::image::ImageError;
+use crate::image::{ImageError, Verified};
+use abi::image::SIGNATURE_BYTES;
+use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use elf::ElfBytes;
 use elf::abi::{
@@ -56,12 +57,22 @@ pub struct Plan {
     pub relocations: Vec<(u32, u32)>,
     /// Offset of the entry, inside an executable segment.
     pub entry: usize,
+    /// What the signer calls this image.
+    pub build: String,
+    /// The image's signature: images of equal ones are equal.
+    pub signature: [u8; SIGNATURE_BYTES],
     /// The table of the image's functions, for the reports of deaths; empty where there is none.
     pub symbols: Arc<[u8]>,
 }
 
-/// Checks `file` and lays it out.
-pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
+/// Checks the ELF file of a verified image and lays it out.
+pub fn plan(image: Verified<'_>) -> Result<Plan, ImageError> {
+    let Verified {
+        elf: file,
+        symbols,
+        build,
+        signature,
+    } = image;
     let bad = |what: &'static str| ImageError::BadElf(what);
     let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| bad("its header is damaged"))?;
     if elf.ehdr.e_type != ET_DYN || elf.ehdr.e_machine != elf::abi::EM_X86_64 {
@@ -91,7 +102,12 @@ pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
     if segments.is_empty() {
         return Err(bad("it has nothing to load"));
     }
-    let mut content = vec![0u8; pages * PAGE_BYTES];
+    let mut content = Vec::new();
+    // A file may ask for far more memory than it is long.
+    content
+        .try_reserve_exact(pages * PAGE_BYTES)
+        .map_err(|_| bad("there is no memory for it"))?;
+    content.resize(pages * PAGE_BYTES, 0u8);
     for header in headers
         .iter()
         .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0)
@@ -122,7 +138,9 @@ pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
         segments,
         relocations,
         entry,
-        symbols: Arc::default(),
+        build,
+        signature,
+        symbols: symbols.into(),
     })
 }
 
@@ -211,9 +229,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn plan_of(elf: &[u8]) -> Result<Plan, ImageError> {
+        plan(Verified {
+            elf,
+            symbols: &[],
+            build: String::new(),
+            signature: [0; SIGNATURE_BYTES],
+        })
+    }
+
     #[test]
     fn text_is_not_an_elf() {
-        assert!(matches!(plan(b"hello"), Err(ImageError::BadElf(_))));
+        assert!(matches!(plan_of(b"hello"), Err(ImageError::BadElf(_))));
     }
 
     proptest! {
@@ -228,7 +255,7 @@ mod tests {
                     *byte = value;
                 }
             }
-            plan(&file).ok();
+            plan_of(&file).ok();
         }
     }
 }

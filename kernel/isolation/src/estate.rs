@@ -5,7 +5,8 @@
 //! to the heir's estate (`OwnerId::estate`), not to one incarnation, so that it doesn't matter in which order domains die, and whether
 //! the heir is the dead domain itself. The heir's incarnation takes them one by one.
 //!
-//! What is left and not taken is freed when the same domain leaves the next time, so it can't pile up. Types are no question here: a tagged
+//! What is left and not taken must not pile up. Packets go when the same domain leaves the next time, and so does an object whose tag it
+//! leaves anew; others after [`PASSES`] of its deaths, since an heir may die before it has taken all. Types are no question here: a tagged
 //! object holds plain data, of which any bytes are a value, and a packet is known to be one by its kind.
 
 use crate::shared_heap::{SharedHeap, SpanSource, header_of};
@@ -16,12 +17,17 @@ use core::sync::atomic::Ordering;
 use rref::Packet;
 use rref::packet::Verdict;
 
+/// Deaths of whoever left it that an object which nobody takes outlasts.
+const PASSES: u8 = 8;
+
 /// An object that waits for its heir.
 #[derive(Clone, Copy)]
 struct Left {
     payload: usize,
     heir: u16,
     from: u16,
+    /// Deaths of `from` since.
+    passes: u8,
 }
 
 /// All that waits; what is to be taken first of its kind is last.
@@ -54,7 +60,8 @@ impl Estate {
 }
 
 impl<S: SpanSource> SharedHeap<S> {
-    /// Frees all that a dead domain owned but for what it leaves to the domain in slot `heir`.
+    /// Frees all that a dead domain owned but for what it leaves to the domain in slot `heir`; packets only if it was a driver, since others
+    /// mark them for transmission and give them on.
     ///
     /// `sent` says of a place whether the device has reported its descriptor, and all before it in its ring, sent; `None` if there is no such
     /// ring of the dead domain's.
@@ -62,15 +69,16 @@ impl<S: SpanSource> SharedHeap<S> {
         &mut self,
         dead: OwnerId,
         heir: u16,
+        is_driver: bool,
         sent: impl Fn(TransmitPlace) -> Option<bool>,
     ) -> Reclaimed {
-        self.drop_untaken(dead.slot());
         let owned = self.owned(dead);
         let mut result = Reclaimed {
             owned: owned.len(),
             left_bytes: 0,
         };
-        let (tagged, unsent) = find(&owned, &sent);
+        let (tagged, unsent) = find(&owned, is_driver, &sent);
+        self.drop_untaken(dead.slot(), &tagged);
         if self.estate.left.try_reserve(tagged.len() + unsent.len()).is_ok() {
             // Turned round, as the estate is taken from its end.
             for payload in unsent.into_iter().rev().chain(tagged) {
@@ -82,6 +90,7 @@ impl<S: SpanSource> SharedHeap<S> {
                     payload,
                     heir,
                     from: dead.slot(),
+                    passes: 0,
                 });
             }
         }
@@ -95,11 +104,21 @@ impl<S: SpanSource> SharedHeap<S> {
         result
     }
 
-    /// Frees what the domain in slot `from` left in an earlier life and nobody took.
-    fn drop_untaken(&mut self, from: u16) {
+    /// Frees what the domain in slot `from` left in an earlier life and nobody took, unless it may still be taken besides `tagged`.
+    fn drop_untaken(&mut self, from: u16, tagged: &[usize]) {
+        // SAFETY: Objects of the dead domain and of the estate, none of which is freed yet.
+        let tag = |payload: usize| unsafe { header_of(payload) }.tag.load(Ordering::Relaxed);
+        // A packet has none.
+        let is_outdated = |left: &Left| {
+            let old = tag(left.payload);
+            old == 0 || left.passes > PASSES || tagged.iter().any(|new| tag(*new) == old)
+        };
+        for left in &mut self.estate.left {
+            left.passes = left.passes.saturating_add(u8::from(left.from == from));
+        }
         let (old, kept) = core::mem::take(&mut self.estate.left)
             .into_iter()
-            .partition::<Vec<Left>, _>(|left| left.from == from);
+            .partition::<Vec<Left>, _>(|left| left.from == from && is_outdated(left));
         self.estate.left = kept;
         for left in old {
             // SAFETY: Nobody has a handle to what is in an estate.
@@ -127,7 +146,11 @@ impl<S: SpanSource> SharedHeap<S> {
 }
 
 /// Of what a dead domain owned: tagged objects, and packets that were to be sent, in the order in which they were to.
-fn find(owned: &[usize], sent: &impl Fn(TransmitPlace) -> Option<bool>) -> (Vec<usize>, Vec<usize>) {
+fn find(
+    owned: &[usize],
+    is_driver: bool,
+    sent: &impl Fn(TransmitPlace) -> Option<bool>,
+) -> (Vec<usize>, Vec<usize>) {
     let mut tagged = Vec::new();
     let mut unsent: Vec<Unsent> = Vec::new();
     // Counts are compared with one of the same ring, from which all others are less than its length away.
@@ -138,6 +161,8 @@ fn find(owned: &[usize], sent: &impl Fn(TransmitPlace) -> Option<bool>) -> (Vec<
         let kind = header.kind.load(Ordering::Relaxed);
         if kind == ObjectKind::Plain as u32 && header.tag.load(Ordering::Relaxed) != 0 {
             tagged.push(payload);
+        } else if !is_driver {
+            continue;
         } else if kind == ObjectKind::Packet as u32 && is_to_be_sent(payload) {
             let place = TransmitPlace(header.place.load(Ordering::Relaxed));
             if sent(place).is_none() {

@@ -51,7 +51,7 @@ fn tagged_objects_go_to_the_heir_whichever_of_its_incarnations_asks() {
     let mut heap = Heap::new(HostSpans);
     let kept = plain(&mut heap, 1, 7);
     plain(&mut heap, 1, 0);
-    let reclaimed = heap.reclaim_for(owner(1), 2, no_ring);
+    let reclaimed = heap.reclaim_for(owner(1), 2, true, no_ring);
     assert_eq!(reclaimed.owned, 2);
     assert_eq!(heap.owned_bytes(OwnerId::estate(2)), reclaimed.left_bytes);
     assert_eq!(heap.inherit(owner(2), ObjectKind::Plain, 8), None, "another tag");
@@ -77,11 +77,37 @@ fn a_domain_may_be_its_own_heir_again_and_again() {
     let mut heap = Heap::new(HostSpans);
     let kept = plain(&mut heap, 1, 7);
     for generation in 1..20 {
-        heap.reclaim_for(OwnerId::new(1, generation), 1, no_ring);
+        heap.reclaim_for(OwnerId::new(1, generation), 1, true, no_ring);
         assert_eq!(
             heap.inherit(OwnerId::new(1, generation + 1), ObjectKind::Plain, 7),
             Some(kept)
         );
+    }
+}
+
+#[test]
+fn an_heir_that_dies_before_it_has_taken_all_leaves_the_rest_too() {
+    let mut heap = Heap::new(HostSpans);
+    let objects = [plain(&mut heap, 1, 7), plain(&mut heap, 1, 8)];
+    heap.reclaim_for(owner(1), 1, true, no_ring);
+    for generation in 2..6 {
+        let incarnation = OwnerId::new(1, generation);
+        assert_eq!(heap.inherit(incarnation, ObjectKind::Plain, 7), Some(objects[0]));
+        heap.reclaim_for(incarnation, 1, true, no_ring);
+    }
+    let last = OwnerId::new(1, 6);
+    assert_eq!(heap.inherit(last, ObjectKind::Plain, 8), Some(objects[1]));
+    assert_eq!(heap.inherit(last, ObjectKind::Plain, 7), Some(objects[0]));
+}
+
+#[test]
+fn names_that_nobody_asks_for_do_not_pile_up() {
+    let mut heap = Heap::new(HostSpans);
+    for generation in 1..100 {
+        let payload = plain(&mut heap, 1, generation);
+        set_owner(payload, OwnerId::new(1, generation));
+        heap.reclaim_for(OwnerId::new(1, generation), 2, true, no_ring);
+        assert!(heap.usage().used_bytes <= 10 * size_of_object(payload));
     }
 }
 
@@ -91,7 +117,7 @@ fn what_nobody_takes_goes_with_the_next_death() {
     for generation in 1..20 {
         let payload = plain(&mut heap, 1, 7);
         set_owner(payload, OwnerId::new(1, generation));
-        heap.reclaim_for(OwnerId::new(1, generation), 2, no_ring);
+        heap.reclaim_for(OwnerId::new(1, generation), 2, true, no_ring);
         assert_eq!(heap.usage().used_bytes, heap.owned_bytes(OwnerId::estate(2)));
     }
     let one = heap.usage().used_bytes;
@@ -118,7 +144,7 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
     // The device has reported 0xffffe, and so 0xffffd.
     let sent =
         |place: TransmitPlace| (place.base() == ring(3).base()).then_some(place == ring(3).at(0xf_fffe));
-    heap.reclaim_for(owner(1), 2, sent);
+    heap.reclaim_for(owner(1), 2, true, sent);
 
     let left = inherited(&mut heap, 2);
     let expected: Vec<usize> = [0xf_ffff, 0x10_0000, 0x10_0001]
@@ -138,12 +164,26 @@ fn unsent_packets_are_left_in_the_order_of_their_ring() {
 }
 
 #[test]
+fn who_drives_no_device_leaves_no_packets() {
+    let mut heap = Heap::new(HostSpans);
+    let batch = batch(&mut heap, 1);
+    let nested = packet(&mut heap, 1, Verdict::Transmit, TransmitPlace::NONE);
+    push(batch, nested);
+    set_owner(nested, OwnerId::NESTED);
+    plain(&mut heap, 1, 7);
+    heap.reclaim_for(owner(1), 1, false, no_ring);
+    assert_eq!(inherited(&mut heap, 1), []);
+    assert_eq!(heap.usage().used_bytes, heap.owned_bytes(OwnerId::estate(1)));
+    assert!(heap.inherit(owner(1), ObjectKind::Plain, 7).is_some());
+}
+
+#[test]
 fn a_report_stands_for_its_own_ring_only() {
     let mut heap = Heap::new(HostSpans);
     let one = packet(&mut heap, 1, Verdict::Transmit, ring(0).at(5));
     packet(&mut heap, 1, Verdict::Transmit, ring(1).at(6));
     let last = packet(&mut heap, 1, Verdict::Transmit, ring(1).at(7));
-    heap.reclaim_for(owner(1), 2, |place| Some(place == ring(1).at(6)));
+    heap.reclaim_for(owner(1), 2, true, |place| Some(place == ring(1).at(6)));
     assert_eq!(inherited(&mut heap, 2), [one, last]);
 }
 
@@ -173,8 +213,8 @@ proptest! {
     fn heirs_follow_the_model(steps in proptest::collection::vec((0u8..8, 0usize..64, 1u16..4, 1u16..4), 1..300)) {
         let mut heap = Heap::new(HostSpans);
         let mut live: Vec<Object> = Vec::new();
-        // (payload, form, heir, from)
-        let mut left: Vec<(Object, u16)> = Vec::new();
+        // With who left it, and that one's deaths since.
+        let mut left: Vec<(Object, u16, u8)> = Vec::new();
         let mut count = 0;
         for (step, pick, slot, other) in steps {
             let index = pick % live.len().max(1);
@@ -214,10 +254,17 @@ proptest! {
                     }
                 }
                 6 => {
-                    left.retain(|(_, from)| *from != slot);
-                    heap.reclaim_for(owner(slot), other, |_| Some(false));
+                    let tags: Vec<u64> = live.iter().filter(|object| object.slot == slot).filter_map(|object| match object.form {
+                        Form::Plain(tag) => Some(tag),
+                        _ => None,
+                    }).collect();
+                    left.retain_mut(|(object, from, passes)| {
+                        *passes += u8::from(*from == slot);
+                        *from != slot || *passes <= PASSES && matches!(object.form, Form::Plain(tag) if !tags.contains(&tag))
+                    });
+                    heap.reclaim_for(owner(slot), other, true, |_| Some(false));
                     for object in live.extract_if(.., |object| object.slot == slot) {
-                        let heirloom = |payload, form| (Object { payload, slot: other, form }, slot);
+                        let heirloom = |payload, form| (Object { payload, slot: other, form }, slot, 0);
                         match object.form {
                             Form::Plain(0) | Form::Packet(false) => {}
                             Form::Plain(_) | Form::Packet(true) => left.push(heirloom(object.payload, object.form)),
@@ -235,15 +282,15 @@ proptest! {
                         Form::Plain(of) => tag == of,
                         Form::Batch(_) => false,
                     };
-                    prop_assert_eq!(taken.is_some(), left.iter().any(|(object, _)| fits(object)));
+                    prop_assert_eq!(taken.is_some(), left.iter().any(|(object, ..)| fits(object)));
                     if let Some(payload) = taken {
-                        let place = left.iter().position(|(object, _)| object.payload == payload && fits(object));
+                        let place = left.iter().position(|(object, ..)| object.payload == payload && fits(object));
                         prop_assert!(place.is_some(), "not what was left");
                         live.push(left.swap_remove(place.unwrap_or_default()).0);
                     }
                 }
             }
-            let expected: u64 = live.iter().chain(left.iter().map(|(object, _)| object)).map(|object| {
+            let expected: u64 = live.iter().chain(left.iter().map(|(object, ..)| object)).map(|object| {
                 let nested: u64 = match &object.form {
                     Form::Batch(nested) => nested.iter().map(|(payload, _)| size_of_object(*payload)).sum(),
                     _ => 0,
@@ -254,7 +301,9 @@ proptest! {
         }
         for slot in 1..4 {
             heap.reclaim(owner(slot));
-            heap.reclaim_for(owner(slot), 3, no_ring);
+            for _ in 0..=PASSES {
+                heap.reclaim_for(owner(slot), 3, true, no_ring);
+            }
         }
         prop_assert_eq!(heap.usage().used_bytes, 0);
     }

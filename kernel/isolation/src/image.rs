@@ -65,12 +65,16 @@ impl fmt::Display for ImageError {
 }
 
 /// What is in a signed image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified<'a> {
     /// The ELF file.
     pub elf: &'a [u8],
     /// The table of its functions (`kernel::symbols`); may be empty.
     pub symbols: &'a [u8],
+    /// What its signer calls it.
+    pub build: String,
+    /// Its signature. Ed25519 signatures are deterministic (RFC 8032), so equal ones of one key are of equal images.
+    pub signature: [u8; SIGNATURE_BYTES],
 }
 
 /// The content of a signed image of the domain `name`.
@@ -124,7 +128,12 @@ pub fn verify<'a>(file: &'a [u8], name: &str, expected: &Expected<'_>) -> Result
         .checked_sub(manifest.symbol_bytes as usize)
         .and_then(|length| content.split_at_checked(length))
         .ok_or(ImageError::BadManifest)?;
-    Ok(Verified { elf, symbols })
+    Ok(Verified {
+        elf,
+        symbols,
+        build: manifest.build,
+        signature,
+    })
 }
 
 #[cfg(test)]
@@ -151,6 +160,7 @@ mod tests {
     fn signed(change: impl FnOnce(&mut ImageManifest), seed: u8) -> Vec<u8> {
         let mut manifest = ImageManifest {
             name: "httpd".into(),
+            build: "0.1.0+2b".into(),
             signer: *key(seed).pk,
             interface_hash: [9; 32],
             compiler: COMPILER.into(),
@@ -173,7 +183,10 @@ mod tests {
     fn a_genuine_image_is_accepted_and_gives_its_elf() {
         let content = |symbol_bytes| {
             let image = signed(|manifest| manifest.symbol_bytes = symbol_bytes, 1);
-            verify(&image, "httpd", &expected(1)).map(|found| (found.elf.to_vec(), found.symbols.to_vec()))
+            verify(&image, "httpd", &expected(1)).map(|found| {
+                assert_eq!(found.build, "0.1.0+2b");
+                (found.elf.to_vec(), found.symbols.to_vec())
+            })
         };
         assert_eq!(content(0), Ok((b"\x7fELF and so on".to_vec(), vec![])));
         assert_eq!(content(3), Ok((b"\x7fELF and so".to_vec(), b" on".to_vec())));

@@ -12,11 +12,15 @@ extern crate alloc;
 extern crate std;
 
 pub mod archive;
+pub mod atomic;
 pub mod black_box;
 pub mod elf;
 pub mod estate;
 pub mod image;
+pub mod line;
+pub mod requests;
 pub mod shared_heap;
+pub mod upload;
 
 #[cfg(all(feature = "machine", panic = "abort"))]
 mod run;

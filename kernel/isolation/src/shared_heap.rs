@@ -288,10 +288,18 @@ impl<S: SpanSource> SharedHeap<S> {
         })
     }
 
-    /// The payloads of what `owner` owns by name.
+    /// The payloads of what `owner` owns by name, batches first.
+    ///
+    /// Freeing a batch looks at the headers of what is in it. An object may be in a batch and owned by name, if its owner died while it
+    /// put it there; were it freed first, its span might be gone by then.
     pub(crate) fn owned(&self, owner: OwnerId) -> Vec<usize> {
-        self.headers()
+        let mut owned: Vec<&ObjectHeader> = self
+            .headers()
             .filter(|header| header.owner.load(Ordering::Relaxed) == owner.0)
+            .collect();
+        owned.sort_unstable_by_key(|header| header.kind.load(Ordering::Relaxed) != ObjectKind::Batch as u32);
+        owned
+            .into_iter()
             .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
             .collect()
     }
@@ -309,6 +317,52 @@ impl<S: SpanSource> SharedHeap<S> {
             // SAFETY: Its owner is dead and every thread has left it (the kernel reclaims only then), so nobody uses it.
             unsafe { self.free(payload) };
         }
+    }
+
+    /// What each owner owns by name: objects, and their bytes with headers. Objects inside of batches are under
+    /// [`OwnerId::NESTED`].
+    pub fn owners(&self) -> Vec<(OwnerId, u64, u64)> {
+        let mut owners: Vec<(OwnerId, u64, u64)> = Vec::new();
+        for header in self.headers() {
+            let owner = OwnerId(header.owner.load(Ordering::Relaxed));
+            if owner == OwnerId::NONE {
+                continue;
+            }
+            let bytes = header.size + HEADER_BYTES as u64;
+            match owners.iter_mut().find(|(known, _, _)| *known == owner) {
+                Some((_, objects, sum)) => {
+                    *objects += 1;
+                    *sum += bytes;
+                }
+                None => owners.push((owner, 1, bytes)),
+            }
+        }
+        owners
+    }
+
+    /// Objects that are marked as being in a batch and are in none, by address. One that is being moved while this looks is among
+    /// them.
+    pub fn adrift(&self) -> Vec<usize> {
+        let is_used = |header: &&ObjectHeader| header.owner.load(Ordering::Relaxed) != OwnerId::NONE.0;
+        let mut held: Vec<u64> = Vec::new();
+        for header in self.headers().filter(is_used) {
+            if header.kind.load(Ordering::Relaxed) == ObjectKind::Batch as u32 {
+                let payload = core::ptr::from_ref(header) as usize + HEADER_BYTES;
+                // SAFETY: The kind says that the payload is a batch body. What its owner does to it meanwhile are stores to atomics, and
+                // nothing that is read here is followed.
+                let body = unsafe { &*(payload as *const BatchBody) };
+                let head = body.head.load(Ordering::Relaxed) as usize;
+                let length = (body.length.load(Ordering::Relaxed) as usize).min(BATCH_CAPACITY);
+                let slots = (head..head + length).map(|index| &body.slots[index % BATCH_CAPACITY]);
+                held.extend(slots.map(|slot| slot.load(Ordering::Relaxed)));
+            }
+        }
+        held.sort_unstable();
+        self.headers()
+            .filter(|header| header.owner.load(Ordering::Relaxed) == OwnerId::NESTED.0)
+            .map(|header| core::ptr::from_ref(header) as usize + HEADER_BYTES)
+            .filter(|payload| held.binary_search(&(*payload as u64)).is_err())
+            .collect()
     }
 
     /// Bytes of objects that `owner` owns, with what is in them not counted twice.
@@ -396,6 +450,22 @@ pub(crate) mod tests {
         let object = heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory");
         push(batch, object);
         assert_eq!(heap.reclaim(owner(1)), 2);
+        assert_eq!(heap.usage().used_bytes, 0);
+    }
+
+    /// Freeing the object could give its span back before the batch, in which it still is, is looked at.
+    #[test]
+    fn batches_are_freed_before_what_may_be_in_them() {
+        let mut heap = SharedHeap::new(HostSpans);
+        let objects: Vec<usize> = (0..2_000)
+            .map(|_| heap.allocate(64, ObjectKind::Plain, owner(1)).expect("memory"))
+            .collect();
+        let batch = heap
+            .allocate(size_of::<BatchBody>(), ObjectKind::Batch, owner(1))
+            .expect("memory");
+        push(batch, objects[1_999]);
+        assert_eq!(heap.owned(owner(1)).first(), Some(&batch));
+        assert_eq!(heap.reclaim(owner(1)), 2_001);
         assert_eq!(heap.usage().used_bytes, 0);
     }
 

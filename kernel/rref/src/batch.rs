@@ -152,17 +152,30 @@ impl<T: Share> Batch<T> {
         (index < self.len()).then(|| unsafe { self.payload(index as u32).as_mut() })
     }
 
+    /// The objects' addresses in order. Where the batch begins is read once, not with each.
+    #[inline(always)]
+    fn payloads(&self) -> impl ExactSizeIterator<Item = NonNull<T>> {
+        let body = self.raw();
+        let first = body.head.load(Ordering::Relaxed) as usize;
+        (first..first + self.len()).map(|position| {
+            let address = body.slots[position % BATCH_CAPACITY].load(Ordering::Relaxed);
+            // SAFETY: As in `payload`.
+            unsafe { NonNull::new_unchecked(address as *mut T) }
+        })
+    }
+
     /// The objects in order.
+    #[inline(always)]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
         // SAFETY: As `get`.
-        (0..self.len() as u32).map(|index| unsafe { self.payload(index).as_ref() })
+        self.payloads().map(|payload| unsafe { payload.as_ref() })
     }
 
     /// The objects in order, to change.
+    #[inline(always)]
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> {
-        let this = &*self;
         // SAFETY: As `get_mut`; each slot is visited once, so no two references are to one object.
-        (0..this.len() as u32).map(move |index| unsafe { this.payload(index).as_mut() })
+        self.payloads().map(|mut payload| unsafe { payload.as_mut() })
     }
 
     /// Moves objects from the front of `other` to the end, as many as fit.
@@ -186,7 +199,7 @@ fn set_owner(payload: NonNull<u8>, owner: OwnerId) {
 // SAFETY: Holds shared objects only, which follow the batch's owner.
 unsafe impl<T: Share> Exchange for Batch<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         set_owner(self.body.cast(), to);
     }
 }

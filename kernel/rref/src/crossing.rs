@@ -78,15 +78,17 @@ where
     }
     let _leave = Leave { thread, previous };
     count(target.header, thread.cpu.load(Ordering::Relaxed));
-    arguments.transfer(target.incarnation);
+    // SAFETY: They are the callee's from here on.
+    unsafe { arguments.transfer(target.incarnation) };
     // SAFETY: The incarnation is alive, and this thread is on its chain: the kernel frees nothing of it until the thread
     // has left (`Target::new` promises the rest).
     let object = unsafe { &*target.object };
     if needs_drop::<R>() {
         // SAFETY: The innermost continuation is `record`, which lives on this frame and so as long as the call.
         let result = unsafe { enter(object, arguments, method) };
-        // SAFETY: `previous` is null, or a continuation that is on this thread's chain until this crossing has ended.
-        result.transferred(unsafe { owner_of(previous) })
+        // SAFETY: `previous` is null, or a continuation that is on this thread's chain until this crossing has ended; it names the caller,
+        // which has the result from here on.
+        unsafe { result.transferred(owner_of(previous)) }
     } else {
         // It will hold no shared object (`Exchange`), so nobody need look at it: the method writes it where the caller wants it.
         // SAFETY: As above.

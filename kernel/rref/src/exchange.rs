@@ -18,8 +18,12 @@ use abi::OwnerId;
 /// need it may cross without a call of `transfer`.
 pub unsafe trait Exchange: Send {
     /// Makes `to` the owner of the shared objects that this value holds; objects inside them go along.
+    ///
+    /// # Safety
+    /// For crossings: `to` is the domain that has the value from here on. An object under another's name is freed by that one's death
+    /// under its handle.
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         let _ = to;
     }
 }
@@ -73,9 +77,10 @@ unsafe impl Share for OwnerId {}
 // SAFETY: Holds what its elements hold.
 unsafe impl<T: Exchange, const N: usize> Exchange for [T; N] {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         for element in self {
-            element.transfer(to);
+            // SAFETY: Passed on from the caller.
+            unsafe { element.transfer(to) };
         }
     }
 }
@@ -85,9 +90,10 @@ unsafe impl<T: Share, const N: usize> Share for [T; N] {}
 // SAFETY: Holds what its value holds.
 unsafe impl<T: Exchange> Exchange for Option<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         if let Some(value) = self {
-            value.transfer(to);
+            // SAFETY: Passed on from the caller.
+            unsafe { value.transfer(to) };
         }
     }
 }
@@ -97,10 +103,12 @@ unsafe impl<T: Share> Share for Option<T> {}
 // SAFETY: Holds what its variants hold.
 unsafe impl<T: Exchange, E: Exchange> Exchange for Result<T, E> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         match self {
-            Ok(value) => value.transfer(to),
-            Err(error) => error.transfer(to),
+            // SAFETY: Passed on from the caller.
+            Ok(value) => unsafe { value.transfer(to) },
+            // SAFETY: As above.
+            Err(error) => unsafe { error.transfer(to) },
         }
     }
 }
@@ -110,10 +118,13 @@ macro_rules! tuple {
         // SAFETY: Holds what its fields hold.
         unsafe impl<$($name: Exchange),+> Exchange for ($($name,)+) {
             #[inline(always)]
-            fn transfer(&self, to: OwnerId) {
+            unsafe fn transfer(&self, to: OwnerId) {
                 #[allow(non_snake_case, reason = "one name for the type parameter and the field")]
                 let ($($name,)+) = self;
-                $($name.transfer(to);)+
+                $(
+                    // SAFETY: Passed on from the caller.
+                    unsafe { $name.transfer(to) };
+                )+
             }
         }
         // SAFETY: Holds what its fields hold.

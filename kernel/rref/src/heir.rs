@@ -120,7 +120,7 @@ impl<T: Plain> SharedSlice<T> {
 // SAFETY: Plain data. Its only handle moves, and `transfer` moves the owner.
 unsafe impl<T: Plain> Exchange for SharedSlice<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         self.header().owner.store(to.0, Ordering::Relaxed);
     }
 }

@@ -20,8 +20,6 @@ pub mod heir;
 pub mod inject;
 pub mod packet;
 pub mod reference;
-#[cfg(doctest)]
-mod refusals;
 pub mod rpc;
 pub mod text;
 

@@ -57,25 +57,62 @@ pub enum ChecksumRequest {
 }
 
 /// A frame, or part of one, with what devices say of it.
+///
+/// What is looked at of every packet of a batch stands together, so that one comparison does for all of it ([`Marks`]).
 #[repr(C, align(64))]
 pub struct Packet {
     offset: u16,
     length: u16,
     /// What is to be done with it.
     pub verdict: Verdict,
-    /// Checksums of a received packet.
-    pub checksum: ChecksumState,
-    /// Checksums to fill in on sending.
-    pub request: ChecksumRequest,
     /// Whether the frame goes on in the next packet of the batch.
     pub continues: bool,
+    /// Checksums to fill in on sending.
+    pub request: ChecksumRequest,
+    /// Always 0.
+    unused: u8,
     /// VLAN tag (TCI) that the device took off or is to put on; `None` for untagged frames.
     pub vlan: Option<u16>,
     /// Receive queue it came from.
     pub queue: u16,
+    /// Checksums of a received packet.
+    pub checksum: ChecksumState,
     /// RSS hash by the device; 0 when it has none.
     pub rss_hash: u32,
     data: [u8; PACKET_BYTES],
+}
+
+/// Verdict, `continues` and request of a packet, to be compared at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks(u32);
+
+impl Marks {
+    /// These marks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(verdict: Verdict, continues: bool, request: ChecksumRequest) -> Marks {
+        Marks(u32::from_le_bytes([
+            verdict as u8,
+            continues as u8,
+            request as u8,
+            0,
+        ]))
+    }
+}
+
+/// What a device says of a frame that it received whole into one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Reception {
+    /// Bytes that it wrote.
+    pub length: u16,
+    /// The queue it came to.
+    pub queue: u16,
+    /// Its tag, if the device took one off.
+    pub vlan: Option<u16>,
+    /// What was found of its checksums.
+    pub checksum: ChecksumState,
+    /// RSS hash; 0 when there is none.
+    pub rss_hash: u32,
 }
 
 // SAFETY: Plain data.
@@ -123,8 +160,46 @@ impl Packet {
         self.checksum = ChecksumState::Unknown;
         self.request = ChecksumRequest::None;
         self.continues = false;
+        self.unused = 0;
         self.vlan = None;
         self.rss_hash = 0;
+    }
+
+    /// Makes it a received frame, whatever it was: all of its fields are set. It begins behind the usual headroom, where devices are told
+    /// to write, and is at most [`BUFFER_BYTES`] long.
+    #[inline(always)]
+    pub fn receive(&mut self, reception: Reception) {
+        self.offset = HEADROOM_BYTES as u16;
+        self.length = reception.length.min(BUFFER_BYTES as u16);
+        self.verdict = Verdict::Received;
+        self.continues = false;
+        self.request = ChecksumRequest::None;
+        self.unused = 0;
+        self.vlan = reception.vlan;
+        self.queue = reception.queue;
+        self.checksum = reception.checksum;
+        self.rss_hash = reception.rss_hash;
+    }
+
+    /// Verdict, `continues` and request.
+    #[inline(always)]
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let bytes = [
+            self.verdict as u8,
+            self.continues as u8,
+            self.request as u8,
+            self.unused,
+        ];
+        Marks(u32::from_le_bytes(bytes))
+    }
+
+    /// Whether it is a received frame that is whole in this packet, as far as the packet itself can tell: the last packet of a long
+    /// frame looks like that too.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_received_whole(&self) -> bool {
+        u16::from_le_bytes([self.verdict as u8, self.continues as u8]) == Verdict::Received as u16
     }
 
     /// The frame's bytes.
@@ -132,16 +207,20 @@ impl Packet {
     pub fn frame(&self) -> &[u8] {
         let start = self.offset as usize;
         // `offset + length <= PACKET_BYTES` is this type's invariant; `get` keeps a mistake from becoming a panic.
-        self.data.get(start..start + self.length as usize).unwrap_or(&[])
+        match self.data.get(start..start + self.length as usize) {
+            Some(frame) => frame,
+            None => no_frame(),
+        }
     }
 
     /// The frame's bytes, to change.
     #[inline(always)]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         let start = self.offset as usize;
-        self.data
-            .get_mut(start..start + self.length as usize)
-            .unwrap_or(&mut [])
+        match self.data.get_mut(start..start + self.length as usize) {
+            Some(frame) => frame,
+            None => no_frame(),
+        }
     }
 
     /// Bytes of the frame in this packet.
@@ -194,6 +273,13 @@ impl Packet {
     pub fn data_offset(&self) -> usize {
         core::mem::offset_of!(Packet, data) + self.offset as usize
     }
+}
+
+/// What doesn't happen, out of line: inlined it would be computed for every packet, to be chosen or not.
+#[cold]
+#[inline(never)]
+fn no_frame() -> &'static mut [u8] {
+    &mut []
 }
 
 /// A packet as bytes, to make one valid.

@@ -109,7 +109,7 @@ impl<T: Share> RRef<T> {
 // SAFETY: The handle's object is `Share`: plain. Its only handle moves, and `transfer` moves the owner.
 unsafe impl<T: Share> Exchange for RRef<T> {
     #[inline(always)]
-    fn transfer(&self, to: OwnerId) {
+    unsafe fn transfer(&self, to: OwnerId) {
         self.header().owner.store(to.0, Ordering::Relaxed);
     }
 }

@@ -63,30 +63,39 @@ unsafe impl Exchange for RpcError {}
 unsafe impl Share for RpcError {}
 
 /// What a method of an interface returns: something that can also say that the callee is dead.
-pub trait Outcome: Exchange {
+///
+/// # Safety
+/// `transferred` transfers all that the answer holds, and neither function panics.
+pub unsafe trait Outcome: Exchange {
     /// The answer of a crossing that had none.
     fn failed(error: RpcError) -> Self;
 
     /// [`Exchange::transfer`] on the way: for an answer that must be moved, since it is looked at.
-    fn transferred(self, to: OwnerId) -> Self;
+    ///
+    /// # Safety
+    /// As of [`Exchange::transfer`].
+    unsafe fn transferred(self, to: OwnerId) -> Self;
 }
 
-impl<T: Exchange, E: Exchange + From<RpcError>> Outcome for Result<T, E> {
+// SAFETY: Both variants are transferred. `From` is interface code, which makes a value of a few words.
+unsafe impl<T: Exchange, E: Exchange + From<RpcError>> Outcome for Result<T, E> {
     #[inline]
     fn failed(error: RpcError) -> Self {
         Err(E::from(error))
     }
 
     #[inline(always)]
-    fn transferred(self, to: OwnerId) -> Self {
+    unsafe fn transferred(self, to: OwnerId) -> Self {
         // Taken apart and put together again: a whole copy would read what is in the store buffer in smaller parts.
         match self {
             Ok(value) => {
-                value.transfer(to);
+                // SAFETY: Passed on from the caller.
+                unsafe { value.transfer(to) };
                 Ok(value)
             }
             Err(error) => {
-                error.transfer(to);
+                // SAFETY: Passed on from the caller.
+                unsafe { error.transfer(to) };
                 Err(error)
             }
         }

@@ -173,6 +173,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shards: 1,
     };
     let sockets = connect::<dyn Sockets>("sockets", 0).map_err(|error| error.to_string())?;
-    Shard::new(0, Arc::new(shared), counters, sockets).run();
+    Shard::new(0, Arc::new(shared), counters, sockets, None).run();
     Ok(())
 }

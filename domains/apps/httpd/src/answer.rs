@@ -11,6 +11,7 @@ use crate::request::{Framing, Method, Persistence, Request, Target};
 use crate::site::{File, Resource, Site};
 use crate::status::Status;
 use crate::target::{PathError, normalise};
+use crate::upload::Entrance;
 use core::fmt::Write;
 use rref::{BootBytes, Text};
 
@@ -87,6 +88,8 @@ pub struct Context<'a> {
     pub header_bytes: usize,
     /// Longest body of a request, in bytes.
     pub body_bytes: u64,
+    /// Where images for live updates go, if they may be uploaded.
+    pub uploads: Option<&'a Entrance>,
 }
 
 /// What is answered.
@@ -162,7 +165,9 @@ pub fn decide(request: &Request<'_>, context: &Context<'_>) -> Answer {
         }
         (Method::Options, _) => Content::Options,
         (Method::Unknown, _) => Content::Plain(Status::NotImplemented),
-        (Method::Refused | Method::Get | Method::Head, _) => Content::Plain(Status::MethodNotAllowed),
+        (Method::Put | Method::Refused | Method::Get | Method::Head, _) => {
+            Content::Plain(Status::MethodNotAllowed)
+        }
     };
     Answer {
         content,

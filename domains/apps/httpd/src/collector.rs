@@ -5,6 +5,7 @@
 
 use crate::counters::Counters;
 use crate::death_metrics;
+use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -151,10 +152,15 @@ impl Collector {
 
 fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::supervise::SuperviseError> {
     let mut domains = Vec::new();
+    let mut held = Vec::new();
     for index in 0..SERVICE_LIMIT {
         let Some(status) = supervisor.domain(index)? else {
             break;
         };
+        held.push((
+            status.domain.name,
+            supervisor.holdings(index)?.unwrap_or_default(),
+        ));
         domains.push(status);
     }
     let mut text = Exposition::default();
@@ -164,6 +170,8 @@ fn read_supervisor(supervisor: &dyn Supervisor) -> Result<String, interface::sup
         memory: supervisor.memory()?,
     };
     metrics::supervision(&mut text, &supervision);
+    holdings::holdings(&mut text, &held);
+    holdings::frame_uses(&mut text, &supervision.memory.uses);
     let mut deaths = Vec::new();
     for (index, status) in (0..).zip(&domains) {
         if let Some(counts) = supervisor.death_counts(index)? {

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::RangeInclusive;
 use serde::Deserialize;
+use subtle::ConstantTimeEq;
 use toml::Spanned;
 
 /// What the operator's file says of the HTTP server, checked.
@@ -26,6 +27,9 @@ pub struct Config {
     pub request_timeout_ms: u32,
     /// `idle_timeout_ms`: a connection without a request, or whose peer takes nothing, is closed after this; 60 s by default.
     pub idle_timeout_ms: u32,
+    /// `upload_token`: what a client must show to upload images of domains, 16 to 64 printable ASCII characters without blanks; without
+    /// it, which is the default, nobody can.
+    pub upload_token: Option<Token>,
 }
 
 impl Default for Config {
@@ -38,7 +42,48 @@ impl Default for Config {
             buffer_bytes: 32 << 20,
             request_timeout_ms: 10_000,
             idle_timeout_ms: 60_000,
+            upload_token: None,
         }
+    }
+}
+
+/// A secret that client and server share. It is not shown by `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    length: u8,
+    bytes: [u8; TOKEN_LIMIT],
+}
+
+/// Longest token, in bytes.
+const TOKEN_LIMIT: usize = 64;
+/// Shortest one: 16 random characters are more than anybody can try.
+const TOKEN_LEAST: usize = 16;
+
+impl Token {
+    /// A token; `None` if it is too short or too long, or has characters that a header field can't carry.
+    pub fn new(text: &str) -> Option<Token> {
+        let mut bytes = [0; TOKEN_LIMIT];
+        if text.len() < TOKEN_LEAST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Token {
+            length: text.len() as u8,
+            bytes,
+        })
+    }
+
+    /// Whether `shown` is this token. The time that it takes depends on the length of what was shown alone.
+    pub fn is(&self, shown: &[u8]) -> bool {
+        let own = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        // Slices of different lengths are unequal at once: the length is no secret.
+        bool::from(own.ct_eq(shown))
+    }
+}
+
+impl core::fmt::Debug for Token {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Token")
     }
 }
 
@@ -70,6 +115,7 @@ struct Section {
     buffer_bytes: Option<Spanned<i64>>,
     request_timeout_ms: Option<Spanned<i64>>,
     idle_timeout_ms: Option<Spanned<i64>>,
+    upload_token: Option<Spanned<String>>,
 }
 
 /// Reads the whole of config/appliance.toml; without an `[httpd]` section all is at its default.
@@ -121,6 +167,16 @@ pub fn read(text: &str) -> Result<Config, ConfigError> {
         &mut config.request_timeout_ms,
     )?;
     set(text, "idle_timeout_ms", idle, times, &mut config.idle_timeout_ms)?;
+    if let Some(given) = &section.upload_token {
+        let token = Token::new(given.get_ref()).ok_or_else(|| ConfigError {
+            line: line(text, given.span().start),
+            key: "upload_token".into(),
+            problem: format!(
+                "it takes {TOKEN_LEAST} to {TOKEN_LIMIT} printable ASCII characters without blanks"
+            ),
+        })?;
+        config.upload_token = Some(token);
+    }
     Ok(config)
 }
 
@@ -195,8 +251,36 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_itself_and_nothing_else() {
+        let config = read("[httpd]\nupload_token = \"0123456789abcdef\"\n").unwrap();
+        let token = config.upload_token.unwrap();
+        assert!(token.is(b"0123456789abcdef"));
+        for other in [
+            "",
+            "0",
+            "0123456789abcdeF",
+            "0123456789abcdef0",
+            "0123456789abcde",
+            "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        ] {
+            assert!(!token.is(other.as_bytes()), "{other:?}");
+        }
+        assert!(!format!("{config:?}").contains("0123"), "it is not shown");
+        let longest = "x".repeat(TOKEN_LIMIT);
+        assert!(Token::new(&longest).is_some_and(|token| token.is(longest.as_bytes())));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         for (text, expected) in [
+            (
+                "[httpd]\nupload_token = \"short\"\n",
+                "line 2: upload_token: it takes 16 to 64 printable ASCII characters without blanks",
+            ),
+            (
+                "[httpd]\nupload_token = \"with a blank in between\"\n",
+                "line 2: upload_token: it takes 16 to 64 printable ASCII characters without blanks",
+            ),
             ("[httpd]\nport = 0\n", "line 2: port: 0 is not from 1 to 65535"),
             (
                 "[httpd]\n\nport = 70000\n",

@@ -8,8 +8,10 @@ use crate::answer::{
     Answer, Body, Context, HEAD_ROOM, Output, body_refusal, compose, compose_metrics, decide,
 };
 use crate::body::{BodyError, BodyReader};
-use crate::request::{self, Expectation, Framing, Parsed, Persistence, Request};
+use crate::request::{self, Expectation, Framing, Method, Parsed, Persistence, Request};
 use crate::status::Status;
+use crate::upload::{Entrance, Reply, Upload};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rref::BootBytes;
@@ -40,7 +42,8 @@ pub enum Waiting {
     Idle,
     /// The rest of a request.
     Request,
-    /// Its own answer: the peer has to take it, or the metrics have to come.
+    /// Its own answer: the peer has to take it, or the metrics have to come. Or the next part of an image, however long all of it
+    /// takes.
     Answer,
 }
 
@@ -49,6 +52,8 @@ enum Phase {
     Head,
     /// In the body of a request whose answer is decided.
     Body(BodyReader, Answer),
+    /// In the body of a request with an image.
+    Upload(Box<Upload>),
     /// An answer is decided and not yet written.
     Decided(Answer),
     /// The metrics are asked for.
@@ -246,6 +251,29 @@ impl Connection {
                         None
                     }
                 },
+                Phase::Upload(upload) => match context.uploads {
+                    Some(entrance) => match upload.take(rest, entrance) {
+                        Ok(count) => {
+                            used += count;
+                            if upload.is_done() {
+                                let (reply, persistence) = (upload.finish(entrance), upload.persistence);
+                                self.reply(&reply, persistence, context);
+                                None
+                            } else {
+                                if self.finished {
+                                    upload.abandon(entrance);
+                                }
+                                Some(self.starved())
+                            }
+                        }
+                        Err(error) => {
+                            used = bytes.len();
+                            self.phase = Phase::Decided(Answer::last(refusal(error)));
+                            None
+                        }
+                    },
+                    None => return (Next::Close, bytes.len()),
+                },
                 Phase::Decided(_) if output.room() < HEAD_ROOM => Some(Next::Continue),
                 Phase::Decided(answer) => {
                     let answer = *answer;
@@ -278,6 +306,11 @@ impl Connection {
     /// Begins a request: answers it, or skips its body first.
     #[inline]
     fn begin(&mut self, request: &Request<'_>, head: &[u8], context: &Context<'_>, output: &mut Output<'_>) {
+        if request.method == Method::Put
+            && let Some(entrance) = context.uploads
+        {
+            return self.begin_upload(request, head, entrance, context, output);
+        }
         let answer = decide(request, context);
         if request.framing == Framing::Length(0) && request.expectation == Expectation::None {
             // Conditions can depend on the time: they are looked at each time.
@@ -288,6 +321,33 @@ impl Connection {
         } else {
             self.begin_with_body(request, answer, context, output);
         }
+    }
+
+    #[cold]
+    fn begin_upload(
+        &mut self,
+        request: &Request<'_>,
+        head: &[u8],
+        entrance: &Entrance,
+        context: &Context<'_>,
+        output: &mut Output<'_>,
+    ) {
+        match Upload::begin(request, head, entrance) {
+            Ok(upload) => {
+                if request.expectation == Expectation::Continue {
+                    output.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                self.phase = Phase::Upload(Box::new(upload));
+            }
+            Err(reply) => self.reply(&reply, Persistence::Close, context),
+        }
+    }
+
+    /// Answers a request with an image.
+    fn reply(&mut self, reply: &Reply, persistence: Persistence, context: &Context<'_>) {
+        context.counters.answered(reply.status);
+        self.last = persistence == Persistence::Close;
+        self.phase = Phase::Text(reply.compose(persistence, context.clock).into(), 0);
     }
 
     fn begin_with_body(
@@ -352,6 +412,9 @@ impl Connection {
 
     /// The deadline of what it waits for came: writes what the peer is still told. The connection is then to be closed.
     pub fn expire(&mut self, context: &Context<'_>, output: &mut Output<'_>) {
+        if let (Phase::Upload(upload), Some(entrance)) = (&self.phase, context.uploads) {
+            upload.abandon(entrance);
+        }
         if self.waiting() == Waiting::Request && output.room() >= HEAD_ROOM {
             self.input = Vec::new();
             self.answer(Answer::last(Status::RequestTimeout), context, output);

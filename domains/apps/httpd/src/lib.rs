@@ -3,6 +3,7 @@
 //! Implements RFC 9112 (messages and connections) and of RFC 9110 what a server of files needs: GET, HEAD and OPTIONS, conditional and
 //! range requests. The logic is pure and in files of its own:
 //! - [`request`], [`target`], [`body`]: what a client asks for, and where its request ends;
+//! - [`upload`]: an image for a live update, on its way to the supervisor;
 //! - [`site`], [`conditional`], [`answer`], [`status`], [`date`], [`clock`]: what it gets;
 //! - [`connection`], [`pump`]: in what order, and how far at a time; [`repeat`]: what was asked before.
 //!
@@ -26,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod date;
 mod death_metrics;
+pub mod holdings;
 pub mod metrics;
 pub mod pump;
 pub mod repeat;
@@ -37,6 +39,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod transport;
+pub mod upload;
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -44,8 +47,9 @@ use alloc::vec::Vec;
 use collector::Collector;
 use config::Config;
 use counters::Counters;
-use domain_rt::{BootBytes, StartError, connect, thread};
+use domain_rt::{BootBytes, Handle, StartError, connect_and, thread};
 use interface::socket::Sockets;
+use interface::update::Uploads;
 use log::{info, warn};
 use server::{Shard, Shared};
 use site::Site;
@@ -63,10 +67,13 @@ pub fn start() -> Result<(), StartError> {
     if site.is_empty() {
         warn!("the boot archive has no site: only /metrics and /healthz are there");
     }
-    let sockets = connect::<dyn Sockets>("sockets", STACK_WAIT_MS)?;
-    let shards = sockets
-        .shards()
-        .map_err(|error| StartError::new(format_args!("{error}")))?;
+    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
+        stack.shards()
+    })?;
+    let uploads = match config.upload_token {
+        Some(_) => Some(domain_rt::connect::<dyn Uploads>("uploads", 0)?),
+        None => None,
+    };
     let counters: Vec<_> = (0..shards).map(|_| Arc::new(Counters::default())).collect();
     let collector = Collector::start(counters.clone())?;
     info!("port {}: {} files, {shards} shards", config.port, site.len());
@@ -77,9 +84,9 @@ pub fn start() -> Result<(), StartError> {
         shards,
     });
     for (number, counters) in (0..shards).zip(counters) {
-        let (shared, sockets) = (shared.clone(), sockets.clone());
+        let (shared, sockets, uploads) = (shared.clone(), sockets.clone(), uploads.clone());
         thread::spawn(&format!("http-{number}"), Some(number), move || {
-            Shard::new(number, shared, counters, sockets).run();
+            Shard::new(number, shared, counters, sockets, uploads).run();
         })?;
     }
     Ok(())

@@ -71,7 +71,7 @@ impl Exposition {
     }
 
     /// One family over all of `items`: their labels and their numbers.
-    fn each<T>(
+    pub fn each<T>(
         &mut self,
         (name, kind, help): (&str, Kind, &str),
         items: &[T],
@@ -131,12 +131,18 @@ const STATES: [(DomainState, &str); 5] = [
 pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
     use Kind::{Counter, Gauge};
     type Read = fn(&SupervisedStatus) -> u64;
-    let families: [(&str, Kind, &str, Read); 8] = [
+    let families: [(&str, Kind, &str, Read); 10] = [
         (
             "redleaf_domain_restarts_total",
             Counter,
             "Restarts since boot.",
             |status| status.restarts,
+        ),
+        (
+            "redleaf_domain_restart_cpu_nanoseconds_total",
+            Counter,
+            "CPU time that its deaths and the starts before them have cost.",
+            |status| status.restart_cpu_ns,
         ),
         (
             "redleaf_domain_generation",
@@ -173,6 +179,12 @@ pub fn supervision(text: &mut Exposition, data: &Supervision<'_>) {
             Gauge,
             "1 when held for the operator after too many deaths.",
             |status| status.held.into(),
+        ),
+        (
+            "redleaf_domain_stopped",
+            Gauge,
+            "1 when stopped by the operator.",
+            |status| status.stopped.into(),
         ),
         (
             "redleaf_domain_refused",

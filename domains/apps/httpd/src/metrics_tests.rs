@@ -1,10 +1,12 @@
 //! The exposition format's rules, on a text with every family.
 
 use super::*;
+use crate::holdings::{frame_uses, holdings};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use interface::balance::Name;
 use interface::black_box::DeathCounts;
+use interface::holdings::{FrameUses, Holdings};
 use interface::kernel::{DeathCause, DomainName, DomainStatus};
 use std::collections::HashSet;
 use std::string::ToString;
@@ -25,9 +27,12 @@ fn domain(name: &str) -> SupervisedStatus {
             backoff_ceiling_ms: 0,
             restart_budget: 0,
             window_ms: 0,
+            restart_cpu_permille: 0,
         },
         restarts: 2,
+        restart_cpu_ns: 0,
         held: false,
+        stopped: false,
         refused: false,
         restart_at_ns: 0,
     }
@@ -43,6 +48,7 @@ fn everything() -> String {
         free_pages: 1,
         shared_used_bytes: 5,
         shared_pages: 1,
+        uses: FrameUses::default(),
     };
     let domains = [domain("ixgbe"), domain("a\"b\\c")];
     supervision(
@@ -53,6 +59,9 @@ fn everything() -> String {
             memory,
         },
     );
+    let held = domains.map(|status| (status.domain.name, Holdings::default()));
+    holdings(&mut text, &held);
+    frame_uses(&mut text, &memory.uses);
     let mut counts = DeathCounts::default();
     counts.add(DeathCause::Panic);
     counts.restarts.add(1_500_000);

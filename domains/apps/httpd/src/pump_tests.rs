@@ -99,6 +99,7 @@ fn with_context<R>(work: impl FnOnce(&Context<'_>) -> R) -> R {
         repeats: &Repeats::new(),
         header_bytes: 1024,
         body_bytes: 1000,
+        uploads: None,
     })
 }
 

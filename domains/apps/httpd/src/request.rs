@@ -20,6 +20,8 @@ pub enum Method {
     Head,
     /// OPTIONS
     Options,
+    /// PUT
+    Put,
     /// A method of RFC 9110 or RFC 5789 that nothing here supports.
     Refused,
     /// Any other.
@@ -159,6 +161,22 @@ pub fn parse(bytes: &[u8], limit: usize) -> Parsed<'_> {
     }
 }
 
+/// A field of a head that [`parse`] found complete, for what few requests need.
+#[cold]
+pub fn field<'b>(head: &'b [u8], name: &str) -> Single<'b> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut request = httparse::Request::new(&mut []);
+    let mut found = Single::Absent;
+    if request.parse_with_uninit_headers(head, &mut fields).is_ok() {
+        for field in request.headers.iter() {
+            if field.name.eq_ignore_ascii_case(name) {
+                found.note(field.value);
+            }
+        }
+    }
+    found
+}
+
 /// A head that isn't complete: too long already, or not.
 #[cold]
 fn partial(window: &[u8], limit: usize) -> Parsed<'static> {
@@ -229,7 +247,8 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Status
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         "OPTIONS" => Method::Options,
-        "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT" => Method::Refused,
+        "PUT" => Method::Put,
+        "POST" | "DELETE" | "PATCH" | "TRACE" | "CONNECT" => Method::Refused,
         _ => Method::Unknown,
     };
     let target = if target.as_bytes().first() == Some(&b'/') {

@@ -13,12 +13,14 @@ use crate::repeat::Repeats;
 use crate::site::Site;
 use crate::status::Status;
 use crate::transport::{Buffers, SocketTransport};
+use crate::upload::{Entrance, Supervisor};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use domain_rt::clock::{NEVER, now_ns, unix_time_s};
 use domain_rt::{reconnect, thread};
 use interface::socket::{EVENT_LIMIT, Event, EventList, ListenOptions, SocketError, SocketId, Sockets};
+use interface::update::Uploads;
 use log::{info, warn};
 use rref::{Handle, RRef};
 
@@ -63,6 +65,7 @@ pub struct Shard {
     buffers: Buffers,
     clock: Clock,
     repeats: Repeats,
+    uploads: Option<Entrance>,
     entries: Vec<Option<Box<Entry>>>,
     open: usize,
     held_bytes: usize,
@@ -101,7 +104,9 @@ impl Shard {
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         sockets: Handle<dyn Sockets>,
+        uploads: Option<Handle<dyn Uploads>>,
     ) -> Shard {
+        let uploads = shared.config.upload_token.zip(uploads);
         Shard {
             number,
             shared,
@@ -110,6 +115,10 @@ impl Shard {
             buffers: Buffers::default(),
             clock: Clock::new(unix_time_s()),
             repeats: Repeats::new(),
+            uploads: uploads.map(|(token, uploads)| Entrance {
+                token,
+                receiver: Box::new(Supervisor::new(uploads)),
+            }),
             entries: Vec::new(),
             open: 0,
             held_bytes: 0,
@@ -310,7 +319,13 @@ impl Shard {
             socket: entry.socket,
             buffers: &mut self.buffers,
         };
-        let context = context(&self.shared, &self.clock, &self.counters, &self.repeats);
+        let context = context(
+            &self.shared,
+            &self.clock,
+            &self.counters,
+            &self.repeats,
+            self.uploads.as_ref(),
+        );
         let outcome = work(&mut entry.stream, &mut transport, &context);
         match outcome {
             Ok(Outcome::Waiting) => {}
@@ -415,7 +430,13 @@ impl Shard {
                 socket,
                 buffers: &mut self.buffers,
             };
-            let context = context(&self.shared, &self.clock, &self.counters, &self.repeats);
+            let context = context(
+                &self.shared,
+                &self.clock,
+                &self.counters,
+                &self.repeats,
+                self.uploads.as_ref(),
+            );
             let ended = match entry.stream.expire(&mut transport, &context) {
                 Ok(true) => self.sockets.close(socket),
                 _ => self.sockets.abort(socket),
@@ -458,6 +479,7 @@ fn context<'a>(
     clock: &'a Clock,
     counters: &'a Counters,
     repeats: &'a Repeats,
+    uploads: Option<&'a Entrance>,
 ) -> Context<'a> {
     Context {
         site: &shared.site,
@@ -466,6 +488,7 @@ fn context<'a>(
         repeats,
         header_bytes: shared.config.header_bytes as usize,
         body_bytes: shared.config.body_bytes,
+        uploads,
     }
 }
 

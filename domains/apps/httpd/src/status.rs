@@ -16,12 +16,20 @@ pub enum Status {
     NotModified,
     /// 400
     BadRequest,
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden,
     /// 404
     NotFound,
     /// 405
     MethodNotAllowed,
     /// 408
     RequestTimeout,
+    /// 409
+    Conflict,
+    /// 411
+    LengthRequired,
     /// 412
     PreconditionFailed,
     /// 413
@@ -32,6 +40,8 @@ pub enum Status {
     RangeNotSatisfiable,
     /// 417
     ExpectationFailed,
+    /// 422
+    UnprocessableContent,
     /// 431
     FieldsTooLarge,
     /// 501
@@ -78,14 +88,19 @@ table![
     (MovedPermanently, 301, "Moved Permanently"),
     (NotModified, 304, "Not Modified"),
     (BadRequest, 400, "Bad Request"),
+    (Unauthorized, 401, "Unauthorized"),
+    (Forbidden, 403, "Forbidden"),
     (NotFound, 404, "Not Found"),
     (MethodNotAllowed, 405, "Method Not Allowed"),
     (RequestTimeout, 408, "Request Timeout"),
+    (Conflict, 409, "Conflict"),
+    (LengthRequired, 411, "Length Required"),
     (PreconditionFailed, 412, "Precondition Failed"),
     (ContentTooLarge, 413, "Content Too Large"),
     (UriTooLong, 414, "URI Too Long"),
     (RangeNotSatisfiable, 416, "Range Not Satisfiable"),
     (ExpectationFailed, 417, "Expectation Failed"),
+    (UnprocessableContent, 422, "Unprocessable Content"),
     (FieldsTooLarge, 431, "Request Header Fields Too Large"),
     (NotImplemented, 501, "Not Implemented"),
     (ServiceUnavailable, 503, "Service Unavailable"),

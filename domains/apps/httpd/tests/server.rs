@@ -8,6 +8,7 @@ use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use interface::black_box::DeathCounts;
+use interface::holdings::{FrameUses, Holdings};
 use interface::kernel::{DeathCause, DomainName, DomainState, DomainStatus, MemoryStatus};
 use interface::net::{
     DeviceInfo, Exchanged, LinkState, NetConfiguration, NetDevice, NetError, NetStatistics, WaitResult,
@@ -241,9 +242,12 @@ impl Supervisor for Overseer {
                 backoff_ceiling_ms: 1,
                 restart_budget: 1,
                 window_ms: 1,
+                restart_cpu_permille: 1,
             },
             restarts: 60,
+            restart_cpu_ns: 0,
             held: false,
+            stopped: false,
             refused: false,
             restart_at_ns: 0,
         }))
@@ -267,12 +271,8 @@ impl Supervisor for Overseer {
         Ok(60)
     }
 
-    fn kill(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::NoDomain)
-    }
-
-    fn release(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::NoDomain)
+    fn holdings(&self, _index: u16) -> Result<Option<Holdings>, SuperviseError> {
+        Ok(Some(Holdings::default()))
     }
 
     fn report_outage(&self, _outage: Outage) -> Result<(), SuperviseError> {
@@ -285,6 +285,7 @@ impl Supervisor for Overseer {
             free_pages: 1,
             shared_used_bytes: 0,
             shared_pages: 0,
+            uses: FrameUses::default(),
         })
     }
 }

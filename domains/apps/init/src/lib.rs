@@ -1,19 +1,26 @@
 //! The supervisor: starts the domains, restarts the dead ones, keeps the record of deaths.
 //!
 //! It runs first, and its own death restarts the machine, so it does little: what a restart needs (loading, verifying,
-//! reclaiming) is the kernel's. `policy.rs` decides, `supervision.rs` acts, `workers.rs` has the threads, `records.rs` remembers,
-//! `service.rs` is what other domains see. Design: docs/design.md, "Recovery".
+//! reclaiming) is the kernel's. `policy.rs` and `progress.rs` decide, `supervision.rs` and `requests.rs` act, `workers.rs` has the
+//! threads, `records.rs` remembers, `service.rs` is what other domains see. `update.rs` changes a domain's image, and `trial.rs` says
+//! when that was a mistake. Design: docs/design.md, "Recovery".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 mod policy;
+mod progress;
 mod records;
+mod requests;
 mod service;
 mod supervision;
 #[cfg(test)]
 mod tests;
+mod trial;
+mod update;
+#[cfg(test)]
+mod update_tests;
 mod workers;
 
 use alloc::boxed::Box;
@@ -21,7 +28,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use domain_rt::{StartError, clock, thread};
 use interface::kernel::{ControlError, DomainState};
-use interface::supervise::Supervisor;
+use interface::supervise::{Operator, Supervisor};
+use interface::update::{Updates, Uploads};
 use log::{error, info, warn};
 use supervision::{MS, Supervision};
 use workers::Workers;
@@ -33,8 +41,13 @@ const SELF: u16 = 0;
 pub fn start() -> Result<(), StartError> {
     let control = domain_rt::connect("control", 0)?;
     let power = domain_rt::connect("power", 0)?;
-    let supervision = Arc::new(Supervision::new(control)?);
+    let images = domain_rt::connect("images", 0)?;
+    let supervision = Arc::new(Supervision::new(control, images)?);
+    let updates = update::Service::new(supervision.clone());
+    domain_rt::export::<dyn Uploads>(Box::new(updates.clone()))?;
+    domain_rt::export::<dyn Updates>(Box::new(updates))?;
     domain_rt::export::<dyn Supervisor>(Box::new(service::Service::new(supervision.clone())))?;
+    domain_rt::export::<dyn Operator>(Box::new(service::Service::new(supervision.clone())))?;
     Workers::start(supervision.clone(), power)?;
     thread::spawn("boot", None, move || boot(&supervision))?;
     Ok(())
@@ -49,7 +62,8 @@ fn boot(supervision: &Supervision) {
         info!("{name}: starting ({index} of {last})");
         let start_ns = clock::now_ns();
         match supervision.boot(index) {
-            Ok(()) => info!(
+            Ok(false) => info!("{name}: stopped by the operator before it was started"),
+            Ok(true) => info!(
                 "{name}: runs, started in {} ms",
                 (clock::now_ns() - start_ns) / MS
             ),

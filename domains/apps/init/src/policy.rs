@@ -1,10 +1,13 @@
 //! When a dead domain is started again: at once, after a delay, or not until the operator says so.
 //!
-//! Pure logic over the times of deaths. Restarts within the window are counted: the first `immediate` have no delay, each
+//! Pure logic over the times and costs of deaths. Restarts within the window are counted: the first `immediate` have no delay, each
 //! further one waits twice as long as the one before, from the floor to the ceiling; more than `budget` hold the domain.
+//!
+//! A crash loop never takes more than the policy's share of a CPU, over any window: what the restarts without delay cost is
+//! limited to half of that share of the window, and each other one waits until its cost is the other half of the time since then.
 
 use alloc::collections::VecDeque;
-use interface::kernel::DomainStatus;
+use interface::kernel::{DomainStatus, Reaped};
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -26,6 +29,8 @@ pub struct Policy {
     pub budget: u32,
     /// The window, milliseconds.
     pub window_ms: u32,
+    /// Share of one CPU that a crash loop may take, per thousand; 0 for no limit.
+    pub cpu_permille: u32,
 }
 
 impl From<&DomainStatus> for Policy {
@@ -36,6 +41,7 @@ impl From<&DomainStatus> for Policy {
             ceiling_ms: status.backoff_ceiling_ms,
             budget: status.restart_budget,
             window_ms: status.window_ms,
+            cpu_permille: status.restart_cpu_permille,
         }
     }
 }
@@ -52,45 +58,93 @@ pub enum Decision {
     Hold,
 }
 
+/// A domain that lived longer has done work: its threads' time is then no cost of a crash loop, nanoseconds.
+const WORKED_NS: u64 = 1_000 * MS;
+
+/// CPU time, in nanoseconds, that a death and the start before it have cost.
+pub fn cost_ns(reaped: &Reaped) -> u64 {
+    let threads_ns = if reaped.lived_ns <= WORKED_NS {
+        reaped.threads_ns
+    } else {
+        0
+    };
+    threads_ns.saturating_add(reaped.kernel_ns)
+}
+
+#[derive(Debug)]
+struct Death {
+    at_ns: u64,
+    /// What it cost, if its restart had no delay.
+    immediate_cost_ns: u64,
+}
+
 /// The deaths of one domain that still count.
 #[derive(Debug, Default)]
 pub struct History {
-    deaths_ns: VecDeque<u64>,
+    deaths: VecDeque<Death>,
 }
 
 impl History {
-    /// Notes a death at `now_ns` and says what to do about it.
-    pub fn death(&mut self, policy: &Policy, now_ns: u64) -> Decision {
+    /// Notes a death at `now_ns`, which with the life before it has cost `cost_ns` of CPU time, and says what to do about it.
+    pub fn death(&mut self, policy: &Policy, now_ns: u64, cost_ns: u64) -> Decision {
         let window_ns = u64::from(policy.window_ms).saturating_mul(MS);
-        while let Some(oldest_ns) = self.deaths_ns.front()
-            && now_ns.saturating_sub(*oldest_ns) > window_ns
+        while let Some(oldest) = self.deaths.front()
+            && now_ns.saturating_sub(oldest.at_ns) > window_ns
         {
-            self.deaths_ns.pop_front();
+            self.deaths.pop_front();
         }
-        self.deaths_ns.push_back(now_ns);
-        let count = self.deaths_ns.len();
+        self.deaths.push_back(Death {
+            at_ns: now_ns,
+            immediate_cost_ns: 0,
+        });
+        let count = self.deaths.len();
         // More than this many make no difference to any decision.
         let limit = (policy.immediate as usize + DOUBLINGS).max(policy.budget as usize) + 1;
         if count > limit {
-            self.deaths_ns.pop_front();
+            self.deaths.pop_front();
         }
         if policy.budget != 0 && count > policy.budget as usize {
             return Decision::Hold;
         }
-        let Some(delayed) = count.checked_sub(policy.immediate as usize + 1) else {
+        let delayed = count.checked_sub(policy.immediate as usize + 1);
+        if delayed.is_none() && self.affords(policy, window_ns, cost_ns) {
             return Decision::Restart { delay_ms: 0 };
-        };
+        }
         let floor_ms = policy.floor_ms.max(SHORTEST_DELAY_MS);
         let ceiling_ms = policy.ceiling_ms.max(floor_ms);
-        let delay_ms = u64::from(floor_ms) << delayed.min(DOUBLINGS - 1);
+        let backoff_ms = u64::from(floor_ms) << delayed.unwrap_or(0).min(DOUBLINGS - 1);
+        // Time in which the cost is half of the share: 2000 = 1000 permille, twice.
+        let share_ms = match policy.cpu_permille {
+            0 => 0,
+            permille => cost_ns.saturating_mul(2_000) / u64::from(permille) / MS,
+        };
+        let delay_ms = backoff_ms.min(u64::from(ceiling_ms)).max(share_ms);
         Decision::Restart {
-            delay_ms: delay_ms.min(u64::from(ceiling_ms)) as u32,
+            delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Whether a restart without delay is within half of the share; notes its cost if so.
+    fn affords(&mut self, policy: &Policy, window_ns: u64, cost_ns: u64) -> bool {
+        if policy.cpu_permille == 0 {
+            return true;
+        }
+        let spent_ns = self
+            .deaths
+            .iter()
+            .fold(cost_ns, |sum, death| sum.saturating_add(death.immediate_cost_ns));
+        if spent_ns > window_ns / 2_000 * u64::from(policy.cpu_permille) {
+            return false;
+        }
+        if let Some(newest) = self.deaths.back_mut() {
+            newest.immediate_cost_ns = cost_ns;
+        }
+        true
     }
 
     /// Forgets what was: the operator released the domain.
     pub fn clear(&mut self) {
-        self.deaths_ns.clear();
+        self.deaths.clear();
     }
 }
 
@@ -105,13 +159,14 @@ mod tests {
         ceiling_ms: 100,
         budget: 9,
         window_ms: 60_000,
+        cpu_permille: 20,
     };
 
     fn decisions(policy: &Policy, at_ms: impl IntoIterator<Item = u64>) -> Vec<Decision> {
         let mut history = History::default();
         at_ms
             .into_iter()
-            .map(|ms| history.death(policy, ms * MS))
+            .map(|ms| history.death(policy, ms * MS, 0))
             .collect()
     }
 
@@ -141,11 +196,11 @@ mod tests {
     fn a_release_begins_anew() {
         let mut history = History::default();
         for _ in 0..20 {
-            history.death(&POLICY, 0);
+            history.death(&POLICY, 0, 0);
         }
-        assert_eq!(history.death(&POLICY, 0), Decision::Hold);
+        assert_eq!(history.death(&POLICY, 0, 0), Decision::Hold);
         history.clear();
-        assert_eq!(history.death(&POLICY, 0), Decision::Restart { delay_ms: 0 });
+        assert_eq!(history.death(&POLICY, 0, 0), Decision::Restart { delay_ms: 0 });
     }
 
     #[test]
@@ -160,13 +215,53 @@ mod tests {
         assert_eq!(decisions(&policy, [0]), [Decision::Restart { delay_ms: 1 }]);
     }
 
+    #[test]
+    fn long_lives_cost_only_what_the_kernel_did_for_them() {
+        let reaped = |lived_ms: u64| Reaped {
+            threads_ns: 5 * MS,
+            kernel_ns: MS,
+            lived_ns: lived_ms * MS,
+        };
+        assert_eq!(cost_ns(&reaped(3)), 6 * MS);
+        assert_eq!(cost_ns(&reaped(30_000)), MS);
+    }
+
     proptest! {
+        /// A domain that dies as soon as it is started, at whatever cost each time, never takes more than its share of a window.
+        #[test]
+        fn a_crash_loop_stays_within_its_share(
+            immediate in 0u32..50, permille in 1u32..200, costs_us in proptest::collection::vec(1u64..200_000, 1..300),
+        ) {
+            let policy = Policy { immediate, budget: 0, cpu_permille: permille, ..POLICY };
+            let mut history = History::default();
+            let mut now_ns = 0;
+            let mut lives: Vec<(u64, u64)> = Vec::new();
+            for cost_us in costs_us {
+                let cost_ns = cost_us * 1_000;
+                now_ns += cost_ns;
+                lives.push((now_ns, cost_ns));
+                if let Decision::Restart { delay_ms } = history.death(&policy, now_ns, cost_ns) {
+                    now_ns += u64::from(delay_ms) * MS;
+                }
+            }
+            let window_ns = u64::from(POLICY.window_ms) * MS;
+            for (index, (from_ns, _)) in lives.iter().enumerate() {
+                let within = lives.iter().skip(index).take_while(|(at_ns, _)| at_ns - from_ns < window_ns);
+                let costs: Vec<u64> = within.map(|(_, cost_ns)| *cost_ns).collect();
+                let spent_ns: u64 = costs.iter().sum();
+                // What a window begins and ends with is in it with its whole cost, and a delay is rounded down to a millisecond.
+                let edges_ns = costs.first().unwrap_or(&0) + costs.last().unwrap_or(&0);
+                let share_ns = window_ns / 1_000 * u64::from(permille);
+                prop_assert!(spent_ns <= share_ns + edges_ns + costs.len() as u64 * MS, "{spent_ns} of {share_ns}");
+            }
+        }
+
         /// In one window delays never shrink, stay between floor and ceiling, and only a budget holds.
         #[test]
         fn delays_grow_within_their_bounds(
             immediate in 0u32..8, floor_ms in 0u32..50, ceiling_ms in 0u32..10_000, budget in 0u32..40, deaths in 1usize..80,
         ) {
-            let policy = Policy { immediate, floor_ms, ceiling_ms, budget, window_ms: 1_000 };
+            let policy = Policy { immediate, floor_ms, ceiling_ms, budget, window_ms: 1_000, cpu_permille: 0 };
             let mut last_ms = 0;
             for (index, decision) in decisions(&policy, (0..deaths as u64).map(|_| 5)).into_iter().enumerate() {
                 let count = index as u32 + 1;
@@ -190,8 +285,8 @@ mod tests {
             times_ms.sort_unstable();
             let mut history = History::default();
             for time_ms in times_ms {
-                history.death(&POLICY, time_ms * MS);
-                prop_assert!(history.deaths_ns.len() <= 3 + DOUBLINGS + 1);
+                history.death(&POLICY, time_ms * MS, 0);
+                prop_assert!(history.deaths.len() <= 3 + DOUBLINGS + 1);
             }
         }
     }

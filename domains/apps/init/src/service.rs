@@ -1,11 +1,12 @@
-//! The `Supervisor` interface: what the shell, the metrics and the shadows ask.
+//! The `Supervisor` and `Operator` interfaces: what the shell, the metrics and the shadows ask.
 
 use crate::SELF;
 use crate::supervision::Supervision;
 use alloc::sync::Arc;
 use interface::black_box::DeathCounts;
-use interface::kernel::{ControlError, DomainName, DomainState, MemoryStatus};
-use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::holdings::{Holdings, LeakReport};
+use interface::kernel::{ControlError, DeathCause, DomainName, DomainState, MemoryStatus};
+use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use log::{debug, warn};
 
 /// The exported object.
@@ -22,6 +23,14 @@ impl Service {
     fn find(&self, name: &DomainName) -> Result<u16, SuperviseError> {
         self.supervision.find(name).ok_or(SuperviseError::NoDomain)
     }
+
+    /// A domain that may be killed.
+    fn mortal(&self, name: &DomainName) -> Result<u16, SuperviseError> {
+        match self.find(name)? {
+            SELF => Err(SuperviseError::Supervisor),
+            index => Ok(index),
+        }
+    }
 }
 
 impl Supervisor for Service {
@@ -36,10 +45,16 @@ impl Supervisor for Service {
         Ok(Some(SupervisedStatus {
             domain,
             restarts: situation.restarts,
+            restart_cpu_ns: situation.cost_ns,
             held: situation.held,
+            stopped: situation.stopped,
             refused: situation.refused,
             restart_at_ns: situation.restart_at_ns,
         }))
+    }
+
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, SuperviseError> {
+        self.supervision.control.holdings(index).map_err(refusal)
     }
 
     fn death(&self, back: u32) -> Result<Option<SupervisedDeath>, SuperviseError> {
@@ -59,31 +74,6 @@ impl Supervisor for Service {
         Ok(self.supervision.records.lock().total())
     }
 
-    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
-        let index = self.find(&name)?;
-        if index == SELF {
-            return Err(SuperviseError::Supervisor);
-        }
-        match self.supervision.control.kill(index) {
-            Ok(()) => Ok(()),
-            Err(ControlError::WrongState(_)) => Err(SuperviseError::NotRunning),
-            Err(error) => {
-                warn!("{name}: not killed: {error}");
-                Err(refusal(error))
-            }
-        }
-    }
-
-    fn release(&self, name: DomainName) -> Result<(), SuperviseError> {
-        let index = self.find(&name)?;
-        if let Ok(Some(status)) = self.supervision.status(index)
-            && matches!(status.state, DomainState::Running | DomainState::Starting)
-        {
-            return Err(SuperviseError::AlreadyRunning);
-        }
-        self.supervision.release(index).map_err(refusal)
-    }
-
     fn report_outage(&self, outage: Outage) -> Result<(), SuperviseError> {
         if self.supervision.records.lock().outage(&outage) {
             let us = outage.outage_ns / 1_000;
@@ -100,6 +90,52 @@ impl Supervisor for Service {
 
     fn memory(&self) -> Result<MemoryStatus, SuperviseError> {
         self.supervision.control.memory().map_err(refusal)
+    }
+}
+
+impl Operator for Service {
+    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
+        let index = self.mortal(&name)?;
+        match self.supervision.control.kill(index, DeathCause::Killed) {
+            Ok(()) => Ok(()),
+            Err(ControlError::WrongState(_)) => Err(SuperviseError::NotRunning),
+            Err(error) => {
+                warn!("{name}: not killed: {error}");
+                Err(refusal(error))
+            }
+        }
+    }
+
+    fn start(&self, name: DomainName) -> Result<u64, SuperviseError> {
+        self.supervision.start_by_order(self.find(&name)?)
+    }
+
+    fn stop(&self, name: DomainName) -> Result<(), SuperviseError> {
+        let index = self.mortal(&name)?;
+        if domain_rt::caller().slot() == index + 1 {
+            return Err(SuperviseError::Yourself);
+        }
+        self.supervision.stop(index)
+    }
+
+    fn restart(&self, name: DomainName) -> Result<u64, SuperviseError> {
+        self.supervision.restart(self.mortal(&name)?)
+    }
+
+    fn release(&self, name: DomainName) -> Result<u64, SuperviseError> {
+        self.supervision.release(self.mortal(&name)?)
+    }
+
+    fn leaks(&self) -> Result<LeakReport, SuperviseError> {
+        self.supervision.control.leaks().map_err(refusal)
+    }
+
+    fn kill_supervisor(&self) -> Result<(), SuperviseError> {
+        warn!("the operator kills the supervisor");
+        self.supervision
+            .control
+            .kill(SELF, DeathCause::Killed)
+            .map_err(refusal)
     }
 }
 

@@ -1,50 +1,38 @@
 //! What the supervisor knows of each domain, and how it brings one back.
 //!
 //! Deaths come from the kernel in order; each is handled by one thread from its record to the successor's start (`workers.rs`
-//! gives the threads). A domain's `epoch` decides when two of them want the same domain: whoever raised it last goes on.
+//! gives the threads). `progress.rs` decides when two of them, or an operator (`requests.rs`), want the same domain.
 
-use crate::policy::{Decision, History, Policy};
+use crate::policy::{self, Policy};
+use crate::progress::{Plan, Progress, Situation};
 use crate::records::Records;
+use crate::update::Updating;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use domain_rt::sync::Mutex;
+use domain_rt::thread::Wake;
 use domain_rt::{Handle, StartError, clock, thread};
-use interface::kernel::{ControlError, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
+use interface::kernel::{
+    ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, Reaped,
+};
+use interface::update::ImageControl;
 use log::{error, info, warn};
 
 /// Nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
-/// How often a start looks whether what is left of the last life is reaped, at distances of [`REAP_PAUSE_MS`].
+/// How often a start looks whether what is left of the last life is reaped, at distances of [`PAUSE_MS`].
 const REAP_LOOKS: u32 = 1_000;
-/// See [`REAP_LOOKS`], milliseconds.
-const REAP_PAUSE_MS: u64 = 1;
+/// Pause between two looks at the kernel's view of a domain, milliseconds.
+const PAUSE_MS: u64 = 1;
 
 /// One domain of the manifest.
 pub struct Domain {
-    name: DomainName,
+    /// Its name.
+    pub name: DomainName,
     policy: Policy,
-    state: Mutex<Progress>,
-}
-
-/// What changes of a domain.
-#[derive(Clone, Copy, Default)]
-pub struct Situation {
-    /// Restarts since boot.
-    pub restarts: u64,
-    /// Held for the operator.
-    pub held: bool,
-    /// Its image was refused.
-    pub refused: bool,
-    /// When it is to be started again; 0 for no such time.
-    pub restart_at_ns: u64,
-}
-
-#[derive(Default)]
-struct Progress {
-    situation: Situation,
-    history: History,
-    epoch: u64,
+    /// Where the supervisor is with it.
+    pub progress: Mutex<Progress>,
 }
 
 /// Every domain, and the kernel's control of them.
@@ -53,6 +41,8 @@ pub struct Supervision {
     pub control: Handle<dyn DomainControl>,
     /// The death records.
     pub records: Mutex<Records>,
+    /// Updates and their trials.
+    pub updating: Updating,
     domains: Box<[Domain]>,
 }
 
@@ -62,7 +52,10 @@ pub struct Supervision {
 )]
 impl Supervision {
     /// Reads the manifest from the kernel.
-    pub fn new(control: Handle<dyn DomainControl>) -> Result<Supervision, StartError> {
+    pub fn new(
+        control: Handle<dyn DomainControl>,
+        images: Handle<dyn ImageControl>,
+    ) -> Result<Supervision, StartError> {
         let mut domains = Vec::new();
         for index in 0..u16::MAX {
             let status = control
@@ -72,12 +65,14 @@ impl Supervision {
             domains.push(Domain {
                 name: status.name,
                 policy: Policy::from(&status),
-                state: Mutex::default(),
+                progress: Mutex::default(),
             });
         }
         Ok(Supervision {
             control,
             records: Mutex::default(),
+            // The loop that made them counts in `u16`.
+            updating: Updating::new(images, domains.len() as u16),
             domains: domains.into_boxed_slice(),
         })
     }
@@ -104,7 +99,7 @@ impl Supervision {
     /// What the supervisor knows of a domain.
     pub fn situation(&self, index: u16) -> Situation {
         self.domain(index)
-            .map_or(Situation::default(), |domain| domain.state.lock().situation)
+            .map_or(Situation::default(), |domain| domain.progress.lock().situation())
     }
 
     /// The kernel's view of a domain.
@@ -112,50 +107,23 @@ impl Supervision {
         self.control.status(index)
     }
 
-    fn domain(&self, index: u16) -> Option<&Domain> {
+    /// A domain by its index.
+    pub fn domain(&self, index: u16) -> Option<&Domain> {
         self.domains.get(usize::from(index))
     }
 
-    /// Starts a domain for the first time.
+    /// Starts a domain for the first time; false if the operator has stopped it before.
     ///
     /// One that dies in its start has a death record, and comes back through [`Supervision::recover`].
-    pub fn boot(&self, index: u16) -> Result<(), ControlError> {
+    pub fn boot(&self, index: u16) -> Result<bool, ControlError> {
         let Some(domain) = self.domain(index) else {
             return Err(ControlError::NoDomain);
         };
-        let result = self.control.start(index).map(drop);
-        match &result {
-            Err(ControlError::BadImage(_)) => domain.state.lock().situation.refused = true,
-            Err(ControlError::OutOfMemory) => domain.state.lock().situation.held = true,
-            _ => {}
-        }
-        result
-    }
-
-    /// Starts a domain that is down at the operator's wish; its restart policy begins anew.
-    pub fn release(&self, index: u16) -> Result<(), ControlError> {
-        let Some(domain) = self.domain(index) else {
-            return Err(ControlError::NoDomain);
-        };
-        {
-            let mut progress = domain.state.lock();
-            progress.epoch += 1;
-            progress.history.clear();
-            progress.situation.held = false;
-            progress.situation.restart_at_ns = 0;
-        }
-        let result = self.start(index, domain);
-        match &result {
-            Ok(generation) => info!(
-                "{}: started as generation {generation} by the operator",
-                domain.name
-            ),
-            Err(reason) => error!("{}: not started: {reason}", domain.name),
-        }
+        let result = self.start(index, domain, 0);
         if matches!(result, Err(ControlError::OutOfMemory)) {
-            domain.state.lock().situation.held = true;
+            domain.progress.lock().hold();
         }
-        result.map(drop)
+        result.map(|generation| generation.is_some())
     }
 
     /// Does what the policy says about a death: everything from the record to the successor.
@@ -168,46 +136,48 @@ impl Supervision {
             return;
         };
         self.records.lock().add(record, domain.name);
-        let (mut epoch, mut decision) = domain.died(record.at_ns);
-        let cause = Cause(&record);
-        match decision {
-            // The kernel has said that it died, and a line takes the serial port longer than the restart takes.
-            Decision::Restart { delay_ms: 0 } => {}
-            Decision::Restart { delay_ms } => warn!(
-                "{}: generation {} died: {cause}; restarting in {delay_ms} ms",
-                domain.name, record.generation
-            ),
-            Decision::Hold => error!(
-                "{}: generation {} died: {cause}; held after too many deaths, `start {}` releases it",
-                domain.name, record.generation, domain.name
-            ),
-        }
         // Whatever comes next, what it held is given back now.
-        if let Err(error) = self.control.reap(index) {
+        let reaped = self.control.reap(index).unwrap_or_else(|error| {
             warn!("{}: could not be reaped: {error}", domain.name);
-        }
-        while let Decision::Restart { delay_ms } = decision {
+            Reaped::default()
+        });
+        let cost_ns = policy::cost_ns(&reaped);
+        let mut cause = match self.updating.is_ordinary(index, domain.name, &record) {
+            true => record.cause,
+            // Also of an image that has failed: the next start is from another one.
+            false => DeathCause::Updated,
+        };
+        loop {
+            let death = (record.generation, cause);
+            let plan = domain
+                .progress
+                .lock()
+                .died(&domain.policy, death, clock::now_ns(), cost_ns);
+            say(domain, &record, plan);
+            let Plan::Restart { delay_ms, epoch } = plan else {
+                return;
+            };
             if delay_ms > 0 {
                 thread::sleep_ms(u64::from(delay_ms));
             }
-            if !domain.begin_restart(epoch) {
-                return;
-            }
-            match self.start(index, domain) {
-                Ok(generation) => return self.recovered(domain, &record, generation),
-                Err(ControlError::OutOfMemory) => {
-                    (epoch, decision) = domain.died(clock::now_ns());
-                    warn!("{}: no memory to start it: {decision:?}", domain.name);
+            match self.start(index, domain, epoch) {
+                Ok(Some(generation)) => {
+                    self.updating.runs(index, generation, Some(record.at_ns));
+                    return self.recovered(domain, &record, generation);
                 }
+                Ok(None) => return,
+                Err(error @ (ControlError::OutOfMemory | ControlError::BadImage(_)))
+                    if self.updating.start_failed(index, domain.name, &error) =>
+                {
+                    cause = DeathCause::Updated;
+                }
+                Err(ControlError::OutOfMemory) => warn!("{}: no memory to start it", domain.name),
                 Err(ControlError::BadImage(reason)) => {
                     error!("{}: refused: {reason}", domain.name);
                     return;
                 }
-                // That death has a record of its own; and the operator may have been faster.
-                Err(
-                    ControlError::DiedAtStart
-                    | ControlError::WrongState(DomainState::Starting | DomainState::Running),
-                ) => return,
+                // That death has a record of its own.
+                Err(ControlError::DiedAtStart) => return,
                 Err(error) => {
                     error!("{}: not restarted: {error}", domain.name);
                     return;
@@ -217,24 +187,44 @@ impl Supervision {
     }
 
     /// Starts a domain, waiting until its last life is reaped: by whoever handles that death, and by nobody else.
-    /// Gives the new generation.
-    fn start(&self, index: u16, domain: &Domain) -> Result<u64, ControlError> {
+    /// Gives the new generation, or none if another wish than that of `epoch` has come.
+    pub fn start(&self, index: u16, domain: &Domain, epoch: u64) -> Result<Option<u64>, ControlError> {
+        if !domain.progress.lock().begin(epoch) {
+            return Ok(None);
+        }
+        let result = self.start_begun(index);
+        let mut progress = domain.progress.lock();
+        progress.end(result.as_ref().ok().copied());
+        if matches!(result, Err(ControlError::BadImage(_))) {
+            progress.refuse();
+        }
+        result.map(Some)
+    }
+
+    fn start_begun(&self, index: u16) -> Result<u64, ControlError> {
         for _ in 0..REAP_LOOKS {
             match self.control.start(index) {
-                Ok(owner) => {
-                    domain.state.lock().situation.refused = false;
-                    return Ok(owner.generation());
-                }
-                Err(ControlError::WrongState(DomainState::Dying)) => thread::sleep_ms(REAP_PAUSE_MS),
-                Err(error) => {
-                    if matches!(error, ControlError::BadImage(_)) {
-                        domain.state.lock().situation.refused = true;
+                Ok(owner) => return Ok(owner.generation()),
+                Err(ControlError::WrongState(DomainState::Dying)) => {
+                    if !pause() {
+                        break;
                     }
-                    return Err(error);
                 }
+                // Somebody was faster, or the wait for it was called off while it was starting.
+                Err(
+                    error @ (ControlError::WrongState(DomainState::Starting | DomainState::Running)
+                    | ControlError::DiedAtStart),
+                ) => return self.live_generation(index).ok_or(error),
+                Err(error) => return Err(error),
             }
         }
         Err(ControlError::WrongState(DomainState::Dying))
+    }
+
+    /// The generation that lives now, if one does.
+    pub fn live_generation(&self, index: u16) -> Option<u64> {
+        let status = self.control.status(index).ok().flatten()?;
+        matches!(status.state, DomainState::Starting | DomainState::Running).then_some(status.generation)
     }
 
     fn recovered(&self, domain: &Domain, record: &DeathRecord, generation: u64) {
@@ -254,33 +244,32 @@ impl Supervision {
     }
 }
 
-impl Domain {
-    /// Notes a death at `at_ns`; gives the epoch in which it is handled, and what to do.
-    fn died(&self, at_ns: u64) -> (u64, Decision) {
-        let mut progress = self.state.lock();
-        let decision = progress.history.death(&self.policy, at_ns);
-        progress.epoch += 1;
-        match decision {
-            Decision::Hold => {
-                progress.situation.held = true;
-                progress.situation.restart_at_ns = 0;
-            }
-            Decision::Restart { delay_ms } => {
-                progress.situation.restart_at_ns = clock::now_ns() + u64::from(delay_ms) * MS;
-            }
+/// Waits for a moment; false if the thread must go back to its caller, who is dead.
+pub fn pause() -> bool {
+    let until_ns = clock::now_ns().saturating_add(PAUSE_MS * MS);
+    loop {
+        match thread::park_until(until_ns) {
+            Wake::TimedOut => return true,
+            Wake::Woken => {}
+            Wake::Cancelled => return false,
         }
-        (progress.epoch, decision)
     }
+}
 
-    /// Whether the restart of `epoch` is still wanted; counts it if so.
-    fn begin_restart(&self, epoch: u64) -> bool {
-        let mut progress = self.state.lock();
-        if progress.epoch != epoch {
-            return false;
+/// Logs what is done about a death.
+fn say(domain: &Domain, record: &DeathRecord, plan: Plan) {
+    let cause = Cause(record);
+    let (name, generation) = (domain.name, record.generation);
+    match plan {
+        // The kernel has said that it died, and a line takes the serial port longer than the restart takes.
+        Plan::Restart { delay_ms: 0, .. } | Plan::Superseded => {}
+        Plan::Restart { delay_ms, .. } => {
+            warn!("{name}: generation {generation} died: {cause}; restarting in {delay_ms} ms");
         }
-        progress.situation.restart_at_ns = 0;
-        progress.situation.restarts += 1;
-        true
+        Plan::StayDown => info!("{name}: generation {generation} died: {cause}; `start {name}` starts it"),
+        Plan::Hold => error!(
+            "{name}: generation {generation} died: {cause}; held after too many deaths, `release {name}` starts it"
+        ),
     }
 }
 

@@ -2,14 +2,17 @@
 
 use crate::service::Service;
 use crate::supervision::Supervision;
+use crate::update_tests::Images;
 use crate::workers::Workers;
 use alloc::sync::Arc;
 use domain_rt::{Handle, OwnerId, clock};
+use interface::holdings::{Holdings, LeakReport};
 use interface::kernel::{
     ControlError, DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus,
-    MemoryStatus, Power, ServiceError,
+    MemoryStatus, Power, Reaped, ServiceError,
 };
-use interface::supervise::{Outage, SuperviseError, SupervisedStatus, Supervisor};
+use interface::supervise::{Operator, Outage, SuperviseError, SupervisedStatus, Supervisor};
+use interface::update::ImageControl;
 use rref::Text;
 use std::collections::VecDeque;
 use std::string::ToString;
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How one start of a domain goes.
 #[derive(Clone, Copy, PartialEq)]
-enum Start {
+pub enum Start {
     Dies,
     Refused,
     NoMemory,
@@ -26,28 +29,28 @@ enum Start {
     Blocks,
 }
 
-struct Played {
-    status: DomainStatus,
+pub struct Played {
+    pub status: DomainStatus,
     /// What the next starts do; none: they work.
-    starts: VecDeque<Start>,
+    pub starts: VecDeque<Start>,
 }
 
 #[derive(Default)]
-struct Machine {
-    domains: Vec<Played>,
+pub struct Machine {
+    pub domains: Vec<Played>,
     deaths: Vec<DeathRecord>,
     unblocked: bool,
     reaps: u32,
 }
 
 #[derive(Default)]
-struct Kernel {
-    machine: Mutex<Machine>,
+pub struct Kernel {
+    pub machine: Mutex<Machine>,
     changed: Condvar,
 }
 
 impl Kernel {
-    fn die(&self, machine: &mut Machine, index: usize, cause: DeathCause) {
+    pub fn die(&self, machine: &mut Machine, index: usize, cause: DeathCause) {
         let status = &mut machine.domains[index].status;
         status.state = DomainState::Dying;
         let record = DeathRecord {
@@ -94,17 +97,22 @@ impl DomainControl for Kernel {
                 return Err(ControlError::DiedAtStart);
             }
             Some(Start::Blocks) => {
-                while !machine.unblocked {
+                while !machine.unblocked
+                    && machine.domains[index as usize].status.state == DomainState::Starting
+                {
                     machine = self.changed.wait(machine).unwrap();
                 }
             }
             _ => {}
         }
+        if machine.domains[index as usize].status.state != DomainState::Starting {
+            return Err(ControlError::DiedAtStart);
+        }
         machine.domains[index as usize].status.state = DomainState::Running;
         Ok(owner)
     }
 
-    fn kill(&self, index: u16) -> Result<(), ControlError> {
+    fn kill(&self, index: u16, cause: DeathCause) -> Result<(), ControlError> {
         let mut machine = self.machine.lock().unwrap();
         match machine
             .domains
@@ -112,15 +120,23 @@ impl DomainControl for Kernel {
             .map(|domain| domain.status.state)
         {
             None => Err(ControlError::NoDomain),
-            Some(DomainState::Running) => {
-                self.die(&mut machine, index as usize, DeathCause::Killed);
+            Some(DomainState::Running | DomainState::Starting) => {
+                self.die(&mut machine, index as usize, cause);
                 Ok(())
             }
             Some(state) => Err(ControlError::WrongState(state)),
         }
     }
 
-    fn reap(&self, index: u16) -> Result<(), ControlError> {
+    fn holdings(&self, _index: u16) -> Result<Option<Holdings>, ControlError> {
+        Ok(None)
+    }
+
+    fn leaks(&self) -> Result<LeakReport, ControlError> {
+        Err(ControlError::OutOfMemory)
+    }
+
+    fn reap(&self, index: u16) -> Result<Reaped, ControlError> {
         let mut machine = self.machine.lock().unwrap();
         machine.reaps += 1;
         let domain = machine
@@ -130,7 +146,7 @@ impl DomainControl for Kernel {
         if domain.status.state == DomainState::Dying {
             domain.status.state = DomainState::Dead;
         }
-        Ok(())
+        Ok(Reaped::default())
     }
 
     fn wait_death(&self, after: u64, _deadline_ns: u64) -> Result<Option<DeathRecord>, ControlError> {
@@ -166,14 +182,25 @@ impl Power for Switch {
     }
 }
 
-struct Fixture {
-    kernel: &'static Kernel,
-    supervision: Arc<Supervision>,
+pub struct Fixture {
+    pub kernel: &'static Kernel,
+    pub images: &'static Images,
+    pub supervision: Arc<Supervision>,
     service: Service,
 }
 
 /// A machine of `init` and domains `a` and `b`, with the given starts of `a`.
-fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixture {
+pub fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixture {
+    fixture_with_budget(name, immediate, floor_ms, 5, starts)
+}
+
+fn fixture_with_budget(
+    name: &str,
+    immediate: u32,
+    floor_ms: u32,
+    restart_budget: u32,
+    starts: &[Start],
+) -> Fixture {
     host_platform::attach();
     let kernel: &'static Kernel = Box::leak(Box::default());
     for (index, domain) in ["init", "a", "b"].into_iter().enumerate() {
@@ -193,8 +220,9 @@ fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixtu
                 restart_immediate: immediate,
                 backoff_floor_ms: floor_ms,
                 backoff_ceiling_ms: 60_000,
-                restart_budget: 5,
+                restart_budget,
                 window_ms: 60_000,
+                restart_cpu_permille: 20,
             },
             starts: VecDeque::new(),
         });
@@ -204,7 +232,11 @@ fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixtu
     let power = std::format!("{name}-power");
     host_platform::provide::<dyn Power>(&power, &Switch);
     let control = Handle::connect(name, OwnerId::NONE, 0).unwrap();
-    let supervision = Arc::new(Supervision::new(control).unwrap());
+    let images: &'static Images = Box::leak(Box::new(Images::new(kernel)));
+    let images_name = std::format!("{name}-images");
+    host_platform::provide::<dyn ImageControl>(&images_name, images);
+    let images_handle = Handle::connect(&images_name, OwnerId::NONE, 0).unwrap();
+    let supervision = Arc::new(Supervision::new(control, images_handle).unwrap());
     Workers::start(
         supervision.clone(),
         Handle::connect(&power, OwnerId::NONE, 0).unwrap(),
@@ -213,26 +245,45 @@ fn fixture(name: &str, immediate: u32, floor_ms: u32, starts: &[Start]) -> Fixtu
     crate::boot(&supervision);
     Fixture {
         kernel,
+        images,
         service: Service::new(supervision.clone()),
         supervision,
     }
 }
 
 impl Fixture {
-    fn status(&self, index: u16) -> SupervisedStatus {
+    pub fn status(&self, index: u16) -> SupervisedStatus {
         self.service.domain(index).unwrap().unwrap()
     }
 
-    fn kill(&self, name: &str) -> Result<(), SuperviseError> {
+    pub fn kill(&self, name: &str) -> Result<(), SuperviseError> {
         self.service.kill(DomainName::new(name))
     }
 
-    fn release(&self, name: &str) -> Result<(), SuperviseError> {
+    fn release(&self, name: &str) -> Result<u64, SuperviseError> {
         self.service.release(DomainName::new(name))
     }
 
+    fn start(&self, name: &str) -> Result<u64, SuperviseError> {
+        self.service.start(DomainName::new(name))
+    }
+
+    fn stop(&self, name: &str) -> Result<(), SuperviseError> {
+        self.service.stop(DomainName::new(name))
+    }
+
+    fn restart(&self, name: &str) -> Result<u64, SuperviseError> {
+        self.service.restart(DomainName::new(name))
+    }
+
+    fn scripts(&self, index: usize, starts: &[Start]) {
+        self.kernel.machine.lock().unwrap().domains[index]
+            .starts
+            .extend(starts);
+    }
+
     /// Waits for what other threads are to do; the bound only ends a test that has failed.
-    fn until(&self, what: &str, mut condition: impl FnMut(&Fixture) -> bool) {
+    pub fn until(&self, what: &str, mut condition: impl FnMut(&Fixture) -> bool) {
         let begin = Instant::now();
         while !condition(self) {
             assert!(begin.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -240,7 +291,7 @@ impl Fixture {
         }
     }
 
-    fn runs(&self, index: u16, generation: u64) -> bool {
+    pub fn runs(&self, index: u16, generation: u64) -> bool {
         let domain = self.status(index).domain;
         domain.state == DomainState::Running && domain.generation == generation
     }
@@ -288,10 +339,132 @@ fn a_crash_loop_is_held_until_it_is_released() {
     );
     assert_eq!(fixture.status(1).restart_at_ns, 0);
     assert!(fixture.runs(2, 1), "nobody else cares");
-    fixture.release("a").unwrap();
+    assert_eq!(fixture.start("a"), Err(SuperviseError::Held));
+    assert_eq!(fixture.restart("a"), Err(SuperviseError::Held));
+    assert_eq!(fixture.release("a"), Ok(7));
     assert!(fixture.runs(1, 7));
     assert!(!fixture.status(1).held);
-    assert_eq!(fixture.release("a"), Err(SuperviseError::AlreadyRunning));
+    assert_eq!(fixture.release("a"), Err(SuperviseError::NotHeld));
+    // Its deaths are forgotten: it is restarted at once again.
+    fixture.kill("a").unwrap();
+    fixture.until("a runs again", |fixture| fixture.runs(1, 8));
+}
+
+#[test]
+fn a_stopped_domain_stays_down_until_it_is_started() {
+    let fixture = fixture("stopped", 3, 10, &[]);
+    fixture.stop("a").unwrap();
+    let status = fixture.status(1);
+    assert_eq!((status.domain.state, status.stopped), (DomainState::Dead, true));
+    let death = fixture.service.death(0).unwrap().unwrap();
+    assert_eq!(death.record.cause, DeathCause::Stopped);
+    assert_eq!(fixture.stop("a"), Err(SuperviseError::AlreadyStopped));
+    assert_eq!(fixture.kill("a"), Err(SuperviseError::NotRunning));
+    assert_eq!(fixture.start("a"), Ok(2));
+    assert!(fixture.runs(1, 2));
+    assert!(!fixture.status(1).stopped);
+    assert_eq!(fixture.start("a"), Err(SuperviseError::AlreadyRunning));
+}
+
+#[test]
+fn restarts_by_order_are_not_counted() {
+    let fixture = fixture("restarted", 1, 60_000, &[]);
+    for generation in 2..20 {
+        assert_eq!(fixture.restart("a"), Ok(generation));
+    }
+    fixture.kill("a").unwrap();
+    fixture.until("a runs again at once", |fixture| fixture.runs(1, 20));
+}
+
+#[test]
+fn a_restart_starts_what_is_stopped_or_waits() {
+    let fixture = fixture("restart-down", 1, 60_000, &[]);
+    fixture.stop("a").unwrap();
+    assert_eq!(fixture.restart("a"), Ok(2));
+    for generation in [2, 3] {
+        fixture.until("b dies twice", |fixture| fixture.kill("b").is_ok());
+        if generation == 2 {
+            fixture.until("b runs again", |fixture| fixture.runs(2, 2));
+        }
+    }
+    fixture.until("b waits", |fixture| {
+        fixture.status(2).restart_at_ns > clock::now_ns()
+    });
+    assert_eq!(fixture.restart("b"), Ok(3));
+    assert_eq!(fixture.status(2).restart_at_ns, 0);
+}
+
+#[test]
+fn a_stop_ends_a_restart_that_waits() {
+    let fixture = fixture("stop-waiting", 0, 50, &[]);
+    fixture.kill("a").unwrap();
+    fixture.until("a waits", |fixture| fixture.status(1).restart_at_ns > 0);
+    fixture.stop("a").unwrap();
+    assert_eq!(fixture.status(1).restart_at_ns, 0);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        fixture.status(1).domain.state,
+        DomainState::Dead,
+        "it is not started behind the operator's back"
+    );
+    assert_eq!(fixture.start("a"), Ok(2));
+}
+
+#[test]
+fn a_stop_ends_a_start_that_blocks() {
+    let fixture = fixture("stop-starting", 3, 1, &[]);
+    fixture.scripts(1, &[Start::Blocks]);
+    fixture.kill("a").unwrap();
+    fixture.until("a starts", |fixture| {
+        fixture.status(1).domain.state == DomainState::Starting
+    });
+    fixture.stop("a").unwrap();
+    assert_eq!(fixture.status(1).domain.state, DomainState::Dead);
+    assert!(fixture.status(1).stopped);
+}
+
+#[test]
+fn a_start_while_it_dies_waits_for_the_end_of_it() {
+    let fixture = fixture_with_budget("start-dying", 0, 60_000, 0, &[]);
+    for generation in 2..50 {
+        fixture.kill("a").unwrap();
+        // Dying, dead or waiting: whatever the other thread has reached.
+        assert_eq!(fixture.start("a"), Ok(generation));
+        assert!(fixture.runs(1, generation));
+        fixture.until("the death is handled", |fixture| {
+            fixture.status(1).restart_at_ns == 0 && fixture.service.deaths() == Ok(generation - 1)
+        });
+    }
+}
+
+#[test]
+fn requests_that_overlap_end_in_the_last_one() {
+    let fixture = fixture_with_budget("overlap", 1_000, 1, 0, &[]);
+    for _ in 0..50 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                host_platform::attach();
+                let _ = fixture.stop("a");
+            });
+            scope.spawn(|| {
+                host_platform::attach();
+                let _ = fixture.restart("a");
+            });
+            scope.spawn(|| {
+                host_platform::attach();
+                let _ = fixture.kill("a");
+            });
+        });
+        let stopped = fixture.status(1).stopped;
+        fixture.until("it is as the last wish has it", |fixture| {
+            let running = fixture.status(1).domain.state == DomainState::Running;
+            let dead = fixture.status(1).domain.state == DomainState::Dead;
+            if stopped { dead } else { running }
+        });
+        if stopped {
+            fixture.start("a").unwrap();
+        }
+    }
 }
 
 #[test]
@@ -314,7 +487,7 @@ fn a_start_that_blocks_and_a_delay_hold_up_no_other_restart() {
     fixture.kernel.machine.lock().unwrap().unblocked = true;
     fixture.kernel.changed.notify_all();
     fixture.until("a runs again", |fixture| fixture.runs(1, 2));
-    fixture.release("b").unwrap();
+    assert_eq!(fixture.start("b"), Ok(3));
     assert!(fixture.runs(2, 3), "the operator needs not wait for the delay");
 }
 
@@ -325,8 +498,8 @@ fn a_refused_image_is_skipped_and_said() {
     assert!(status.refused);
     assert_eq!(status.domain.generation, 0);
     assert!(fixture.runs(2, 1), "the rest boots");
-    assert_eq!(fixture.release("a"), Err(SuperviseError::Refused));
-    fixture.release("a").unwrap();
+    assert_eq!(fixture.start("a"), Err(SuperviseError::Refused));
+    assert_eq!(fixture.start("a"), Ok(1));
     assert!(!fixture.status(1).refused, "the third image is a good one");
 }
 
@@ -364,7 +537,11 @@ fn requests_that_make_no_sense_are_refused() {
     assert_eq!(fixture.kill("nobody"), Err(SuperviseError::NoDomain));
     assert_eq!(fixture.kill("a"), Err(SuperviseError::NotRunning));
     assert_eq!(fixture.release("nobody"), Err(SuperviseError::NoDomain));
-    assert_eq!(fixture.release("b"), Err(SuperviseError::AlreadyRunning));
+    assert_eq!(fixture.release("b"), Err(SuperviseError::NotHeld));
+    assert_eq!(fixture.start("b"), Err(SuperviseError::AlreadyRunning));
+    assert_eq!(fixture.stop("init"), Err(SuperviseError::Supervisor));
+    assert_eq!(fixture.restart("init"), Err(SuperviseError::Supervisor));
+    assert_eq!(fixture.start("init"), Err(SuperviseError::AlreadyRunning));
     assert!(fixture.service.domain(3).unwrap().is_none());
     assert_eq!(fixture.service.memory(), Err(SuperviseError::Refused));
     assert_eq!(fixture.supervision.name(9).to_string(), "");

@@ -7,9 +7,13 @@ use core::fmt::Write;
 use core::net::IpAddr;
 use interface::balance;
 use interface::kernel::DomainName;
+use interface::update::ImageSource;
 
 /// Deaths and log lines that are shown unless asked otherwise.
 const DEFAULT_COUNT: u32 = 20;
+
+/// The domain that is killed only by force.
+const SUPERVISOR: &str = "init";
 
 /// A command's usage and what it does.
 pub struct Usage {
@@ -34,8 +38,18 @@ pub const USAGES: &[Usage] = &[
     usage("help", "[COMMAND]", "shows the commands, or one of them"),
     usage(
         "domains",
+        "[NAME] [--json]",
+        "shows the domains, or all that is known of one",
+    ),
+    usage(
+        "holdings",
         "[--json]",
-        "shows the domains: state, generation, restarts, memory, threads, crossings",
+        "shows what each domain holds: pages, threads, handles, shared objects, devices",
+    ),
+    usage(
+        "leaks",
+        "[--json]",
+        "compares what the domains hold with what the allocators have given out",
     ),
     usage(
         "deaths",
@@ -47,8 +61,33 @@ pub const USAGES: &[Usage] = &[
         "NUMBER [--json]",
         "shows all that is known of one: stacks, registers, what the domain did before",
     ),
-    usage("kill", "NAME", "kills a domain; its restart policy then applies"),
-    usage("start", "NAME", "starts a domain that is down or held"),
+    usage(
+        "kill",
+        "NAME [--force]",
+        "kills a domain, which its restart policy then starts again; the supervisor only with --force",
+    ),
+    usage("stop", "NAME [--json]", "stops a domain, which then stays down"),
+    usage(
+        "start",
+        "NAME [--json]",
+        "starts a domain that is stopped or waits for its restart",
+    ),
+    usage("restart", "NAME [--json]", "stops a domain and starts it at once"),
+    usage(
+        "release",
+        "NAME [--json]",
+        "starts a domain that is held after too many deaths, and forgets them",
+    ),
+    usage(
+        "update",
+        "NAME [upload|spare]",
+        "restarts a domain with another image: the uploaded one, or the spare slot's",
+    ),
+    usage(
+        "updates",
+        "[--json]",
+        "shows which image each domain runs, what is there to update to, and the newest updates",
+    ),
     usage(
         "nic",
         "[--json]",
@@ -115,14 +154,32 @@ pub enum Command {
     Help(Option<String>),
     /// Show the domains.
     Domains,
+    /// Show all that is known of a domain.
+    Domain(DomainName),
+    /// Show what the domains hold.
+    Holdings,
+    /// Show what doesn't add up.
+    Leaks,
     /// Show deaths.
     Deaths(u32),
     /// Show one death.
     Death(u64),
     /// Kill a domain.
     Kill(DomainName),
+    /// Kill the supervisor.
+    KillSupervisor,
+    /// Stop a domain.
+    Stop(DomainName),
     /// Start a domain.
     Start(DomainName),
+    /// Stop and start a domain.
+    Restart(DomainName),
+    /// Start a held domain.
+    Release(DomainName),
+    /// Run another image of a domain.
+    Update(DomainName, Option<ImageSource>),
+    /// Show images and updates.
+    Updates,
     /// Show the network card.
     Nic,
     /// Show addresses and sockets.
@@ -161,13 +218,16 @@ pub struct Request {
 
 /// Parses a line; `None` for an empty one. An error is a sentence for the operator.
 pub fn parse(line: &str) -> Result<Option<Request>, String> {
-    let mut json = false;
+    let (mut json, mut force) = (false, false);
     let mut words = Vec::new();
     for word in line.split_whitespace() {
         match word {
             "--json" => json = true,
+            "--force" => force = true,
             option if option.starts_with('-') => {
-                return Err(format!("There is no option {option}; the only one is --json."));
+                return Err(format!(
+                    "There is no option {option}; there are --json and, for `kill`, --force."
+                ));
             }
             word => words.push(word),
         }
@@ -182,7 +242,11 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("help", []) => Command::Help(None),
         ("help", [command]) => Command::Help(Some(command.to_string())),
         ("domains", []) => Command::Domains,
+        ("domains", [domain]) => Command::Domain(DomainName::new(domain)),
+        ("holdings", []) => Command::Holdings,
+        ("leaks", []) => Command::Leaks,
         ("deaths", []) => Command::Deaths(DEFAULT_COUNT),
+        ("kill", [domain]) if *domain == SUPERVISOR && force => Command::KillSupervisor,
         ("deaths", ["last", limit]) => Command::Deaths(count(limit)?),
         ("deaths", ["last"]) => return Err(misused("deaths")),
         ("deaths", [number]) => Command::Death(
@@ -191,7 +255,14 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
                 .map_err(|_| format!("{number} is not a death's number; `deaths` shows them."))?,
         ),
         ("kill", [domain]) => Command::Kill(DomainName::new(domain)),
+        ("stop", [domain]) => Command::Stop(DomainName::new(domain)),
         ("start", [domain]) => Command::Start(DomainName::new(domain)),
+        ("restart", [domain]) => Command::Restart(DomainName::new(domain)),
+        ("release", [domain]) => Command::Release(DomainName::new(domain)),
+        ("update", [domain]) => Command::Update(DomainName::new(domain), None),
+        ("update", [domain, "upload"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Upload)),
+        ("update", [domain, "spare"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Spare)),
+        ("updates", []) => Command::Updates,
         ("nic", []) => Command::Nic,
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
@@ -213,6 +284,9 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         .any(|usage| usage.name == *name && usage.arguments.contains("--json"));
     if json && (!takes_json || matches!(command, Command::MaglevChange { .. })) {
         return Err(format!("There is no answer in JSON to `{name}`."));
+    }
+    if force && !matches!(command, Command::Kill(_) | Command::KillSupervisor) {
+        return Err(format!("There is nothing for --force to do in `{name}`."));
     }
     Ok(Some(Request { command, json }))
 }
@@ -312,6 +386,24 @@ mod tests {
         assert_eq!(command("deaths last 5"), Command::Deaths(5));
         assert_eq!(command("deaths 5"), Command::Death(5));
         assert_eq!(command("kill ixgbe"), Command::Kill(DomainName::new("ixgbe")));
+        assert_eq!(
+            command("update httpd"),
+            Command::Update(DomainName::new("httpd"), None)
+        );
+        assert_eq!(
+            command("update httpd spare"),
+            Command::Update(DomainName::new("httpd"), Some(ImageSource::Spare))
+        );
+        assert_eq!(command("kill init"), Command::Kill(DomainName::new("init")));
+        assert_eq!(command("kill init --force"), Command::KillSupervisor);
+        assert_eq!(
+            command("domains ixgbe"),
+            Command::Domain(DomainName::new("ixgbe"))
+        );
+        assert_eq!(
+            command("release ixgbe"),
+            Command::Release(DomainName::new("ixgbe"))
+        );
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
             service: balance::Name::new("web"),
@@ -336,9 +428,13 @@ mod tests {
             "deaths last few",
             "maglev drain web",
             "maglev melt web b1",
+            "update",
+            "update httpd floppy",
             "maglev add web b1 here",
             "maglev add web b1 10.0.0.1 heavy",
             "reboot --json",
+            "reboot --force",
+            "stop",
             "maglev drain web b1 --json",
             "domains --xml",
             "--json",

@@ -27,9 +27,11 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
     let (before, partial) = before_cursor.split_at(start);
     let words: Vec<&str> = before.split_whitespace().collect();
     let wanted = match *words {
+        ["kill", _] if partial.starts_with('-') => Wanted::Words(&["--force"]),
         _ if partial.starts_with('-') => Wanted::Words(&["--json"]),
         [] | ["help"] => Wanted::Command,
-        ["kill" | "start"] => Wanted::Domain,
+        ["domains" | "kill" | "stop" | "start" | "restart" | "release" | "update"] => Wanted::Domain,
+        ["update", _] => Wanted::Words(&["spare", "upload"]),
         ["deaths"] => Wanted::Words(&["last"]),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,
@@ -103,6 +105,8 @@ mod tests {
         assert_eq!(wanted(""), (Wanted::Command, ""));
         assert_eq!(wanted("kill ix"), (Wanted::Domain, "ix"));
         assert_eq!(wanted("kill ixgbe "), (Wanted::Nothing, ""));
+        assert_eq!(wanted("stop ma"), (Wanted::Domain, "ma"));
+        assert_eq!(wanted("kill init --"), (Wanted::Words(&["--force"]), "--"));
         assert_eq!(wanted("maglev dr"), (Wanted::Words(MAGLEV_ACTIONS), "dr"));
         assert_eq!(wanted("maglev drain "), (Wanted::Service, ""));
         assert_eq!(wanted("maglev drain web b"), (Wanted::Backend("web"), "b"));

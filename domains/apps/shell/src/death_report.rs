@@ -203,8 +203,13 @@ fn position(position: Position) -> &'static str {
 
 fn thread_text(thread: &Thread) -> String {
     let seen = &thread.seen;
+    // The outermost domain is the one that started it.
+    let home = match thread.crossings.as_slice() {
+        [_, .., home] => format!(" of {}", home.callee),
+        _ => String::new(),
+    };
     let mut text = format!(
-        "Thread {} \"{}\" on CPU {}, {}",
+        "Thread {} \"{}\"{home} on CPU {}, {}",
         seen.id,
         seen.name,
         seen.cpu,

@@ -1,14 +1,16 @@
 //! Answers about domains, deaths and memory, from the supervisor.
 
 use crate::answer::Answer;
+use crate::holdings;
 use crate::import::Import;
 use crate::table::{Table, bytes, milliseconds, seconds};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use domain_rt::clock;
-use interface::kernel::{DomainState, MemoryStatus};
+use interface::kernel::{DomainName, DomainState, MemoryStatus};
 use interface::supervise::{SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::update::Updates;
 use serde_json::{Value, json};
 
 /// Bytes in a page.
@@ -29,7 +31,7 @@ pub fn list(supervisor: &mut Supervision) -> Result<Vec<SupervisedStatus>, Strin
 }
 
 /// `domains`.
-pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
+pub fn show(supervisor: &mut Supervision, updates: &mut Import<dyn Updates>) -> Result<Answer, String> {
     let domains = list(supervisor)?;
     let mut table = Table::new(&[
         "NAME",
@@ -40,10 +42,17 @@ pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
         ">SHARED",
         ">THREADS",
         ">CROSSINGS",
+        "BUILD",
     ]);
+    let mut listing = Vec::new();
     let now_ns = clock::now_ns();
     for status in &domains {
         let domain = &status.domain;
+        // Nobody starts or stops for this: a domain without an answer has none.
+        let build = updates
+            .call(|updates| updates.images(domain.name))
+            .ok()
+            .and_then(|images| images.current);
         table.row([
             domain.name.to_string(),
             state(status, now_ns),
@@ -53,12 +62,80 @@ pub fn show(supervisor: &mut Supervision) -> Result<Answer, String> {
             bytes(domain.shared_bytes),
             domain.threads.to_string(),
             domain.crossings.to_string(),
+            build.map_or("-".into(), |build| build.to_string()),
         ]);
+        let mut entry = domain_json(status);
+        entry["build"] = json!(build.as_ref().map(|build| build.as_str()));
+        listing.push(entry);
     }
     Ok(Answer {
         text: table.to_string(),
-        json: domains.iter().map(domain_json).collect(),
+        json: listing.into(),
     })
+}
+
+/// `domains NAME`: all that is known of one.
+pub fn one(supervisor: &mut Supervision, name: DomainName) -> Result<Answer, String> {
+    let (index, status) = find(supervisor, name)?;
+    let held = supervisor
+        .call(|supervisor| supervisor.holdings(index))?
+        .unwrap_or_default();
+    let domain = &status.domain;
+    let mut table = Table::new(&[]);
+    let mut row = |name: &str, value: String| table.row([name.to_string(), value]);
+    row("state", state(&status, clock::now_ns()));
+    row("generation", domain.generation.to_string());
+    row("restarts", status.restarts.to_string());
+    row(
+        "CPU for restarts",
+        format!("{} ms", milliseconds(status.restart_cpu_ns)),
+    );
+    row("crossings", domain.crossings.to_string());
+    for (name, value) in holdings::rows(&held) {
+        row(name, value);
+    }
+    row(
+        "restart policy",
+        format!(
+            "{} at once in {} s, then after {} to {} ms; {}; at most {}.{} % of a CPU",
+            domain.restart_immediate,
+            domain.window_ms / 1_000,
+            domain.backoff_floor_ms,
+            domain.backoff_ceiling_ms,
+            match domain.restart_budget {
+                0 => "never held".to_string(),
+                budget => format!("held after {budget}"),
+            },
+            domain.restart_cpu_permille / 10,
+            domain.restart_cpu_permille % 10,
+        ),
+    );
+    let mut json = domain_json(&status);
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("holdings".to_string(), holdings::json(&held));
+    }
+    Ok(Answer {
+        text: table.to_string(),
+        json,
+    })
+}
+
+/// What is said of a request that was done to a domain, with the domain as it then is.
+pub fn done(supervisor: &mut Supervision, name: DomainName, text: String) -> Result<Answer, String> {
+    let (_, status) = find(supervisor, name)?;
+    Ok(Answer {
+        text,
+        json: domain_json(&status),
+    })
+}
+
+fn find(supervisor: &mut Supervision, name: DomainName) -> Result<(u16, SupervisedStatus), String> {
+    list(supervisor)?
+        .into_iter()
+        .zip(0..)
+        .find(|(status, _)| status.domain.name == name)
+        .map(|(status, index)| (index, status))
+        .ok_or_else(|| "There is no domain of this name.".to_string())
 }
 
 /// The state in words, with what the supervisor is about to do.
@@ -70,12 +147,20 @@ fn state(status: &SupervisedStatus, now_ns: u64) -> String {
         DomainState::Dying => "dying",
         DomainState::Dead => "dead",
     };
-    if status.refused {
+    if status.stopped {
+        match status.domain.state {
+            DomainState::Dying => "stopping".into(),
+            _ => "stopped".into(),
+        }
+    } else if status.refused {
         "refused".into()
     } else if status.held {
         "held".into()
     } else if status.restart_at_ns > now_ns {
-        format!("restarts in {} s", seconds(status.restart_at_ns - now_ns))
+        format!(
+            "waiting {} ms",
+            (status.restart_at_ns - now_ns).div_ceil(1_000_000)
+        )
     } else {
         kernel.into()
     }
@@ -96,7 +181,9 @@ fn domain_json(status: &SupervisedStatus) -> Value {
     json!({
         "name": domain.name.as_str(),
         "state": state_word(domain.state),
+        "restart_cpu_ns": status.restart_cpu_ns,
         "held": status.held,
+        "stopped": status.stopped,
         "refused": status.refused,
         "generation": domain.generation,
         "restarts": status.restarts,
@@ -193,13 +280,13 @@ pub fn memory(supervisor: &mut Supervision) -> Result<Answer, String> {
         free_pages,
         shared_used_bytes,
         shared_pages,
+        uses,
     } = supervisor.call(|supervisor| supervisor.memory())?;
     let mut table = Table::new(&["", ">PAGES", ">BYTES"]);
-    for (name, pages) in [
-        ("total", total_pages),
-        ("free", free_pages),
-        ("shared heap", shared_pages),
-    ] {
+    for (name, pages) in [("total", total_pages), ("free", free_pages)]
+        .into_iter()
+        .chain(holdings::uses(&uses))
+    {
         table.row([
             name.to_string(),
             pages.to_string(),
@@ -219,6 +306,7 @@ pub fn memory(supervisor: &mut Supervision) -> Result<Answer, String> {
             "shared_pages": shared_pages,
             "shared_used_bytes": shared_used_bytes,
             "page_bytes": PAGE_BYTES,
+            "uses": holdings::uses_json(&uses),
         }),
     })
 }

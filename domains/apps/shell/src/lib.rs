@@ -1,7 +1,7 @@
 //! The management shell on the serial port.
 //!
 //! `session.rs` is the dialogue, `keys.rs` and `line.rs` are the line editor, `command.rs` says what can be typed, and
-//! `completion.rs` what Tab makes of it. `domains.rs`, `death_report.rs` and `network.rs` answer commands by way of `import.rs`, which connects again
+//! `completion.rs` what Tab makes of it. `domains.rs`, `death_report.rs`, `update.rs` and `network.rs` answer commands by way of `import.rs`, which connects again
 //! to domains that were restarted; `table.rs` lays answers out. Knows nothing of the serial port's hardware.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod command;
 mod completion;
 mod death_report;
 mod domains;
+mod holdings;
 mod import;
 mod keys;
 mod line;
@@ -22,6 +23,9 @@ mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod update;
+#[cfg(test)]
+mod update_tests;
 
 use domain_rt::{StartError, thread};
 use session::Session;

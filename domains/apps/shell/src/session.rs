@@ -11,7 +11,7 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{death_report, domains, network};
+use crate::{death_report, domains, holdings, network, update};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,10 +19,11 @@ use domain_rt::clock::{self, NEVER};
 use domain_rt::{Handle, thread};
 use interface::balance::{Balancer, Name};
 use interface::black_box::BlackBoxes;
-use interface::kernel::{LogReader, Power, SerialConsole, ServiceError};
+use interface::kernel::{DomainName, LogReader, Power, SerialConsole, ServiceError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
-use interface::supervise::Supervisor;
+use interface::supervise::{Operator, Supervisor};
+use interface::update::Updates;
 use rref::Text;
 
 /// What the shell shows when it waits for a command.
@@ -40,6 +41,8 @@ pub struct Session {
     power: Handle<dyn Power>,
     log: LogView,
     supervisor: Import<dyn Supervisor>,
+    operator: Import<dyn Operator>,
+    updates: Import<dyn Updates>,
     black_boxes: Import<dyn BlackBoxes>,
     nic: Import<dyn NetDevice>,
     sockets: Import<dyn Sockets>,
@@ -62,6 +65,8 @@ impl Session {
             power,
             log: LogView::new(log),
             supervisor: Import::new("supervisor", "The supervisor"),
+            operator: Import::new("operator", "The supervisor"),
+            updates: Import::new("updates", "The supervisor"),
             black_boxes: Import::new("black_boxes", "The kernel"),
             nic: Import::new("nic", "The network card"),
             sockets: Import::new("sockets", "The TCP/IP stack"),
@@ -181,18 +186,45 @@ impl Session {
     fn execute(&mut self, command: Command) -> Result<Answer, String> {
         match command {
             Command::Help(name) => command::help(name.as_deref()).map(Answer::text),
-            Command::Domains => domains::show(&mut self.supervisor),
+            Command::Domains => domains::show(&mut self.supervisor, &mut self.updates),
             Command::Deaths(count) => domains::deaths(&mut self.supervisor, count),
             Command::Death(number) => death_report::show(&mut self.supervisor, &mut self.black_boxes, number),
             Command::Memory => domains::memory(&mut self.supervisor),
+            Command::Domain(name) => domains::one(&mut self.supervisor, name),
+            Command::Holdings => holdings::show(&mut self.supervisor),
+            Command::Leaks => holdings::leaks(&mut self.operator),
             Command::Kill(name) => {
-                self.supervisor.call(|supervisor| supervisor.kill(name))?;
+                self.operator.call(|operator| operator.kill(name))?;
                 Ok(Answer::text(format!("{name} is killed.")))
             }
-            Command::Start(name) => {
-                self.supervisor.call(|supervisor| supervisor.release(name))?;
-                Ok(Answer::text(format!("{name} is started.")))
+            Command::KillSupervisor => {
+                self.write("killing the supervisor: the machine restarts\n")
+                    .map_err(|error| sentence(&error.to_string()))?;
+                self.operator.call(|operator| operator.kill_supervisor())?;
+                Err("The supervisor was killed.".into())
             }
+            Command::Stop(name) => {
+                self.operator.call(|operator| operator.stop(name))?;
+                domains::done(
+                    &mut self.supervisor,
+                    name,
+                    format!("{name} is stopped; `start {name}` starts it."),
+                )
+            }
+            Command::Start(name) => {
+                let generation = self.operator.call(|operator| operator.start(name))?;
+                self.is_up(name, "started", generation)
+            }
+            Command::Restart(name) => {
+                let generation = self.operator.call(|operator| operator.restart(name))?;
+                self.is_up(name, "restarted", generation)
+            }
+            Command::Release(name) => {
+                let generation = self.operator.call(|operator| operator.release(name))?;
+                self.is_up(name, "released", generation)
+            }
+            Command::Update(name, source) => update::update(&mut self.updates, name, source),
+            Command::Updates => update::show(&mut self.supervisor, &mut self.updates),
             Command::Nic => network::nic(&mut self.nic),
             Command::Ip => network::ip(&mut self.sockets),
             Command::Maglev => network::maglev(&mut self.balancer),
@@ -213,6 +245,11 @@ impl Session {
             Command::Reboot => self.switch("restarting", |power| power.reboot()),
             Command::PowerOff => self.switch("switching off", |power| power.power_off()),
         }
+    }
+
+    fn is_up(&mut self, name: DomainName, what: &str, generation: u64) -> Result<Answer, String> {
+        let text = format!("{name} is {what}: generation {generation} runs.");
+        domains::done(&mut self.supervisor, name, text)
     }
 
     fn switch(

@@ -1,6 +1,7 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
 use crate::session::Session;
+use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
 use interface::balance::{
     BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
@@ -9,6 +10,7 @@ use interface::black_box::{
     BlackBox, BlackBoxes, Crossing, DeathCounts, EventKind, FaultDetail, Frame, Position, Registers,
     SeenThread, TraceEvent,
 };
+use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainName, DomainState, DomainStatus, LogLine, LogReader, MemoryStatus, Power,
     SerialConsole, ServiceError,
@@ -17,7 +19,8 @@ use interface::net::{
     DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
     WaitResult,
 };
-use interface::supervise::{Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
+use interface::update::Updates;
 use rref::{PacketBatch, Text};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -98,9 +101,12 @@ impl Supervisor for Domains {
                 backoff_ceiling_ms: 0,
                 restart_budget: 0,
                 window_ms: 0,
+                restart_cpu_permille: 20,
             },
             restarts: 6,
+            restart_cpu_ns: 0,
             held: index == 1,
+            stopped: false,
             refused: false,
             restart_at_ns: 0,
         }))
@@ -137,17 +143,17 @@ impl Supervisor for Domains {
         Ok(2)
     }
 
-    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
-        self.killed.lock().unwrap().push(name.as_str().into());
-        match name.as_str() {
-            "ixgbe" => Ok(()),
-            "init" => Err(SuperviseError::Supervisor),
-            _ => Err(SuperviseError::NoDomain),
-        }
-    }
-
-    fn release(&self, _name: DomainName) -> Result<(), SuperviseError> {
-        Err(SuperviseError::AlreadyRunning)
+    fn holdings(&self, index: u16) -> Result<Option<Holdings>, SuperviseError> {
+        Ok((index < 2).then_some(Holdings {
+            image_pages: 10,
+            heap_pages: 16,
+            stack_pages: 64,
+            threads: 2,
+            handles: 3,
+            shared_objects: 8,
+            shared_bytes: 512,
+            ..Holdings::default()
+        }))
     }
 
     fn report_outage(&self, _outage: Outage) -> Result<(), SuperviseError> {
@@ -160,7 +166,61 @@ impl Supervisor for Domains {
             free_pages: 200_000,
             shared_used_bytes: 4096,
             shared_pages: 16,
+            uses: FrameUses {
+                shared_heap: 16,
+                ..FrameUses::default()
+            },
         })
+    }
+}
+
+impl Operator for Domains {
+    fn kill(&self, name: DomainName) -> Result<(), SuperviseError> {
+        self.killed.lock().unwrap().push(name.as_str().into());
+        match name.as_str() {
+            "ixgbe" => Ok(()),
+            "init" => Err(SuperviseError::Supervisor),
+            _ => Err(SuperviseError::NoDomain),
+        }
+    }
+
+    fn start(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Err(SuperviseError::AlreadyRunning)
+    }
+
+    fn stop(&self, name: DomainName) -> Result<(), SuperviseError> {
+        match name.as_str() {
+            "shell" => Err(SuperviseError::Yourself),
+            _ => Ok(()),
+        }
+    }
+
+    fn restart(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Ok(8)
+    }
+
+    fn release(&self, _name: DomainName) -> Result<u64, SuperviseError> {
+        Err(SuperviseError::NotHeld)
+    }
+
+    fn leaks(&self) -> Result<LeakReport, SuperviseError> {
+        let mut findings = [Text::EMPTY; FINDINGS];
+        findings[0] = Text::new("3 pages of stacks belong to nobody");
+        Ok(LeakReport {
+            found: 1,
+            findings,
+            total_pages: 262_144,
+            free_pages: 200_000,
+            uses: FrameUses::default(),
+            kernel_heap_used_bytes: 1_000,
+            domain_threads: 30,
+            kernel_threads: 5,
+            shared_objects: 8,
+        })
+    }
+
+    fn kill_supervisor(&self) -> Result<(), SuperviseError> {
+        Ok(())
     }
 }
 
@@ -353,15 +413,15 @@ impl Balancer for Balance {
     }
 }
 
-struct Fixture {
+pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
-    session: Session,
+    pub session: Session,
     _serial: MutexGuard<'static, ()>,
 }
 
 /// Imports are the process's, so tests take turns.
-fn fixture() -> Fixture {
+pub fn fixture() -> Fixture {
     static SERIAL: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
     let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     host_platform::attach();
@@ -371,6 +431,8 @@ fn fixture() -> Fixture {
     host_platform::provide::<dyn LogReader>("log", terminal);
     host_platform::provide::<dyn Power>("power", terminal);
     host_platform::provide::<dyn Supervisor>("supervisor", domains);
+    host_platform::provide::<dyn Updates>("updates", &Images);
+    host_platform::provide::<dyn Operator>("operator", domains);
     host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
@@ -407,7 +469,7 @@ impl Fixture {
         });
     }
 
-    fn json(&mut self, line: &str) -> Value {
+    pub fn json(&mut self, line: &str) -> Value {
         serde_json::from_str(&self.session.answer(line)).unwrap()
     }
 }
@@ -434,6 +496,7 @@ fn tables_are_for_people_and_json_for_scripts() {
     assert_eq!(json[0]["name"], "ixgbe");
     assert_eq!(json[0]["generation"], 7);
     assert_eq!(json[1]["held"], true);
+    assert_eq!(json[1]["build"], "0.1.0+aa");
 
     let json = fixture.json("deaths last 10 --json");
     assert_eq!(json["total"], 2);
@@ -443,6 +506,27 @@ fn tables_are_for_people_and_json_for_scripts() {
     let deaths = fixture.session.answer("deaths");
     assert!(deaths.contains("4.500"), "{deaths}");
     assert!(deaths.contains("\n2 of 2 deaths since boot;"), "{deaths}");
+
+    assert_eq!(
+        fixture.session.answer("stop maglev"),
+        "maglev is stopped; `start maglev` starts it."
+    );
+    assert_eq!(
+        fixture.session.answer("restart maglev"),
+        "maglev is restarted: generation 8 runs."
+    );
+    assert_eq!(fixture.json("restart maglev --json")["name"], "maglev");
+    let one = fixture.session.answer("domains ixgbe");
+    assert!(one.contains("8, 512 B"), "{one}");
+    assert_eq!(fixture.json("domains ixgbe --json")["holdings"]["handles"], 3);
+    assert_eq!(fixture.json("holdings --json")["maglev"]["threads"], 2);
+    assert_eq!(fixture.session.answer("holdings").lines().count(), 3);
+    let leaks = fixture.session.answer("leaks");
+    assert!(
+        leaks.starts_with("3 pages of stacks belong to nobody."),
+        "{leaks}"
+    );
+    assert_eq!(fixture.json("leaks --json")["found"], 1);
 
     assert_eq!(fixture.json("memory --json")["free_pages"], 200_000);
     assert!(fixture.session.answer("memory").contains("781.2 MiB"));
@@ -465,7 +549,7 @@ fn a_death_is_shown_with_all_that_is_known_of_it() {
         "generation 7 ran 4.500 ms later",
         "1 minute 1 second, 12 crossings into it (34 since boot)",
         "3 threads, 1.0 MiB of private memory, 5 shared objects of 2.0 KiB",
-        "Thread 33 \"classifier/rx-0\" on CPU 1, at fault",
+        "Thread 33 \"classifier/rx-0\" of classifier on CPU 1, at fault",
         "page fault writing to 0xdead0000: nothing is mapped there (error 0x2)",
         "rip   0000000000001234",
         "in ixgbe (NetDevice.exchange), called by classifier",
@@ -503,8 +587,14 @@ fn errors_are_sentences() {
         ("kill nobody", "There is no domain of this name."),
         (
             "kill init",
-            "Killing the supervisor would reboot the machine; use `reboot`.",
+            "Without the supervisor the machine reboots; use `reboot`.",
         ),
+        (
+            "stop shell",
+            "A domain can't stop itself: nobody would be there to start it again.",
+        ),
+        ("release ixgbe", "The domain is not held."),
+        ("domains nobody", "There is no domain of this name."),
         ("start ixgbe", "The domain is running already."),
         ("maglev drain web b9", "The service has no backend of this name."),
         ("maglev add web b3 10.0.0.1 0", "A weight is from 1 to 1000."),

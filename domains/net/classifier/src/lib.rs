@@ -11,7 +11,7 @@
 
 extern crate alloc;
 
-mod destination;
+pub mod destination;
 mod processor;
 mod runner;
 mod services;
@@ -36,10 +36,8 @@ const IMPORTS: Imports = Imports {
 
 /// Starts a runner for each queue of the NIC that has a CPU.
 pub fn start() -> Result<(), StartError> {
-    let nic: Handle<dyn NetDevice> = domain_rt::connect(IMPORTS.nic, NIC_WAIT_MS)?;
-    let device = nic
-        .info()
-        .map_err(|error| StartError::new(format_args!("the NIC: {error}")))?;
+    let (nic, device) =
+        domain_rt::connect_and(IMPORTS.nic, NIC_WAIT_MS, |nic: &Handle<dyn NetDevice>| nic.info())?;
     let queues = device.queues.min(thread::cpu_count());
     for queue in 0..queues {
         let runner = Runner::new(queue, nic.clone(), &IMPORTS);

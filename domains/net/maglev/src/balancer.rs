@@ -10,11 +10,11 @@ use alloc::sync::Arc;
 
 use prefetch::prefetch;
 
-use crate::connection_table::{BackendRef, ConnectionTable, FlowState, Life};
+use crate::connection_table::{ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
 use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
-use crate::snapshot::{Published, Reachability, RecentVip, Snapshot, Target, VipIndex};
+use crate::snapshot::{Identity, Published, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
 /// Frames that are worked on together; longer slices are cut into batches of as many.
@@ -47,16 +47,27 @@ impl FrameMut for alloc::vec::Vec<u8> {
     }
 }
 
-/// Frames of a batch, at most [`BATCH`], by their number.
+/// Frames of a batch, in order.
 pub trait Frames {
-    /// How many.
-    fn count(&self) -> usize;
+    /// One of them.
+    type Frame<'a>: Frame
+    where
+        Self: 'a;
 
-    /// A frame's bytes, as [`FrameMut::bytes`]; empty for a number that isn't below the count.
-    fn bytes(&mut self, index: usize) -> &mut [u8];
+    /// All of them; the same ones in the same order each time.
+    fn each(&mut self) -> impl Iterator<Item = Self::Frame<'_>>;
+}
 
-    /// Takes the decision on a frame; called once for each, first on those that are for no VIP.
-    fn decide(&mut self, index: usize, verdict: Verdict);
+/// A frame that is to be decided on.
+pub trait Frame {
+    /// The frame's bytes, as [`FrameMut::bytes`]. `None` says that the batch ends before it.
+    fn bytes(&mut self) -> Option<&mut [u8]>;
+
+    /// Writes the two addresses that a frame begins with, if it is long enough for them; returns its length.
+    fn address(&mut self, addresses: &[u8; 12]) -> usize;
+
+    /// Takes the decision on it; called once for each that has bytes, first on those that are for no VIP.
+    fn decide(&mut self, verdict: Verdict);
 }
 
 /// Frames and their verdicts side by side.
@@ -66,22 +77,41 @@ struct Slices<'a, F> {
 }
 
 impl<F: FrameMut> Frames for Slices<'_, F> {
+    type Frame<'a>
+        = (&'a mut F, &'a mut Verdict)
+    where
+        Self: 'a;
+
     #[inline(always)]
-    fn count(&self) -> usize {
-        self.frames.len()
+    fn each(&mut self) -> impl Iterator<Item = Self::Frame<'_>> {
+        self.frames.iter_mut().zip(self.verdicts.iter_mut())
+    }
+}
+
+impl<F: FrameMut> Frame for (&mut F, &mut Verdict) {
+    #[inline(always)]
+    fn bytes(&mut self) -> Option<&mut [u8]> {
+        Some(self.0.bytes())
     }
 
     #[inline(always)]
-    fn bytes(&mut self, index: usize) -> &mut [u8] {
-        self.frames.get_mut(index).map_or(&mut [], FrameMut::bytes)
+    fn address(&mut self, addresses: &[u8; 12]) -> usize {
+        address(self.0.bytes(), addresses)
     }
 
     #[inline(always)]
-    fn decide(&mut self, index: usize, verdict: Verdict) {
-        if let Some(slot) = self.verdicts.get_mut(index) {
-            *slot = verdict;
-        }
+    fn decide(&mut self, verdict: Verdict) {
+        *self.1 = verdict;
     }
+}
+
+/// [`Frame::address`] of a frame with these bytes.
+#[inline(always)]
+pub fn address(frame: &mut [u8], addresses: &[u8; 12]) -> usize {
+    if let Some(header) = frame.first_chunk_mut() {
+        *header = *addresses;
+    }
+    frame.len()
 }
 
 /// What is to be done with a frame.
@@ -98,27 +128,54 @@ pub enum Verdict {
 /// How long the fragments of one datagram may be apart (RFC 791 suggests 15 seconds).
 const FRAGMENT_SECONDS: u16 = 15;
 
-/// What the first pass found out about a frame that is for a VIP.
+/// What the first pass found out about a frame.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     hash: u64,
-    /// Position in the batch.
-    index: u16,
     vip: VipIndex,
     step: Step,
 }
 
-/// What is left to do for a frame.
+/// What is left to do for a frame. The first four are for whole packets of a flow, by the events that they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Step {
-    /// A whole packet of a flow.
-    Whole(Event),
+    Segment = Event::Segment as u8,
+    Closes = Event::Closes as u8,
+    Datagram = Event::Datagram as u8,
+    Opens = Event::Opens as u8,
     /// As for a whole packet, and remember the choice for the later fragments.
-    FirstFragment(Event),
+    FirstFragment,
     /// Find what the first fragment left.
     LaterFragment,
     /// Find the flow's backend without touching the flow.
     IcmpError,
+    /// Nothing: it is for no VIP, and has been decided on.
+    Nothing,
+}
+
+impl Step {
+    #[inline(always)]
+    fn whole(event: Event) -> Self {
+        match event {
+            Event::Segment => Self::Segment,
+            Event::Closes => Self::Closes,
+            Event::Datagram => Self::Datagram,
+            Event::Opens => Self::Opens,
+        }
+    }
+
+    /// The event that a whole packet is.
+    #[inline(always)]
+    fn event(self) -> Option<Event> {
+        match self {
+            Self::Segment => Some(Event::Segment),
+            Self::Closes => Some(Event::Closes),
+            Self::Datagram => Some(Event::Datagram),
+            Self::Opens => Some(Event::Opens),
+            _ => None,
+        }
+    }
 }
 
 /// Why nothing is left to do for a frame.
@@ -132,9 +189,8 @@ enum Stranger {
 impl Pending {
     const NONE: Self = Self {
         hash: 0,
-        index: 0,
         vip: 0,
-        step: Step::IcmpError,
+        step: Step::Nothing,
     };
 }
 
@@ -200,13 +256,20 @@ impl Balancer {
         self.end();
     }
 
-    /// As [`forward`](Self::forward), for one batch of frames whose first bytes the caller has asked the cache for; frames beyond
-    /// [`BATCH`] are left alone.
+    /// As [`forward`](Self::forward), for one batch of frames; frames beyond [`BATCH`], and those from the first without bytes on, are left
+    /// alone. Returns how many aren't.
     #[inline]
-    pub fn forward_frames(&mut self, now_ns: u64, frames: &mut impl Frames) {
+    pub fn forward_frames(&mut self, now_ns: u64, frames: &mut impl Frames) -> usize {
         self.begin(now_ns);
-        self.forward_batch(frames);
+        let count = self.forward_batch(frames);
         self.end();
+        count
+    }
+
+    /// Does with the table what a death would.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        self.flows.connections.die();
     }
 
     #[inline(always)]
@@ -228,17 +291,18 @@ impl Balancer {
     }
 
     #[inline(always)]
-    fn forward_batch(&mut self, frames: &mut impl Frames) {
+    fn forward_batch(&mut self, frames: &mut impl Frames) -> usize {
         let (snapshot, counters) = (&*self.snapshot, &*self.counters);
         let connections = &self.flows.connections;
         let count = read_batch(snapshot, connections, counters, frames, &mut self.pending);
         let pending = self.pending.get(..count).unwrap_or_default();
         self.flows.decide_batch(snapshot, counters, pending, frames);
+        count
     }
 }
 
-/// The first pass: writes down what is left to do for the frames that are for a VIP, decides on the others, and asks for buckets.
-/// Returns how many there are.
+/// The first pass: writes down what is left to do for each frame, decides on those that are for no VIP, and asks for buckets. Returns how
+/// many there are.
 ///
 /// Out of line, as the second pass is, so that each has the registers to itself.
 #[inline(never)]
@@ -251,23 +315,25 @@ fn read_batch(
 ) -> usize {
     let mut recent = RecentVip::default();
     let mut count = 0;
-    for index in 0..frames.count().min(BATCH) {
-        match read(snapshot, frames.bytes(index), &mut recent) {
+    for (pending, mut frame) in all_pending.iter_mut().zip(frames.each()) {
+        let Some(bytes) = frame.bytes() else { break };
+        match read(snapshot, bytes, &mut recent) {
             Ok((hash, vip, step)) => {
                 connections.prefetch(hash);
-                if let Some(pending) = all_pending.get_mut(count) {
-                    *pending = Pending {
-                        hash,
-                        index: index as u16,
-                        vip,
-                        step,
-                    };
-                    count += 1;
-                }
+                // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
+                pending.hash = hash;
+                pending.vip = vip;
+                pending.step = step;
             }
-            Err(Stranger::NotMine) => frames.decide(index, Verdict::NotMine),
-            Err(Stranger::Malformed) => frames.decide(index, drop_frame(counters, DropReason::Malformed)),
+            Err(stranger) => {
+                pending.step = Step::Nothing;
+                frame.decide(match stranger {
+                    Stranger::NotMine => Verdict::NotMine,
+                    Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
+                });
+            }
         }
+        count += 1;
     }
     count
 }
@@ -288,16 +354,9 @@ fn read(
     let Some(packet) = PlainIpv4::parse(frame) else {
         return read_unusual(snapshot, frame);
     };
-    let vip = snapshot
-        .find_vip_ipv4(
-            packet.destination,
-            packet.destination_port,
-            packet.protocol,
-            recent,
-        )
-        .ok_or(Stranger::NotMine)?;
-    let event = Event::of(packet.protocol, packet.flags);
-    Ok((snapshot.hasher.flow(&packet.flow()), vip, Step::Whole(event)))
+    let vip = snapshot.find_vip_ipv4(&packet, recent).ok_or(Stranger::NotMine)?;
+    let step = Step::whole(Event::of(packet.protocol, packet.flags));
+    Ok((snapshot.hasher.flow(&packet.flow()), vip, step))
 }
 
 #[cold]
@@ -307,16 +366,11 @@ fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Ste
     let (vip, hash, step) = match parse(frame).map_err(|_| Stranger::Malformed)? {
         Parsed::Other => return Err(Stranger::NotMine),
         Parsed::Packet { flow, flags } => {
-            let event = Event::of(flow.protocol, flags);
-            (snapshot.find_vip(&flow), hasher.flow(&flow), Step::Whole(event))
+            let step = Step::whole(Event::of(flow.protocol, flags));
+            (snapshot.find_vip(&flow), hasher.flow(&flow), step)
         }
-        Parsed::FirstFragment { flow, flags, .. } => {
-            let event = Event::of(flow.protocol, flags);
-            (
-                snapshot.find_vip(&flow),
-                hasher.flow(&flow),
-                Step::FirstFragment(event),
-            )
+        Parsed::FirstFragment { flow, .. } => {
+            (snapshot.find_vip(&flow), hasher.flow(&flow), Step::FirstFragment)
         }
         Parsed::LaterFragment { key } => {
             let vip = snapshot.find_vip_without_port(&key.addresses, key.protocol);
@@ -329,12 +383,15 @@ fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Ste
 
 /// The backend that the lookup table has for a flow.
 #[inline(always)]
-fn look_up(snapshot: &Snapshot, hash: u64, vip: VipIndex) -> Choice<'_> {
-    let slot = snapshot
-        .vip(vip)
-        .ok_or(DropReason::NoBackend)?
-        .table
-        .backend(hash);
+fn look_up<'a>(snapshot: &'a Snapshot, pending: &Pending) -> Choice<'a> {
+    look_up_by(snapshot, pending, pending.hash)
+}
+
+/// The same by another hash than the frame's.
+#[inline(always)]
+fn look_up_by<'a>(snapshot: &'a Snapshot, pending: &Pending, hash: u64) -> Choice<'a> {
+    let vip = snapshot.vip(pending.vip).ok_or(DropReason::NoBackend)?;
+    let slot = vip.table.backend(hash);
     let target = snapshot.target(slot).ok_or(DropReason::NoBackend)?;
     Ok((slot, target))
 }
@@ -358,109 +415,94 @@ impl Flows {
         all_pending: &[Pending],
         frames: &mut impl Frames,
     ) {
-        for pending in all_pending {
-            let index = usize::from(pending.index);
-            let choice = match pending.step {
-                Step::Whole(event) => self
-                    .assign(snapshot, pending, event, counters)
-                    .ok_or(DropReason::NoBackend),
-                _ => self.unusual(snapshot, pending, frames.bytes(index), counters),
-            };
-            let (slot, target) = match choice {
-                Ok(choice) => choice,
-                Err(reason) => {
-                    frames.decide(index, drop_frame(counters, reason));
-                    continue;
+        for (pending, mut frame) in all_pending.iter().zip(frames.each()) {
+            let choice = match self.settled(snapshot, pending) {
+                Some(choice) => Ok(choice),
+                None => match pending.step.event() {
+                    Some(event) => self.assign(snapshot, pending, event, counters),
+                    None if pending.step == Step::Nothing => continue,
+                    None => self.unusual(snapshot, pending, frame.bytes().unwrap_or_default(), counters),
                 }
+                .and_then(|(slot, target)| {
+                    let reachable = target.identity.is_reachable().then_some((slot, target));
+                    reachable.ok_or(DropReason::NeighbourUnknown)
+                }),
             };
-            if target.reachability != Reachability::Known {
-                frames.decide(index, drop_frame(counters, DropReason::NeighbourUnknown));
-                continue;
+            match choice {
+                Ok((slot, target)) => {
+                    let length = frame.address(&target.header);
+                    if let Some(counter) = counters.backend(slot) {
+                        counter.count_frame(length as u64);
+                    }
+                    frame.decide(Verdict::Transmit(slot));
+                }
+                Err(reason) => frame.decide(drop_frame(counters, reason)),
             }
-            let bytes = frames.bytes(index);
-            let length = bytes.len() as u64;
-            // Whatever has a backend is longer than that.
-            if let Some(header) = bytes.first_chunk_mut() {
-                *header = target.header;
-            }
-            if let Some(counter) = counters.backend(slot) {
-                counter.count_frame(length);
-            }
-            frames.decide(index, Verdict::Transmit(slot));
         }
     }
 
-    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
+    /// The backend of a flow for which its packet changes nothing, and which is as a backend usually is: nearly every packet's.
     #[inline(always)]
+    fn settled<'a>(&self, snapshot: &'a Snapshot, pending: &Pending) -> Option<(BackendSlot, &'a Target)> {
+        // A SYN may begin another connection with the same ports.
+        let event = pending.step.event().filter(|event| *event != Event::Opens)?;
+        let backend = self
+            .connections
+            .find_settled(pending.hash, |life| self.lives.is_fresh(life, event))?;
+        let target = snapshot.target(backend.slot)?;
+        let is_usual = target.identity == Identity::usual(pending.vip, backend.incarnation);
+        is_usual.then_some((backend.slot, target))
+    }
+
+    /// Gives a flow the backend that is remembered for it, or else the one that the lookup table has.
+    ///
+    /// Out of line, so that the usual way has the registers to itself.
+    #[inline(never)]
     fn assign<'a>(
         &mut self,
         snapshot: &'a Snapshot,
         pending: &Pending,
         event: Event,
         counters: &CpuCounters,
-    ) -> Option<(BackendSlot, &'a Target)> {
-        let slot = if let Some(mut entry) = self.connections.find(pending.hash) {
+    ) -> Choice<'a> {
+        if let Some(mut entry) = self.connections.find(pending.hash) {
             let (backend, life) = (entry.backend(), entry.life());
             if let Some(target) = snapshot.remembered(backend, pending.vip)
                 && !(event == Event::Opens && begins_anew(life, target))
             {
                 entry.set_life(self.lives.after(life, event));
-                return Some((backend.slot, target));
+                return Ok((backend.slot, target));
             }
-            self.assign_in_place(snapshot, pending, event, counters)?
-        } else {
-            self.assign_anew(snapshot, pending, event, counters)?
-        };
-        Some((slot, snapshot.target(slot)?))
-    }
-
-    /// Gives a flow of which nothing is remembered the backend that the lookup table has.
-    ///
-    /// Out of line, so that the usual way has the registers to itself.
-    #[inline(never)]
-    fn assign_anew(
-        &mut self,
-        snapshot: &Snapshot,
-        pending: &Pending,
-        event: Event,
-        counters: &CpuCounters,
-    ) -> Option<BackendSlot> {
-        let (slot, target) = look_up(snapshot, pending.hash, pending.vip).ok()?;
-        let backend = BackendRef {
-            slot,
-            incarnation: target.incarnation,
-        };
-        let is_remembered = self
-            .connections
-            .insert(pending.hash, backend, self.lives.first(event));
+            return self.assign_in_place(snapshot, pending, event, counters);
+        }
+        let (slot, target) = look_up(snapshot, pending)?;
+        let is_remembered =
+            self.connections
+                .insert(pending.hash, target.backend(slot), self.lives.first(event));
         // A UDP flow that finds no place looks new with every packet.
         if event == Event::Opens || (event == Event::Datagram && is_remembered) {
             count_connection(counters, slot);
         }
-        Some(slot)
+        Ok((slot, target))
     }
 
     /// The same for one whose remembered backend is no longer its.
     #[cold]
     #[inline(never)]
-    fn assign_in_place(
+    fn assign_in_place<'a>(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &'a Snapshot,
         pending: &Pending,
         event: Event,
         counters: &CpuCounters,
-    ) -> Option<BackendSlot> {
-        let (slot, target) = look_up(snapshot, pending.hash, pending.vip).ok()?;
-        let backend = BackendRef {
-            slot,
-            incarnation: target.incarnation,
-        };
+    ) -> Choice<'a> {
+        let (slot, target) = look_up(snapshot, pending)?;
         self.connections
-            .remember(pending.hash, backend, self.lives.first(event));
+            .remember(pending.hash, target.backend(slot), self.lives.first(event));
         if matches!(event, Event::Opens | Event::Datagram) {
             count_connection(counters, slot);
         }
-        Some(slot)
+        Ok((slot, target))
     }
 
     #[cold]
@@ -473,18 +515,13 @@ impl Flows {
         counters: &CpuCounters,
     ) -> Choice<'a> {
         match (pending.step, parse(frame)) {
-            (Step::FirstFragment(event), Ok(Parsed::FirstFragment { key, .. })) => {
-                let (slot, target) = self
-                    .assign(snapshot, pending, event, counters)
-                    .ok_or(DropReason::NoBackend)?;
-                let backend = BackendRef {
-                    slot,
-                    incarnation: target.incarnation,
-                };
+            (Step::FirstFragment, Ok(Parsed::FirstFragment { flow, flags, key })) => {
+                let event = Event::of(flow.protocol, flags);
+                let (slot, target) = self.assign(snapshot, pending, event, counters)?;
                 // As one that is being opened, so that a flood of fragments displaces no connection.
                 let life = Life::new(FlowState::Opening, self.connections.now(), FRAGMENT_SECONDS);
                 self.connections
-                    .remember(snapshot.hasher.fragment(&key), backend, life);
+                    .remember(snapshot.hasher.fragment(&key), target.backend(slot), life);
                 Ok((slot, target))
             }
             (Step::LaterFragment, Ok(Parsed::LaterFragment { key })) => {
@@ -494,7 +531,7 @@ impl Flows {
                 let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
                 let remembered = backend
                     .and_then(|backend| Some((backend.slot, snapshot.remembered(backend, pending.vip)?)));
-                remembered.map_or_else(|| look_up(snapshot, pending.hash, pending.vip), Ok)
+                remembered.map_or_else(|| look_up(snapshot, pending), Ok)
             }
             _ => Err(DropReason::Malformed),
         }
@@ -512,12 +549,12 @@ impl Flows {
         let backend = self.connections.find(pending.hash).map(|entry| entry.backend());
         if let Some(backend) = backend
             && let Some(target) = snapshot.target(backend.slot)
-            && snapshot.remembered(backend, target.vip).is_some()
+            && snapshot.remembered(backend, target.identity.vip()).is_some()
         {
             return Ok((backend.slot, target));
         }
         let hash = snapshot.hasher.host_pair(&key.addresses, key.protocol);
-        look_up(snapshot, hash, pending.vip)
+        look_up_by(snapshot, pending, hash)
     }
 }
 
@@ -533,7 +570,7 @@ fn count_connection(counters: &CpuCounters, slot: BackendSlot) {
 fn begins_anew(life: Life, target: &Target) -> bool {
     match life.state() {
         None | Some(FlowState::Opening) => false,
-        Some(FlowState::Established) => target.draining,
+        Some(FlowState::Established) => target.identity.is_draining(),
         Some(FlowState::Closing) => true,
     }
 }

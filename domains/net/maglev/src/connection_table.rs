@@ -412,6 +412,20 @@ impl ConnectionTable {
         (bucket ^ distance as usize) & self.mask
     }
 
+    /// The backend of a flow whose entry is in its first bucket with a life that `is_settled`: the usual case, in which nothing changes.
+    ///
+    /// Doesn't look at what that life says: `is_settled` must be true of live ones only. Whoever isn't found here may be found by
+    /// [`find`](Self::find).
+    #[inline(always)]
+    #[must_use]
+    pub fn find_settled(&self, hash: u64, is_settled: impl Fn(Life) -> bool) -> Option<BackendRef> {
+        let bucket = self.buckets.get(self.first_bucket(hash))?;
+        let matches = prefetch::equal_words(&bucket.tags, tag_of(hash));
+        let way = matches.trailing_zeros() as usize;
+        let (life, backend) = (bucket.lives.get(way)?, bucket.backends.get(way)?);
+        is_settled(*life).then_some(*backend)
+    }
+
     /// A flow's entry, if it has a live one.
     #[inline(always)]
     pub fn find(&mut self, hash: u64) -> Option<Entry<'_>> {

@@ -136,6 +136,13 @@ impl Kept {
         Ok((kept, left))
     }
 
+    /// Does what the death of the host's domain would.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        host_platform::leave(self.copies);
+        host_platform::leave(self.pulse);
+    }
+
     /// Says that the domain is alive and well; called about once a second, and not before it has done some work.
     pub fn beat(&mut self, now_seconds: u64) {
         self.set_word(ALIVE_SECONDS, now_seconds);

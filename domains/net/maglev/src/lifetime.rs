@@ -37,15 +37,15 @@ impl Default for Timeouts {
 pub enum Event {
     /// TCP, and nothing special.
     Segment = 0,
-    /// TCP: a SYN without ACK.
-    Opens = 1,
     /// TCP: FIN or RST.
-    Closes = 2,
+    Closes = 1,
     /// UDP.
-    Datagram = 3,
+    Datagram = 2,
+    /// TCP: a SYN without ACK.
+    Opens = 3,
 }
 
-const EVENTS: [Event; 4] = [Event::Segment, Event::Opens, Event::Closes, Event::Datagram];
+const EVENTS: [Event; 4] = [Event::Segment, Event::Closes, Event::Datagram, Event::Opens];
 const STATES: [Option<FlowState>; 4] = [
     None,
     Some(FlowState::Opening),
@@ -103,7 +103,8 @@ impl Lives {
                 (_, FlowState::Established) => timeouts.tcp_established_seconds,
                 (_, FlowState::Closing) => timeouts.tcp_closing_seconds,
             };
-            *life = Life::new(next, now, timeout);
+            // A life that has just begun is never over: `is_fresh` rests on that.
+            *life = Life::new(next, now, timeout.max(1));
         }
         Self { lives, now }
     }
@@ -121,6 +122,13 @@ impl Lives {
     pub fn after(&self, life: Life, event: Event) -> Life {
         // Two bits each, so the index is below 16.
         self.lives[(event as usize) << 2 | life.state_number()]
+    }
+
+    /// Whether an event leaves a flow's life as it is: then the flow is remembered and alive, since no event leaves it otherwise.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_fresh(&self, life: Life, event: Event) -> bool {
+        self.after(life, event) == life
     }
 
     /// The life of a flow that begins with an event.
@@ -173,7 +181,10 @@ mod tests {
         for event in EVENTS {
             for state in STATES {
                 let life = state.map_or(Life::default(), |state| Life::new(state, now, 1));
-                assert_eq!(lives.after(life, event).state(), Some(next_state(state, event)));
+                let after = lives.after(life, event);
+                assert_eq!(after.state(), Some(next_state(state, event)));
+                assert!(!lives.is_fresh(life, event), "its end is another");
+                assert_eq!(lives.is_fresh(after, event), lives.after(after, event) == after);
             }
         }
         assert_eq!(lives.first(Event::Opens), Life::new(FlowState::Opening, now, 60));

@@ -205,49 +205,44 @@ pub enum Malformed {
 /// A TCP or UDP packet over IPv4 without tag, options or fragmentation: what nearly all packets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainIpv4 {
-    /// The client's address, in host order.
-    pub source: u32,
-    /// The VIP's address, in host order.
-    pub destination: u32,
-    /// The client's port.
-    pub source_port: u16,
-    /// The VIP's port.
-    pub destination_port: u16,
+    /// The client's address in the upper half, the VIP's in the lower, in host order.
+    hosts: u64,
+    /// The client's port in the upper half, the VIP's in the lower.
+    ports: u32,
+    destination_key: u64,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// TCP flags.
     pub flags: TcpFlags,
 }
 
+/// More fragments, and the fragment offset, as they stand in the header.
+const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
+
 impl PlainIpv4 {
-    /// Reads a frame if it is that plain: one bounds check for all of its headers.
+    /// Reads a frame if it is that plain: one bounds check for all of its headers, which are read in words.
     ///
     /// Every Ethernet frame that came over a wire is long enough for that check; whatever isn't plain is [`parse`]'s.
     #[inline(always)]
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<Self> {
-        const TRANSPORT: usize = ETHERNET_HEADER + 20;
-        let header: &[u8; TRANSPORT + 20] = frame.first_chunk()?;
-        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-        let address =
-            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-
-        let protocol = Protocol::from_number(header[23])?;
+        let header: &PlainHeaders = frame.first_chunk()?;
+        let number = header[23];
+        let protocol = Protocol::from_number(number)?;
         let (minimum, flags) = match protocol {
             Protocol::Tcp => (20 + 20, header[TRANSPORT + 13]),
             Protocol::Udp => (20 + 8, 0),
         };
-        let total_length = usize::from(word(16));
-        let is_plain = word(12) == ETHERTYPE_IPV4
+        // Neither difference can be negative: the frame is longer than both headers, and a length below the minimum becomes a large one.
+        let excess = usize::from(u16::from_be_bytes(part(header, 16))).wrapping_sub(minimum);
+        let is_plain = part(header, 12) == ETHERTYPE_IPV4.to_be_bytes()
             && header[14] == 0x45
-            && word(20) & 0x3fff == 0
-            && total_length >= minimum
-            && total_length <= frame.len() - ETHERNET_HEADER;
+            && u16::from_ne_bytes(part(header, 20)) & FRAGMENT == 0
+            && excess <= frame.len() - ETHERNET_HEADER - minimum;
         is_plain.then(|| Self {
-            source: address(26),
-            destination: address(30),
-            source_port: word(TRANSPORT),
-            destination_port: word(TRANSPORT + 2),
+            hosts: u64::from_be_bytes(part(header, 26)),
+            ports: u32::from_be_bytes(part(header, TRANSPORT)),
+            destination_key: destination_in(part(header, 30), number),
             protocol,
             flags: TcpFlags(flags),
         })
@@ -259,14 +254,48 @@ impl PlainIpv4 {
     pub fn flow(&self) -> FlowKey {
         FlowKey {
             addresses: Addresses::V4 {
-                source: self.source,
-                destination: self.destination,
+                source: (self.hosts >> 32) as u32,
+                destination: self.hosts as u32,
             },
-            source_port: self.source_port,
-            destination_port: self.destination_port,
+            source_port: (self.ports >> 16) as u16,
+            destination_port: self.ports as u16,
             protocol: self.protocol,
         }
     }
+
+    /// The [`destination_key`] of its destination.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination_key(&self) -> u64 {
+        self.destination_key
+    }
+}
+
+/// A destination over IPv4 in one word, never 0, whose parts stand as in a packet: to be compared, not to be read.
+#[must_use]
+pub fn destination_key(address: u32, port: u16, protocol: Protocol) -> u64 {
+    let ([a, b, c, d], [e, f]) = (address.to_be_bytes(), port.to_be_bytes());
+    destination_in([a, b, c, d, 0, 0, e, f], protocol.number())
+}
+
+/// The same of a packet: of the destination's address, both ports and the protocol's number.
+#[inline(always)]
+fn destination_in(address_and_ports: [u8; 8], protocol: u8) -> u64 {
+    // The protocol takes the place of the client's port.
+    u64::from_le_bytes(address_and_ports) & !(0xffff << 32) | u64::from(protocol) << 32
+}
+
+/// Where the transport header of a plain packet is.
+const TRANSPORT: usize = ETHERNET_HEADER + 20;
+
+/// All headers of a plain packet; of UDP's, more than that.
+type PlainHeaders = [u8; TRANSPORT + 20];
+
+/// Some bytes of the headers, which aren't beyond their end, read at once.
+#[inline(always)]
+fn part<const N: usize>(headers: &PlainHeaders, at: usize) -> [u8; N] {
+    let bytes = headers.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.copied().unwrap_or([0; N])
 }
 
 /// Reads any frame.

@@ -3,7 +3,7 @@
 //! One shard per receive queue, each with its own lock that nobody else takes while packets flow. A thread asks the stack
 //! for the backends' addresses once a second, and at once for those that are unknown.
 
-use crate::balancer::{BATCH, Balancer as Shard, FrameMut, Frames, Verdict as Decision};
+use crate::balancer::{self, BATCH, Balancer as Shard, FrameMut, Frames, Verdict as Decision, address};
 use crate::config::Config;
 use crate::connection_table;
 use crate::control::{BackendSpec, BackendState as State, Control, ControlError};
@@ -23,7 +23,6 @@ use interface::balance::{
 };
 use interface::net::MacAddress;
 use interface::path::{Neighbours, PacketProcessor, PathError, Processed};
-use prefetch::prefetch;
 use rref::packet::Verdict;
 use rref::{OutOfMemory, Packet, PacketBatch};
 
@@ -40,25 +39,37 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 /// How long the stack may take to come (back) up before the next try.
 const CONNECT_MS: u64 = 1000;
 
-/// A batch in which every packet is a received frame of its own.
+/// The packets at the front of a batch that are received frames of their own.
 struct Singles<'a>(&'a mut PacketBatch);
 
 impl Frames for Singles<'_> {
+    type Frame<'a>
+        = Single<'a>
+    where
+        Self: 'a;
+
     #[inline(always)]
-    fn count(&self) -> usize {
-        self.0.len()
+    fn each(&mut self) -> impl Iterator<Item = Single<'_>> {
+        self.0.iter_mut().map(Single)
+    }
+}
+
+struct Single<'a>(&'a mut Packet);
+
+impl balancer::Frame for Single<'_> {
+    #[inline(always)]
+    fn bytes(&mut self) -> Option<&mut [u8]> {
+        self.0.is_received_whole().then(|| self.0.frame_mut())
     }
 
     #[inline(always)]
-    fn bytes(&mut self, index: usize) -> &mut [u8] {
-        self.0.get_mut(index).map_or(&mut [], Packet::frame_mut)
+    fn address(&mut self, addresses: &[u8; 12]) -> usize {
+        address(self.0.frame_mut(), addresses)
     }
 
     #[inline(always)]
-    fn decide(&mut self, index: usize, decision: Decision) {
-        if let Some(packet) = self.0.get_mut(index) {
-            packet.verdict = verdict_of(decision);
-        }
+    fn decide(&mut self, decision: Decision) {
+        self.0.verdict = verdict_of(decision);
     }
 }
 
@@ -88,28 +99,24 @@ struct Service {
 /// Forwards the frames of a batch in place: sets each packet's verdict, and the addresses of those to be sent.
 #[inline(always)]
 fn forward(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
-    let mut single = true;
-    for packet in packets.iter() {
-        single &= packet.verdict == Verdict::Received && !packet.continues;
-        prefetch(packet.frame());
-    }
-    if single {
-        shard.forward_frames(now_ns, &mut Singles(packets));
-    } else {
-        forward_mixed(shard, now_ns, packets);
+    // Whoever sorted the packets has brought their headers into the cache.
+    let singles = shard.forward_frames(now_ns, &mut Singles(packets));
+    if singles < packets.len() {
+        forward_mixed(shard, now_ns, packets, singles);
     }
 }
 
-/// The same for a batch with long frames, which take several packets, or with packets that aren't received frames.
+/// The same for a batch with long frames, which take several packets, or with packets that aren't received frames, from the `first`
+/// packet on, with which a frame begins.
 #[cold]
-fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
+fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch, first: usize) {
     let mut frames: FixedVec<Frame<'_>, BATCH> = FixedVec::new();
     // A long frame goes on in the packets after its first, which share its fate.
     let mut continues = false;
-    for packet in packets.iter_mut() {
-        let first = !continues;
+    for packet in packets.iter_mut().skip(first) {
+        let begins = !continues;
         continues = packet.continues;
-        if first && packet.verdict == Verdict::Received {
+        if begins && packet.verdict == Verdict::Received {
             // A batch holds no more packets than this has room for.
             frames.push(Frame(packet)).ok();
         }
@@ -119,13 +126,13 @@ fn forward_mixed(shard: &mut Shard, now_ns: u64, packets: &mut PacketBatch) {
     drop(frames);
     let mut decisions = decisions.into_iter();
     let (mut continues, mut fate) = (false, Verdict::Empty);
-    for packet in packets.iter_mut() {
-        let first = !continues;
+    for packet in packets.iter_mut().skip(first) {
+        let begins = !continues;
         continues = packet.continues;
         if packet.verdict != Verdict::Received {
             continue;
         }
-        if first {
+        if begins {
             fate = decisions.next().map_or(Verdict::Empty, verdict_of);
         }
         packet.verdict = fate;

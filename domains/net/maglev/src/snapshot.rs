@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::connection_table::BackendRef;
 use crate::hash::FlowHasher;
-use crate::packet::{Addresses, FlowKey, MacAddress, Protocol};
+use crate::packet::{Addresses, FlowKey, MacAddress, PlainIpv4, Protocol, destination_key};
 use crate::table::{BackendSlot, LookupTable};
 
 /// Index of a VIP in a snapshot.
@@ -22,29 +22,83 @@ const NO_VIP: VipIndex = VipIndex::MAX;
 
 /// What a backend's slot holds, as far as forwarding is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(32))]
 pub struct Target {
-    /// The first bytes of frames to it, its MAC address and ours; meaningless unless `reachability` is
-    /// [`Reachability::Known`].
+    /// Which tenant of the slot it is, of which VIP, and how it stands.
+    pub identity: Identity,
+    /// The first bytes of frames to it, its MAC address and ours; meaningless unless it is reachable.
     pub header: [u8; 12],
-    /// The VIP that it serves.
-    pub vip: VipIndex,
-    /// Which tenant of the slot it is.
-    pub incarnation: u16,
-    /// Whether there is a backend, and whether it can be reached.
-    pub reachability: Reachability,
-    /// Keeps its connections and gets no new ones.
-    pub draining: bool,
 }
+
+/// A backend's incarnation, the VIP that it serves and how it stands, in one word: forwarding compares all of it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(u64);
 
 /// Whether a slot has a backend that frames can be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Reachability {
     /// No backend has this slot.
-    Vacant,
+    Vacant = 0,
     /// The backend's MAC address is not known.
-    Unknown,
+    Unknown = 1,
     /// It is.
-    Known,
+    Known = 2,
+}
+
+impl Identity {
+    const REACHABILITY_SHIFT: u32 = 32;
+    const DRAINING: u64 = 1 << 40;
+    const OF_BACKEND: u64 = 0xffff_ffff;
+
+    /// Which tenant of its slot serves which VIP; whether it is reachable; whether it keeps its connections and gets no new ones.
+    #[must_use]
+    pub const fn new(incarnation: u16, vip: VipIndex, reachability: Reachability, draining: bool) -> Self {
+        let standing = (reachability as u64) << Self::REACHABILITY_SHIFT;
+        let draining = if draining { Self::DRAINING } else { 0 };
+        Self(incarnation as u64 | (vip as u64) << 16 | standing | draining)
+    }
+
+    /// A reachable backend that gets new connections.
+    #[inline(always)]
+    #[must_use]
+    pub const fn usual(vip: VipIndex, incarnation: u16) -> Self {
+        Self::new(incarnation, vip, Reachability::Known, false)
+    }
+
+    /// The VIP.
+    #[inline(always)]
+    #[must_use]
+    pub fn vip(self) -> VipIndex {
+        (self.0 >> 16) as VipIndex
+    }
+
+    /// Which tenant.
+    #[inline(always)]
+    #[must_use]
+    pub fn incarnation(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Whether frames can be sent to it.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_reachable(self) -> bool {
+        (self.0 >> Self::REACHABILITY_SHIFT) as u8 == Reachability::Known as u8
+    }
+
+    /// Whether it keeps its connections and gets no new ones.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_draining(self) -> bool {
+        self.0 & Self::DRAINING != 0
+    }
+
+    /// Whether it is this incarnation, of this VIP, however it stands.
+    #[inline(always)]
+    fn is(self, incarnation: u16, vip: VipIndex) -> bool {
+        self.0 & Self::OF_BACKEND == u64::from(incarnation) | u64::from(vip) << 16
+    }
 }
 
 impl Target {
@@ -56,15 +110,22 @@ impl Target {
         [b0, b1, b2, b3, b4, b5, s0, s1, s2, s3, s4, s5]
     }
 
+    /// What is remembered of a flow that goes to this target, whose slot it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn backend(&self, slot: BackendSlot) -> BackendRef {
+        BackendRef {
+            slot,
+            incarnation: self.identity.incarnation(),
+        }
+    }
+
     /// A slot without a backend.
     #[must_use]
     pub fn vacant(incarnation: u16) -> Self {
         Self {
+            identity: Identity::new(incarnation, NO_VIP, Reachability::Vacant, false),
             header: [0; 12],
-            vip: NO_VIP,
-            incarnation,
-            reachability: Reachability::Vacant,
-            draining: false,
         }
     }
 }
@@ -79,7 +140,7 @@ pub struct Vip {
     /// Protocol of the VIP.
     pub protocol: Protocol,
     /// Which backend a flow without history gets.
-    pub table: Arc<LookupTable>,
+    pub table: LookupTable,
 }
 
 /// The VIP that was found last; at first none, since no key is 0.
@@ -109,7 +170,7 @@ impl Snapshot {
         for (index, vip) in (0..NO_VIP).zip(&vips) {
             match vip.address {
                 IpAddr::V4(address) => {
-                    ipv4.insert(ipv4_key(address.to_bits(), vip.port, vip.protocol), index)
+                    ipv4.insert(destination_key(address.to_bits(), vip.port, vip.protocol), index)
                 }
                 IpAddr::V6(address) => {
                     ipv6.insert(ipv6_key(address.to_bits(), vip.port, vip.protocol), index)
@@ -132,7 +193,7 @@ impl Snapshot {
         match flow.addresses {
             Addresses::V4 { destination, .. } => {
                 self.ipv4
-                    .get(ipv4_key(destination, flow.destination_port, flow.protocol))
+                    .get(destination_key(destination, flow.destination_port, flow.protocol))
             }
             Addresses::V6 { destination, .. } => {
                 self.ipv6
@@ -144,14 +205,8 @@ impl Snapshot {
     /// The same for plain packets over IPv4, of which one is mostly for the same VIP as the one before.
     #[inline(always)]
     #[must_use]
-    pub fn find_vip_ipv4(
-        &self,
-        destination: u32,
-        port: u16,
-        protocol: Protocol,
-        recent: &mut RecentVip,
-    ) -> Option<VipIndex> {
-        let key = ipv4_key(destination, port, protocol);
+    pub fn find_vip_ipv4(&self, packet: &PlainIpv4, recent: &mut RecentVip) -> Option<VipIndex> {
+        let key = packet.destination_key();
         if key != recent.key {
             recent.vip = self.ipv4.get(key)?;
             recent.key = key;
@@ -192,13 +247,8 @@ impl Snapshot {
     pub fn remembered(&self, backend: BackendRef, vip: VipIndex) -> Option<&Target> {
         let target = self.target(backend.slot)?;
         // A vacant slot has an incarnation that nothing remembered has.
-        (target.incarnation == backend.incarnation && target.vip == vip).then_some(target)
+        target.identity.is(backend.incarnation, vip).then_some(target)
     }
-}
-
-#[inline(always)]
-fn ipv4_key(address: u32, port: u16, protocol: Protocol) -> u64 {
-    u64::from(address) << 32 | u64::from(port) << 8 | u64::from(protocol.number())
 }
 
 #[inline(always)]
@@ -326,7 +376,7 @@ mod tests {
     #[test]
     fn vip_map_finds_all_and_nothing_else() {
         let mut map = VipMap::new(100);
-        let key = |index: u32| ipv4_key(0x0a00_0000 + index, 80, Protocol::Tcp);
+        let key = |index: u32| destination_key(0x0a00_0000 + index, 80, Protocol::Tcp);
         for index in 0..100 {
             map.insert(key(u32::from(index)), index);
         }

@@ -5,6 +5,7 @@
 //! of one backend moves few entries of the others. Weights change how often a backend gets a turn. Knows nothing of
 //! flows' state (`connection_table.rs`) or of what an entry's number stands for (`snapshot.rs`).
 
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -98,10 +99,11 @@ pub struct Candidate<'a> {
     pub weight: u16,
 }
 
-/// A full table: every entry has a backend, or none has one because there was no candidate.
+/// A full table: every entry has a backend, or none has one because there was no candidate. A clone is the same table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupTable {
-    entries: Vec<BackendSlot>,
+    /// Shared by those that hold it, and never changed.
+    entries: Arc<[BackendSlot]>,
 }
 
 /// A backend's way through the table.
@@ -134,7 +136,16 @@ impl LookupTable {
                 credit: 0,
             });
         Self {
-            entries: populate(size.get(), preferences.collect()),
+            entries: populate(size.get(), preferences.collect()).into(),
+        }
+    }
+
+    /// The table of other candidates with the same names, weights and order: `slots` has, for each slot of this table's, the one of theirs.
+    #[must_use]
+    pub fn with_slots(&self, slots: &[BackendSlot]) -> Self {
+        let other = |slot: &BackendSlot| slots.get(usize::from(*slot)).copied().unwrap_or(NO_BACKEND);
+        Self {
+            entries: self.entries.iter().map(other).collect(),
         }
     }
 
@@ -162,7 +173,7 @@ impl LookupTable {
         }
         self.entries
             .iter()
-            .zip(&other.entries)
+            .zip(other.entries.iter())
             .filter(|(ours, theirs)| ours != theirs)
             .count()
     }

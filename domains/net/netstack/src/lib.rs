@@ -51,11 +51,17 @@ pub mod udp;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use domain_rt::{BootBytes, Handle, StartError};
-use interface::net::NetDevice;
+use domain_rt::{BootBytes, Handle, OwnerId, StartError, thread};
+use interface::net::{NetConfiguration, NetDevice};
 use interface::path::{Neighbours, PacketProcessor};
 use interface::socket::Sockets;
 
+/// The import that is the network device.
+const DEVICE: &str = "nic";
+/// How long one wait for another device takes at most.
+const FOLLOW_WAIT_MS: u64 = 3_600_000;
+/// Pause before a device is asked again that refuses its configuration.
+const REFUSED_PAUSE_MS: u64 = 1_000;
 /// How long the start waits for the network device.
 const DEVICE_WAIT_MS: u64 = 10_000;
 
@@ -73,14 +79,18 @@ pub fn start() -> Result<(), StartError> {
                 .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?
         }
     };
-    let device: Handle<dyn NetDevice> = domain_rt::connect("nic", DEVICE_WAIT_MS)?;
-    let information = device
-        .info()
-        .map_err(|error| StartError::new(format_args!("the network device: {error}")))?;
+    let (_, information) =
+        domain_rt::connect_and(DEVICE, DEVICE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
+            device.info()
+        })?;
     let stack = Arc::new(stack::Stack::new(config, &information));
-    device
-        .configure(stack.device_configuration())
-        .map_err(|error| StartError::new(format_args!("the network device: {error}")))?;
+    let configuration = stack.device_configuration();
+    let (device, ()) = domain_rt::connect_and(DEVICE, DEVICE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
+        device.configure(configuration)
+    })?;
+    thread::spawn("device", None, move || {
+        follow_device(device.target(), &configuration)
+    })?;
     for address in stack.addresses().own() {
         log::info!("address {}/{}", address.address, address.prefix_length);
     }
@@ -88,4 +98,31 @@ pub fn start() -> Result<(), StartError> {
     domain_rt::export::<dyn Neighbours>(Box::new(stack::Shared(stack.clone())))?;
     domain_rt::export::<dyn PacketProcessor>(Box::new(stack::Shared(stack)))?;
     Ok(())
+}
+
+/// Configures each device that follows the one which was `configured`, for as long as the domain lives: nobody else knows how.
+fn follow_device(mut configured: OwnerId, configuration: &NetConfiguration) {
+    loop {
+        // Comes back when there is another one.
+        let Ok(device) = domain_rt::reconnect::<dyn NetDevice>(DEVICE, configured, FOLLOW_WAIT_MS) else {
+            continue;
+        };
+        match device.configure(*configuration) {
+            Ok(()) => {
+                log::info!(
+                    "the device's generation {} is configured",
+                    device.target().generation()
+                );
+                configured = device.target();
+            }
+            Err(_) if !domain_rt::is_live(device.target()) => configured = device.target(),
+            Err(error) => {
+                log::warn!(
+                    "the device's generation {}: {error}",
+                    device.target().generation()
+                );
+                thread::sleep_ms(REFUSED_PAUSE_MS);
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The domain as others see it: started with a device, called from a runner's and an application's thread.
 #![forbid(unsafe_code)]
 
-use host_platform::{add_boot_file, attach, provide};
+use host_platform::{add_boot_file, attach, kill, provide, provide_mortal};
 use interface::net::{
     DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
     WaitResult,
@@ -55,7 +55,7 @@ impl NetDevice for Device {
 fn starts_with_the_operators_file_and_configures_the_device() {
     let _attached = attach();
     add_boot_file("config/appliance.toml", CONFIG.as_bytes());
-    provide::<dyn NetDevice>("nic", &DEVICE);
+    provide_mortal::<dyn NetDevice>("nic", &DEVICE);
     netstack::start().expect("a device and a right file");
     let configuration = DEVICE.0.lock().expect("unpoisoned").expect("configured");
     assert_eq!(configuration.frame_bytes, 1514);
@@ -66,6 +66,14 @@ fn starts_with_the_operators_file_and_configures_the_device() {
         [0x33, 0x33, 0xff, 0, 1, 0],
     ] {
         assert!(groups.contains(&&MacAddress(group)));
+    }
+
+    // Another device, which knows nothing.
+    kill("nic");
+    *DEVICE.0.lock().expect("unpoisoned") = None;
+    provide_mortal::<dyn NetDevice>("nic", &DEVICE);
+    while *DEVICE.0.lock().expect("unpoisoned") != Some(configuration) {
+        std::thread::yield_now();
     }
 }
 

@@ -4,12 +4,13 @@
 //! is up. The first one replays the configuration, the others wait for that.
 
 use crate::outage::Outages;
+use crate::unsent::Unsent;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::net::{NetConfiguration, NetDevice, NetError};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -20,6 +21,7 @@ pub struct Driver {
     replay: Mutex<Replay>,
     restarts: AtomicU64,
     outages: Arc<Outages>,
+    unsent: Unsent,
 }
 
 #[derive(Default)]
@@ -37,6 +39,7 @@ impl Driver {
             replay: Mutex::default(),
             restarts: AtomicU64::new(0),
             outages,
+            unsent: Unsent::default(),
         }
     }
 
@@ -48,6 +51,11 @@ impl Driver {
     /// The outages of this driver.
     pub fn outages(&self) -> &Outages {
         &self.outages
+    }
+
+    /// What a dead driver was to send.
+    pub fn unsent(&self) -> &Unsent {
+        &self.unsent
     }
 
     /// A handle to an incarnation other than `not` that knows the configuration; `None` when there is none by `deadline_ns`, or
@@ -95,6 +103,12 @@ impl Driver {
                 target.generation(),
                 before.generation()
             );
+        }
+        // The other queues wait for this: none sends anything newer before it knows of these. A shadow that died with its driver finds them
+        // with its first one.
+        let frames = self.unsent.collect();
+        if frames != 0 {
+            info!("{frames} frames that the last generation had not sent go out now");
         }
         true
     }

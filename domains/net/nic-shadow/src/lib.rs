@@ -16,6 +16,7 @@ mod outage;
 mod shadow;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -98,6 +98,12 @@ impl Shadow {
         }
     }
 
+    /// Whether a queue's exchanges have more to do than to pass on: the first packet since a death, or frames that the dead driver was to
+    /// send.
+    fn has_more_to_do(&self, queue: u16) -> bool {
+        self.driver.outages().is_open() || self.driver.unsent().is_waiting(queue)
+    }
+
     fn queue(&self, queue: u16) -> Result<&Queue, NetError> {
         self.queues.get(usize::from(queue)).ok_or(NetError::NoQueue {
             queue,
@@ -123,13 +129,19 @@ impl Shadow {
                     let Some(handle) = self.driver.connect(not, deadline_ns) else {
                         return nothing(batches);
                     };
-                    state.watch = self.driver.outages().is_open();
+                    state.watch = self.has_more_to_do(queue);
                     handle
                 }
             };
-            let (transmit, empty) = match batches.take() {
-                Some(batches) => batches,
-                None => (batch()?, batch()?),
+            let old = self.driver.unsent().take(queue);
+            let resends = old.is_some();
+            let (transmit, empty) = match old {
+                // The caller's own come back to it, as if there was no room for them.
+                Some(old) => (old, batch()?),
+                None => match batches.take() {
+                    Some(batches) => batches,
+                    None => (batch()?, batch()?),
+                },
             };
             let offered = frames(&transmit);
             let result = handle.exchange(queue, transmit, empty);
@@ -146,13 +158,46 @@ impl Shadow {
                         self.driver.outages().end(clock::now_ns());
                     }
                     // Another queue may have seen the first packet.
-                    state.watch = self.driver.outages().is_open();
+                    state.watch = self.has_more_to_do(queue);
                 }
                 _ => {}
             }
             state.driver = Some(handle);
-            return result;
+            return if resends {
+                self.after_resending(state, queue, result?, batches)
+            } else {
+                result
+            };
         }
+    }
+}
+
+impl Shadow {
+    /// The answer of an exchange that sent a dead driver's frames: what had no room goes next, and the caller's batches come back.
+    fn after_resending(
+        &self,
+        state: &mut QueueState,
+        queue: u16,
+        exchanged: Exchanged,
+        batches: Batches,
+    ) -> Result<Exchanged, NetError> {
+        let Exchanged { received, spare } = exchanged;
+        if spare
+            .get(0)
+            .is_some_and(|packet| packet.verdict == Verdict::Transmit)
+        {
+            self.driver.unsent().put_back(queue, spare);
+            state.watch = true;
+        }
+        let spare = match batches {
+            Some((mut transmit, mut empty)) => {
+                // Behind the unsent frames as many of the others as fit; the rest goes back to the shared heap.
+                transmit.append(&mut empty);
+                transmit
+            }
+            None => batch()?,
+        };
+        Ok(Exchanged { received, spare })
     }
 }
 
@@ -217,7 +262,7 @@ impl NetDevice for Shadow {
                 if let Some(next) = next {
                     let mut state = queue_state.lock();
                     state.driver = Some(next);
-                    state.watch = self.driver.outages().is_open();
+                    state.watch = self.has_more_to_do(queue);
                 }
                 Ok(WaitResult::Ready)
             }

@@ -9,6 +9,7 @@ use super::memory::Stack;
 use super::sync::InterruptLock;
 use super::thread::scheduler::Scheduler;
 use super::{apic, fault};
+use crate::membarrier::Listener;
 use abi::ThreadHeader;
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -52,10 +53,8 @@ pub struct Cpu {
     /// The local APIC's number.
     pub(super) apic_id: u32,
     pub(super) scheduler: InterruptLock<Scheduler>,
-    /// Number of the last `smp::broadcast` that this CPU has answered.
-    pub(super) broadcast_seen: AtomicU64,
-    /// Whether it is halted with nothing to run (`smp::enter_idle`).
-    pub(super) idle: AtomicBool,
+    /// What it has answered of `smp::broadcast`, and whether it is idle.
+    pub(super) listener: Listener,
     /// Number of the last TLB flush that this CPU has done.
     pub(super) flush_seen: AtomicU64,
     /// Whether an exception is being handled, so that one inside of it is recognised.
@@ -148,8 +147,7 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         index,
         apic_id,
         scheduler: InterruptLock::new(Scheduler::new()),
-        broadcast_seen: AtomicU64::new(0),
-        idle: AtomicBool::new(false),
+        listener: Listener::default(),
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),
         online: AtomicBool::new(false),
@@ -172,7 +170,7 @@ pub(super) fn install(cpu: &'static Cpu) {
         match Stack::allocate(INTERRUPT_STACK_PAGES) {
             Ok(pages) => {
                 tss.interrupt_stack_table[stack as usize] = VirtAddr::new(pages.top() as u64);
-                core::mem::forget(pages);
+                pages.keep();
             }
             Err(error) => fault::stop(format_args!("no interrupt stack for CPU {}: {error}", cpu.index)),
         }

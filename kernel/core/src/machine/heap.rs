@@ -1,7 +1,7 @@
 //! The kernel's own heap: the `talc` allocator over contiguous frames of the physical map. It grows and never
 //! shrinks.
 
-use super::memory::Frames;
+use super::memory::{FrameUse, Frames};
 use super::sync::RawInterruptLock;
 use crate::memory::PAGE_SIZE;
 use core::alloc::Layout;
@@ -24,13 +24,18 @@ unsafe impl Source for FrameSource {
             .ok_or(())?;
         let wanted = bytes.div_ceil(PAGE_SIZE);
         let rounded = wanted.next_multiple_of(GROWTH_FRAMES);
-        let frames = Frames::allocate(rounded, 1).or_else(|_| Frames::allocate(wanted, 1));
-        let frames = frames.map_err(|_| ())?;
+        let take = |count| Frames::allocate_for(FrameUse::KernelHeap, count, 1);
+        let frames = take(rounded).or_else(|_| take(wanted)).map_err(|_| ())?;
         let (pointer, bytes) = (frames.as_pointer(), frames.bytes());
         frames.leak();
         // SAFETY: RAM that was just allocated and that is never freed, so only the heap uses it.
         unsafe { talc.claim(pointer, bytes) }.map(|_| ()).ok_or(())
     }
+}
+
+/// Bytes of the heap that are in use, without the allocator's own marks.
+pub fn used_bytes() -> usize {
+    HEAP.lock().counters().allocated_bytes
 }
 
 #[global_allocator]

@@ -19,6 +19,44 @@ static FRAMES: InterruptLock<Option<FrameAllocator<'static>>> = InterruptLock::n
 static AREAS: InterruptLock<Option<AreaAllocator>> = InterruptLock::new(None);
 static TOTAL_PAGES: AtomicUsize = AtomicUsize::new(0);
 
+/// What frames are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum FrameUse {
+    /// Nothing of the following.
+    Other,
+    /// The kernel's heap.
+    KernelHeap,
+    /// Page tables.
+    PageTable,
+    /// Stacks of threads.
+    Stack,
+    /// Images of domains.
+    Image,
+    /// Private heaps of domains.
+    PrivateHeap,
+    /// The shared heap.
+    SharedHeap,
+    /// Ring memory of devices.
+    Dma,
+}
+
+/// Pages of the CPUs' own stacks, which are no thread's.
+static KEPT_STACK_PAGES: AtomicUsize = AtomicUsize::new(0);
+
+/// Pages of the CPUs' own stacks, which are no thread's.
+pub fn kept_stack_pages() -> usize {
+    KEPT_STACK_PAGES.load(Ordering::Relaxed)
+}
+
+/// Pages in use, by [`FrameUse`].
+static USED_PAGES: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+
+/// How many pages are used for something.
+pub fn used_pages(usage: FrameUse) -> usize {
+    USED_PAGES[usage as usize].load(Ordering::Relaxed)
+}
+
 /// RAM below this is left alone: firmware's data, and the page that starts other CPUs.
 const LOW_MEMORY: u64 = 1 << 20;
 /// What the temporary page tables of the boot code cover.
@@ -132,15 +170,21 @@ pub fn total_pages() -> usize {
 
 /// A zeroed frame for a page table, for `paging`.
 fn table_frame() -> Option<u64> {
-    Some(Frames::allocate(1, 1).ok()?.zeroed().leak())
+    Some(
+        Frames::allocate_for(FrameUse::PageTable, 1, 1)
+            .ok()?
+            .zeroed()
+            .leak(),
+    )
 }
 
-fn free_raw(physical: u64, count: usize) {
+fn free_raw(physical: u64, count: usize, usage: FrameUse) {
     let mut frames = FRAMES.lock();
     let freed = frames
         .as_mut()
         .map(|frames| frames.free((physical / PAGE_SIZE as u64) as usize, count));
     drop(frames);
+    USED_PAGES[usage as usize].fetch_sub(count, Ordering::Relaxed);
     if freed != Some(Ok(())) {
         fault::stop(format_args!("{count} frames at {physical:#x} were freed twice"));
     }
@@ -151,18 +195,26 @@ fn free_raw(physical: u64, count: usize) {
 pub struct Frames {
     physical: u64,
     count: usize,
+    usage: FrameUse,
 }
 
 impl Frames {
     /// Takes `count` frames; the first one's number is a multiple of `align` (a power of two). Contents are
     /// whatever they were before.
     pub fn allocate(count: usize, align: usize) -> Result<Self, FrameError> {
+        Self::allocate_for(FrameUse::Other, count, align)
+    }
+
+    /// The same, for a use that is accounted for.
+    pub fn allocate_for(usage: FrameUse, count: usize, align: usize) -> Result<Self, FrameError> {
         let mut frames = FRAMES.lock();
         let allocator = frames.as_mut().ok_or(FrameError::OutOfMemory { count, align })?;
         let first = allocator.allocate(count, align)?;
+        USED_PAGES[usage as usize].fetch_add(count, Ordering::Relaxed);
         Ok(Self {
             physical: first as u64 * PAGE_SIZE as u64,
             count,
+            usage,
         })
     }
 
@@ -199,20 +251,24 @@ impl Frames {
         ManuallyDrop::new(self).physical
     }
 
-    /// Takes ownership again of what [`leak`](Self::leak) gave up.
+    /// Takes ownership again of what [`leak`](Self::leak) gave up and what is used for `usage`.
     ///
     /// # Safety
     /// The run came from `leak` (or is a part of such a run), nobody else owns it, and nothing refers to its
     /// contents once this value is dropped.
-    pub unsafe fn from_leaked(physical: u64, count: usize) -> Self {
-        Self { physical, count }
+    pub unsafe fn from_leaked(usage: FrameUse, physical: u64, count: usize) -> Self {
+        Self {
+            physical,
+            count,
+            usage,
+        }
     }
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
         if self.count > 0 {
-            free_raw(self.physical, self.count);
+            free_raw(self.physical, self.count, self.usage);
         }
     }
 }
@@ -282,6 +338,11 @@ impl VirtualArea {
     /// Length in pages.
     pub fn pages(&self) -> usize {
         self.pages
+    }
+
+    /// Pages of it that are mapped.
+    pub fn mapped_pages(&self) -> usize {
+        self.mapped.iter().map(|run| run.frames.count()).sum()
     }
 
     /// Maps frames from the page `page` (counted from the area's start) on.
@@ -362,7 +423,7 @@ fn release(start: usize, runs: impl IntoIterator<Item = Mapped>) {
         smp::flush_all_cpus_before_freeing_tables();
     }
     for table in tables {
-        free_raw(table, 1);
+        free_raw(table, 1, FrameUse::PageTable);
     }
 }
 
@@ -391,7 +452,8 @@ impl Stack {
         // Small runs: a stack doesn't need contiguous frames, and large ones get scarce.
         while page <= pages {
             let count = (pages + 1 - page).min(4);
-            area.map(page, Frames::allocate(count, 1)?, Access::ReadWrite)?;
+            let frames = Frames::allocate_for(FrameUse::Stack, count, 1)?;
+            area.map(page, frames, Access::ReadWrite)?;
             page += count;
         }
         Ok(Self { area })
@@ -400,6 +462,17 @@ impl Stack {
     /// The address just above the stack; aligned to a page.
     pub fn top(&self) -> usize {
         self.area.start() + self.area.pages() * PAGE_SIZE
+    }
+
+    /// Keeps it for good, for a CPU.
+    pub fn keep(self) {
+        KEPT_STACK_PAGES.fetch_add(self.pages(), Ordering::Relaxed);
+        core::mem::forget(self);
+    }
+
+    /// Length in pages, without the guard page.
+    pub fn pages(&self) -> usize {
+        self.area.pages() - 1
     }
 
     /// Lowest address that may be used; the guard page is below it.
@@ -448,7 +521,7 @@ pub(super) fn with_start_up_page<R>(physical: u64, f: impl FnOnce(*mut u8) -> R)
     unsafe { paging::unmap(physical as usize, &mut |table| tables.push(table)) };
     smp::flush_all_cpus_before_freeing_tables();
     for table in tables {
-        free_raw(table, 1);
+        free_raw(table, 1, FrameUse::PageTable);
     }
     Some(result)
 }

@@ -5,6 +5,7 @@ use super::apic::{self, Message};
 use super::interrupts::{self, BROADCAST_VECTOR};
 use super::memory::{self, Stack};
 use super::{clock, cpu, fault, paging, thread};
+use crate::membarrier::Broadcasts;
 use crate::memory::PAGE_SIZE;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,7 +133,7 @@ pub(super) fn start_others(platform: &Platform) {
             ];
             words.copy_from_slice(&values);
             // The CPU keeps its stack for good.
-            core::mem::forget(stack);
+            stack.keep();
             if !start_one(apic_id, index) {
                 log::warn!("CPU with APIC number {apic_id} doesn't start");
                 // It may still come up later and must then not meet the next one's values.
@@ -174,15 +175,14 @@ extern "C" fn other_cpu_main(cpu: &'static cpu::Cpu) -> ! {
     thread::start_other_cpu(cpu);
     cpu.flush_seen
         .store(FLUSHES.load(Ordering::Acquire), Ordering::Release);
-    cpu.broadcast_seen
-        .store(BROADCASTS.load(Ordering::Acquire), Ordering::Release);
+    cpu.listener.answer(BROADCASTS.newest());
     cpu.set_online();
     // Flushes that were asked for between the last two lines were not waited for.
     paging::flush_this_cpu();
     thread::become_idle()
 }
 
-static BROADCASTS: AtomicU64 = AtomicU64::new(0);
+static BROADCASTS: Broadcasts = Broadcasts::new(AtomicU64::new(0));
 static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
 /// Makes every other CPU run the return hook on what it is running (`interrupts::set_return_hook`) and waits
@@ -195,19 +195,17 @@ pub fn broadcast_and_wait() {
 }
 
 fn broadcast(wake_idle: bool) {
-    // Sequentially consistent, like what `enter_idle` and `leave_idle` do: either this finds a CPU idle,
-    // which then finds this number when it leaves, or it finds it busy and interrupts it.
-    let number = BROADCASTS.fetch_add(1, Ordering::SeqCst) + 1;
+    let number = BROADCASTS.begin();
     if cpu::count() == 1 {
         return;
     }
     let me = cpu::current().index();
-    let is_left_alone = |cpu: &cpu::Cpu| !wake_idle && cpu.idle.load(Ordering::SeqCst);
+    let is_left_alone = |cpu: &cpu::Cpu| !wake_idle && cpu.listener.is_idle();
     for other in cpu::all().filter(|cpu| cpu.index() != me && !is_left_alone(cpu)) {
         apic::send(other.apic_id, Message::Vector(BROADCAST_VECTOR));
     }
     for other in cpu::all().filter(|cpu| cpu.index() != me) {
-        while other.broadcast_seen.load(Ordering::SeqCst) < number && !is_left_alone(other) {
+        while !other.listener.has_answered(number) && !is_left_alone(other) {
             core::hint::spin_loop();
         }
     }
@@ -231,23 +229,19 @@ pub(super) fn flush_all_cpus_before_freeing_tables() {
 
 /// This CPU is about to halt, with interrupts off: from now on broadcasts leave it alone.
 pub(super) fn enter_idle(cpu: &cpu::Cpu) {
-    cpu.idle.store(true, Ordering::SeqCst);
+    cpu.listener.enter_idle();
 }
 
 /// This CPU is going to do something again: makes up for the broadcasts that left it alone. Called before
 /// anything else that an interrupt of an idle CPU does, and before the idle loop goes on.
 pub(super) fn leave_idle(cpu: &cpu::Cpu) {
-    if cpu.idle.load(Ordering::Relaxed) {
-        cpu.idle.store(false, Ordering::SeqCst);
-        let number = broadcast_received(cpu);
-        cpu.broadcast_seen.store(number, Ordering::SeqCst);
-    }
+    cpu.listener.leave_idle(|| broadcast_received(cpu));
 }
 
 /// The interrupt of a broadcast on a CPU that is asked; the number to be acknowledged once the return hook
 /// has run.
 pub(super) fn broadcast_received(cpu: &cpu::Cpu) -> u64 {
-    let number = BROADCASTS.load(Ordering::SeqCst);
+    let number = BROADCASTS.newest();
     let flushes = FLUSHES.load(Ordering::SeqCst);
     if cpu.flush_seen.load(Ordering::Relaxed) < flushes {
         paging::flush_this_cpu();

@@ -1,3 +1,4 @@
-//! Scheduling decisions without a machine: one CPU's queue of runnable threads and its timers.
+//! Scheduling decisions without a machine: one CPU's queue of runnable threads and its timers, and wakes that come early.
 
 pub mod queue;
+pub mod tokens;

@@ -25,13 +25,20 @@ use kernel::machine::{clock, fault, paging, thread};
 use kernel::symbols::SymbolTable;
 use rref::Text;
 
-/// Threads at fault whose domain's death isn't recorded yet: at most one a CPU and a few that were preempted in between.
+/// Threads whose domain's death isn't recorded yet: those at fault, and others that leave it just then. Seldom more than one a CPU.
 const PENDING_LIMIT: usize = 16;
 
-static ARCHIVE: InterruptLock<Archive> = InterruptLock::new(Archive::new());
-static PENDING: InterruptLock<heapless::Vec<SeenThread, PENDING_LIMIT>> =
-    InterruptLock::new(heapless::Vec::new());
-/// The image of each domain that has one mapped.
+/// The boxes, and what goes into one that isn't open yet.
+struct Kept {
+    archive: Archive,
+    pending: heapless::Vec<(OwnerId, SeenThread), PENDING_LIMIT>,
+}
+
+static KEPT: InterruptLock<Kept> = InterruptLock::new(Kept {
+    archive: Archive::new(),
+    pending: heapless::Vec::new(),
+});
+/// Every image that is mapped.
 static IMAGES: InterruptLock<Vec<Arc<Image>>> = InterruptLock::new(Vec::new());
 
 /// What is noted of a domain while it lives.
@@ -75,7 +82,7 @@ pub fn loaded(domain: &Domain, owner: OwnerId) {
     trace(owner, EventKind::Loaded, format_args!(""));
 }
 
-/// A domain's image was mapped at `base`. It stays mapped until [`image_unmapped`] has returned.
+/// An image of a domain was mapped at `base`: it may have several, of which one runs. It stays mapped until [`image_unmapped`] has returned.
 pub fn image_mapped(slot: u16, base: u64, plan: &Plan) {
     let code = plan
         .segments
@@ -92,15 +99,12 @@ pub fn image_mapped(slot: u16, base: u64, plan: &Plan) {
         code: code.unwrap_or(0..0),
         symbols: plan.symbols.clone(),
     });
-    let mut images = IMAGES.lock();
-    images.retain(|known| known.slot != slot);
-    images.push(image);
+    IMAGES.lock().push(image);
 }
 
-/// A domain's image is about to be unmapped: from here on nobody looks at its code. Boxes still know the names in it.
-#[allow(dead_code, reason = "for whoever gives a domain another image")]
-pub fn image_unmapped(slot: u16) {
-    IMAGES.lock().retain(|known| known.slot != slot);
+/// The image at `base` is about to be unmapped: from here on nobody looks at its code. Boxes still know the names in it.
+pub fn image_unmapped(base: u64) {
+    IMAGES.lock().retain(|known| known.base != base);
 }
 
 /// A thread's stack, and all code that there is.
@@ -226,15 +230,20 @@ unsafe fn see(
     seen
 }
 
-/// The thread is about to be its domain's death.
-fn pend(seen: SeenThread) {
-    let mut pending = PENDING.lock();
-    pending.retain(|known| known.id != seen.id);
-    if pending.is_full() {
-        pending.remove(0);
+/// Puts a thread into its domain's box, or keeps it until that is opened.
+fn keep(owner: OwnerId, seen: SeenThread) {
+    let mut kept = KEPT.lock();
+    let kept = &mut *kept;
+    if let Some(black_box) = kept.archive.of(owner) {
+        black_box.see(seen);
+        return;
+    }
+    kept.pending.retain(|(_, known)| known.id != seen.id);
+    if kept.pending.is_full() {
+        kept.pending.remove(0);
     }
     // There is room now.
-    pending.push(seen).ok();
+    kept.pending.push((owner, seen)).ok();
 }
 
 /// Writes down where the interrupted thread stood when it raised an exception, for the death that comes of it. To be called before anything of the
@@ -247,7 +256,8 @@ pub fn note_exception(thread: &ThreadHeader, exception: &Exception, context: &In
         registers: registers(context),
     };
     // SAFETY: The thread is the one that this CPU has interrupted.
-    pend(unsafe { see(thread, &Place::of(context), Position::AtFault, Some(detail)) });
+    let seen = unsafe { see(thread, &Place::of(context), Position::AtFault, Some(detail)) };
+    keep(thread.owner(), seen);
 }
 
 /// Writes down where the running thread stood when it made a call, with `rsp` at its return address `rip`, that was its last.
@@ -258,7 +268,8 @@ pub fn note_call(rip: u64, rsp: u64, rbp: u64) {
         rbp,
     };
     // SAFETY: The running thread.
-    pend(unsafe { see(current(), &place, Position::AtFault, None) });
+    let seen = unsafe { see(current(), &place, Position::AtFault, None) };
+    keep(current().owner(), seen);
 }
 
 fn registers(context: &InterruptContext) -> Registers {
@@ -288,7 +299,8 @@ fn registers(context: &InterruptContext) -> Registers {
 #[inline(always)]
 pub fn note_panic() {
     // SAFETY: The running thread.
-    pend(unsafe { see(current(), &Place::here(), Position::AtFault, None) });
+    let seen = unsafe { see(current(), &Place::here(), Position::AtFault, None) };
+    keep(current().owner(), seen);
 }
 
 /// Makes the box of a death that has just been recorded.
@@ -311,14 +323,19 @@ pub fn open(number: u64, owner: OwnerId, domain: &Domain) {
         events: trace.events.lock().last(),
     });
     let me = current().id.load(Ordering::Relaxed);
-    let mut pending = PENDING.lock();
-    let at_fault = pending.iter().position(|seen| seen.id == me);
-    let at_fault = at_fault.map(|index| pending.swap_remove(index));
-    drop(pending);
-    if let Some(seen) = at_fault {
-        black_box.see(seen);
+    let mut kept = KEPT.lock();
+    // Whoever died of what this thread did: it comes first. Then those that were faster out of the domain than this.
+    for is_next in [|id, me| id == me, |id, me| id != me] as [fn(u64, u64) -> bool; 2] {
+        while let Some(index) = kept
+            .pending
+            .iter()
+            .position(|(from, seen)| *from == owner && is_next(seen.id, me))
+        {
+            black_box.see(kept.pending.swap_remove(index).1);
+        }
     }
-    let gone = ARCHIVE.lock().add(black_box);
+    let gone = kept.archive.add(black_box);
+    drop(kept);
     drop(gone);
 }
 
@@ -364,22 +381,16 @@ pub fn unwound() {
     });
 }
 
-fn keep(owner: OwnerId, seen: SeenThread) {
-    if let Some(black_box) = ARCHIVE.lock().of(owner) {
-        black_box.see(seen);
-    }
-}
-
 /// What a dead incarnation has left on the shared heap.
 pub fn reclaimed(owner: OwnerId, objects: u64, bytes: u64) {
-    if let Some(black_box) = ARCHIVE.lock().of(owner) {
+    if let Some(black_box) = KEPT.lock().archive.of(owner) {
         black_box.counters.shared = Some((objects, bytes));
     }
 }
 
 /// Looks at the box of a death, if it is kept. `look` must be short and not block: no other death is written down meanwhile.
 pub fn with_black_box<R>(number: u64, look: impl FnOnce(&BlackBox) -> R) -> Option<R> {
-    ARCHIVE.lock().find(number).map(look)
+    KEPT.lock().archive.find(number).map(look)
 }
 
 /// A frame with names.

@@ -8,11 +8,12 @@
 //! [`reap`] waits until no thread has the incarnation on its chain, and gives back what it held. Devices stop first.
 
 use super::black_box;
-use super::domain::{Cause, Domain, State, domain_name, domain_of};
+use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
 use super::fault;
 use super::memory;
 use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
 use crate::black_box::EventKind;
+use crate::requests::{self, Requests};
 use abi::sys::wake;
 use abi::{OwnerId, ThreadHeader, current};
 use alloc::collections::VecDeque;
@@ -81,6 +82,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
         request_checks();
         life.state = State::Dying;
+        domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
     }
     record(domain, incarnation, cause, detail);
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
@@ -154,12 +156,10 @@ pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     }
 }
 
-/// Asks every thread to look at its chain. Requests are numbered, so that a thread which has just looked doesn't take back a
-/// newer one.
+/// Asks every thread to look at its chain.
 fn request_checks() {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    // 0 means that there is no request; after 2^32 deaths it would be skipped by one.
-    let number = NUMBER.fetch_add(1, Ordering::SeqCst).wrapping_add(1).max(1);
+    static REQUESTS: Requests = Requests::new(AtomicU32::new(0));
+    let number = REQUESTS.next();
     machine::for_each(|_, header, _| header.pending.store(number, Ordering::SeqCst));
 }
 
@@ -181,20 +181,8 @@ fn call_off_waits() {
 ///
 /// `thread` is the running one, or the one that was interrupted on this CPU.
 pub fn chain_is_broken(thread: &ThreadHeader) -> bool {
-    let request = thread.pending.load(Ordering::SeqCst);
-    if request == 0 {
-        return false;
-    }
     // SAFETY: The thread doesn't run on meanwhile: it is this code's own, or interrupted on this CPU.
-    let broken = unsafe { is_on_chain(thread, is_dead) };
-    if !broken {
-        // Fails if there is a newer request, which then stands.
-        thread
-            .pending
-            .compare_exchange(request, 0, Ordering::SeqCst, Ordering::SeqCst)
-            .ok();
-    }
-    broken
+    requests::look(&thread.pending, || unsafe { is_on_chain(thread, is_dead) })
 }
 
 /// Whether the running thread should give up what it waits for: a domain on its chain is dead.
@@ -261,12 +249,14 @@ fn redirect(thread: &ThreadHeader, context: &mut InterruptContext) {
     fault::make_sane(context);
 }
 
-/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held.
-pub fn reap(domain: &'static Domain) -> bool {
+/// Waits until every thread has left the dying incarnation of `domain` and gives back all that it held; what it has cost. `None` if it
+/// isn't dying.
+pub fn reap(domain: &'static Domain) -> Option<Reaped> {
+    let before_ns = machine::own_run_ns();
     let (incarnation, holdings) = {
         let mut life = domain.life.lock();
         if life.state != State::Dying {
-            return false;
+            return None;
         }
         life.state = State::Reaping;
         (
@@ -295,6 +285,14 @@ pub fn reap(domain: &'static Domain) -> bool {
     let private: usize = pages.iter().map(kernel::machine::memory::Frames::count).sum();
     drop(pages);
     domain.discharge(private as u64);
+    let cost = &domain.cost;
+    let reap_ns = machine::own_run_ns().saturating_sub(before_ns);
+    let died_ns = cost.died_ns.load(Ordering::Relaxed);
+    let reaped = Reaped {
+        threads_ns: cost.threads_ns.load(Ordering::Relaxed),
+        kernel_ns: cost.load_ns.load(Ordering::Relaxed) + reap_ns,
+        lived_ns: died_ns.saturating_sub(cost.started_ns.load(Ordering::Relaxed)),
+    };
     domain.life.lock().state = State::Dead;
     log::debug!(
         "domain {} generation {} reaped: {} shared objects, {} bytes of them left to its heir, {private} pages",
@@ -304,7 +302,7 @@ pub fn reap(domain: &'static Domain) -> bool {
         reclaimed.left_bytes,
     );
     wake_waiters();
-    true
+    Some(reaped)
 }
 
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.

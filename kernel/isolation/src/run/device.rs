@@ -12,7 +12,7 @@ use abi::sys::{RawBar, RawDma, status, wake};
 use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::machine::memory::Frames;
+use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::pci::{self, Function};
 use kernel::machine::sync::InterruptLock;
 
@@ -33,6 +33,12 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// PCI functions, interrupts, and pages of ring memory.
+    pub fn count(&self) -> (usize, usize, usize) {
+        let pages = self.memory.iter().map(Frames::count).sum();
+        (self.claims.len(), self.routed.len(), pages)
+    }
+
     /// Stops every device: when this has returned, none of them writes memory any more.
     pub fn stop(&self) {
         for claim in &self.claims {
@@ -229,7 +235,7 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
     if pages == 0 {
         return none;
     }
-    let Ok(frames) = Frames::allocate(pages, 1) else {
+    let Ok(frames) = Frames::allocate_for(FrameUse::Dma, pages, 1) else {
         return none;
     };
     let frames = frames.zeroed();

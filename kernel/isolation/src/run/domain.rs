@@ -56,6 +56,8 @@ pub enum Cause {
     StartTimeout,
     /// The operator stopped it.
     Stopped,
+    /// The operator restarted it.
+    Restarted,
     /// It made place for another image of it.
     Updated,
 }
@@ -79,11 +81,18 @@ pub struct Life {
     pub state: State,
     /// Incarnations so far.
     pub generation: u64,
-    /// The verified image, kept for the next start.
+    /// The verified image that the next start is from.
     pub plan: Option<Arc<Plan>>,
-    /// The image in memory. Code and constants can't have been changed by an incarnation, so they serve the next one too; its writable
-    /// part is written anew at each start.
-    pub image: Option<VirtualArea>,
+    /// The one before it, while it is on trial.
+    pub previous: Option<Arc<Plan>>,
+    /// A verified image that was uploaded and not run yet.
+    pub uploaded: Option<Arc<Plan>>,
+    /// The image in memory, and what it was made from. Code and constants can't have been changed by an incarnation, so they serve
+    /// the next one too, unless that is of another image; the writable part is written anew at each start.
+    pub image: Option<(Arc<Plan>, VirtualArea)>,
+    /// Another image in memory, so that neither an update nor its end has to wait for it: the next one's while it is being changed
+    /// to, the one before's while the new one is on trial. Nothing runs in it.
+    pub standby: Option<(Arc<Plan>, VirtualArea)>,
     /// Of the live or dying incarnation.
     pub holdings: Holdings,
 }
@@ -105,6 +114,13 @@ impl Refusals {
     }
 }
 
+impl Life {
+    /// Memory of the domain's images.
+    pub fn areas(&self) -> impl Iterator<Item = &VirtualArea> {
+        self.image.iter().chain(&self.standby).map(|(_, area)| area)
+    }
+}
+
 /// One domain of the system manifest.
 pub struct Domain {
     /// What every image may know of it.
@@ -121,8 +137,34 @@ pub struct Domain {
     pub threads: AtomicU32,
     /// Memory that it was refused for its quota's sake.
     pub refusals: Refusals,
+    /// What the live or last incarnation has cost.
+    pub cost: Cost,
     /// What is noted of it for the report of its death.
     pub trace: Trace,
+}
+
+/// What an incarnation costs.
+#[derive(Default)]
+pub struct Cost {
+    /// When it was started, nanoseconds since boot.
+    pub started_ns: AtomicU64,
+    /// When it died.
+    pub died_ns: AtomicU64,
+    /// CPU time of its threads that have left it.
+    pub threads_ns: AtomicU64,
+    /// CPU time of loading it.
+    pub load_ns: AtomicU64,
+}
+
+/// What an incarnation has cost that is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// CPU time of its threads, nanoseconds.
+    pub threads_ns: u64,
+    /// CPU time of loading it and of giving back what it held, nanoseconds.
+    pub kernel_ns: u64,
+    /// From its start to its death, nanoseconds.
+    pub lived_ns: u64,
 }
 
 static DOMAINS: Once<Vec<&'static Domain>> = Once::new();
@@ -140,13 +182,17 @@ pub fn initialise(manifest: SystemManifest) {
                 state: State::Stopped,
                 generation: 0,
                 plan: None,
+                previous: None,
+                uploaded: None,
                 image: None,
+                standby: None,
                 holdings: Holdings::default(),
             }),
             private_pages: AtomicU64::new(0),
             shared_charged: AtomicU64::new(0),
             threads: AtomicU32::new(0),
             refusals: Refusals::default(),
+            cost: Cost::default(),
             trace: Trace::new(),
         }))
     };

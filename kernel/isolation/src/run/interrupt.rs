@@ -4,11 +4,12 @@
 //! same. Until then the device raises none, since it doesn't master the bus.
 
 use super::thread;
+use crate::line::LineState;
 use abi::current;
 use abi::sys::wake;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::machine::pci::{Function, Interrupt, PciError};
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::ThreadId;
@@ -16,10 +17,7 @@ use kernel::machine::thread::ThreadId;
 /// An interrupt that may be waited for.
 pub struct Line {
     id: u64,
-    /// It came since the last wait.
-    fired: AtomicBool,
-    /// The thread that waits for it; 0 for none.
-    waiter: AtomicU64,
+    state: LineState,
     /// How often it came.
     count: AtomicU64,
 }
@@ -27,26 +25,16 @@ pub struct Line {
 impl Line {
     /// It came. Runs in interrupt context.
     fn raise(&self) {
-        self.fired.store(true, Ordering::SeqCst);
         self.count.fetch_add(1, Ordering::Relaxed);
-        let waiter = self.waiter.load(Ordering::SeqCst);
-        if waiter != 0 {
+        if let Some(waiter) = self.state.raise() {
             kernel::machine::thread::unpark(ThreadId::from_number(waiter));
         }
     }
 
     /// Waits for it, unless it came since the last wait; an `abi::sys::wake` code.
     pub fn wait(&self, deadline_ns: u64) -> u32 {
-        self.waiter
-            .store(current().id.load(Ordering::Relaxed), Ordering::SeqCst);
-        let result = if self.fired.swap(false, Ordering::SeqCst) {
-            wake::WOKEN
-        } else {
-            thread::park(deadline_ns)
-        };
-        self.waiter.store(0, Ordering::SeqCst);
-        self.fired.store(false, Ordering::SeqCst);
-        result
+        let me = current().id.load(Ordering::Relaxed);
+        self.state.wait(me, wake::WOKEN, || thread::park(deadline_ns))
     }
 }
 
@@ -64,6 +52,12 @@ struct Route {
 
 /// All that were ever made: at most one for each entry of each claimed device.
 static ROUTES: InterruptLock<Vec<Route>> = InterruptLock::new(Vec::new());
+
+/// Routes that somebody can wait for.
+pub fn attached() -> usize {
+    let routes = ROUTES.lock();
+    routes.iter().filter(|route| route.end.lock().is_some()).count()
+}
 
 /// A driver's hold on an interrupt: it ends with this.
 pub struct Attached {
@@ -97,8 +91,7 @@ impl Drop for Attached {
 pub fn attach(function: &'static Function, entry: u16, cpu: u32, id: u64) -> Result<Attached, PciError> {
     let line = Arc::new(Line {
         id,
-        fired: AtomicBool::new(false),
-        waiter: AtomicU64::new(0),
+        state: LineState::default(),
         count: AtomicU64::new(0),
     });
     let is_it = |route: &Route| core::ptr::eq(route.function, function) && route.entry == entry;

@@ -15,8 +15,9 @@ use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use kernel::machine::memory::{Frames, MapError, VirtualArea};
+use kernel::machine::memory::{FrameUse, Frames, MapError, VirtualArea};
 use kernel::machine::paging::Access;
+use kernel::machine::{clock, thread as machine};
 
 /// Why a domain can't be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,20 +49,24 @@ impl From<MapError> for StartError {
     }
 }
 
-/// The verified image of a domain; checked once, kept for later starts.
-fn plan(domain: &Domain) -> Result<Arc<Plan>, StartError> {
-    if let Some(plan) = domain.life.lock().plan.clone() {
-        return Ok(plan);
+/// Makes sure that the domain has a verified image to start from: the boot archive's, unless it was updated. Checked once, kept for
+/// later starts.
+fn prepare(domain: &Domain) -> Result<(), StartError> {
+    if domain.life.lock().plan.is_some() {
+        return Ok(());
     }
     let name = &domain.manifest.name;
     let file = boot_file(&format!("domains/{name}")).ok_or(StartError::Image(ImageError::Missing))?;
-    let expected = EXPECTED.get().ok_or(StartError::Image(ImageError::Missing))?;
-    let verified = image::verify(file, name, expected).map_err(StartError::Image)?;
-    let mut plan = elf::plan(verified.elf).map_err(StartError::Image)?;
-    plan.symbols = verified.symbols.into();
-    let plan = Arc::new(plan);
-    domain.life.lock().plan = Some(plan.clone());
-    Ok(plan)
+    let plan = verified_plan(domain, file).map_err(StartError::Image)?;
+    domain.life.lock().plan.get_or_insert(plan);
+    Ok(())
+}
+
+/// Checks an image of `domain` and lays it out.
+pub fn verified_plan(domain: &Domain, file: &[u8]) -> Result<Arc<Plan>, ImageError> {
+    let expected = EXPECTED.get().ok_or(ImageError::Missing)?;
+    let verified = image::verify(file, &domain.manifest.name, expected)?;
+    elf::plan(verified).map(Arc::new)
 }
 
 /// Maps the image: code executable, constants readable, data writable, unmapped pages around it.
@@ -69,7 +74,7 @@ fn map(plan: &Plan) -> Result<VirtualArea, StartError> {
     let mut area = VirtualArea::reserve(plan.pages() + 2)?;
     let base = (area.start() + PAGE_BYTES) as u64;
     for segment in &plan.segments {
-        let frames = Frames::allocate(segment.pages, 1).map_err(MapError::from)?;
+        let frames = Frames::allocate_for(FrameUse::Image, segment.pages, 1).map_err(MapError::from)?;
         // SAFETY: Freshly allocated RAM of this length, in the physical map, that nobody else has. Its bytes are initialised: RAM
         // always holds some value, and every one is overwritten before it is read.
         let memory = unsafe { core::slice::from_raw_parts_mut(frames.as_pointer(), frames.bytes()) };
@@ -102,17 +107,25 @@ fn renew(plan: &Plan, area: &VirtualArea) {
 
 /// Loads `domain` and runs its `start`; returns when that has returned.
 pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
-    let plan = plan(domain)?;
-    let incarnation = {
+    prepare(domain)?;
+    let (plan, incarnation) = {
         let mut life = domain.life.lock();
         if !matches!(life.state, State::Stopped | State::Dead) {
             return Err(StartError::WrongState(life.state));
         }
+        // Together with the state: an update comes before this, or finds it starting.
+        let plan = life.plan.clone().ok_or(StartError::Image(ImageError::Missing))?;
         life.state = State::Starting;
         life.generation += 1;
-        OwnerId::new(domain.header.slot, life.generation)
+        (plan, OwnerId::new(domain.header.slot, life.generation))
     };
+    let cost = &domain.cost;
+    cost.started_ns.store(clock::now_ns(), Ordering::Relaxed);
+    cost.threads_ns.store(0, Ordering::Relaxed);
+    let before_ns = machine::own_run_ns();
     let result = load(domain, incarnation, &plan);
+    let load_ns = machine::own_run_ns().saturating_sub(before_ns);
+    cost.load_ns.store(load_ns, Ordering::Relaxed);
     if let Err(error) = result {
         let mut life = domain.life.lock();
         if life.state == State::Starting {
@@ -120,33 +133,95 @@ pub fn start(domain: &'static Domain) -> Result<OwnerId, StartError> {
         }
         return Err(error);
     }
-    wait_started(domain, incarnation)
+    let started = wait_started(domain, incarnation);
+    // It runs: now there is time for this.
+    drop_useless_standby(domain);
+    started
 }
 
-fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Plan) -> Result<(), StartError> {
-    let kept = domain.life.lock().image.take();
-    let area = match kept {
-        Some(area) => {
-            renew(plan, &area);
-            area
+/// [`map`], charged to the domain.
+fn map_charged(domain: &Domain, plan: &Plan) -> Result<VirtualArea, StartError> {
+    let pages = (plan.pages() + 2) as u64;
+    if !domain.charge(pages) {
+        return Err(StartError::OutOfMemory);
+    }
+    let area = map(plan).inspect_err(|_| domain.discharge(pages))?;
+    black_box::image_mapped(domain.header.slot, (area.start() + PAGE_BYTES) as u64, plan);
+    // The profile of `cargo xtask bench path` reads this line.
+    log::debug!(
+        "image {} at {:#x}",
+        domain.manifest.name,
+        area.start() + PAGE_BYTES
+    );
+    Ok(area)
+}
+
+/// Gives the memory of an image back that no incarnation is in.
+pub fn unload(domain: &Domain, image: Option<(Arc<Plan>, VirtualArea)>) {
+    if let Some((_, area)) = image {
+        let pages = area.pages() as u64;
+        black_box::image_unmapped((area.start() + PAGE_BYTES) as u64);
+        drop(area);
+        domain.discharge(pages);
+    }
+}
+
+/// Loads an image beside the one that runs, for a start that is to be quick. Without memory for both it is loaded by the start.
+pub fn load_beside(domain: &Domain, plan: &Arc<Plan>) {
+    let earlier = domain.life.lock().standby.take();
+    unload(domain, earlier);
+    if let Ok(area) = map_charged(domain, plan) {
+        let earlier = domain.life.lock().standby.replace((plan.clone(), area));
+        unload(domain, earlier);
+    }
+}
+
+/// Gives up the image on standby, unless the domain may go back to it.
+pub fn drop_useless_standby(domain: &Domain) {
+    let useless = {
+        let mut life = domain.life.lock();
+        let previous = life.previous.clone();
+        life.standby.take_if(|(plan, _)| {
+            previous
+                .as_ref()
+                .is_none_or(|previous| !Arc::ptr_eq(previous, plan))
+        })
+    };
+    unload(domain, useless);
+}
+
+fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Arc<Plan>) -> Result<(), StartError> {
+    let (kept, standby) = {
+        let mut life = domain.life.lock();
+        (life.image.take(), life.standby.take())
+    };
+    let is_it = |image: &(Arc<Plan>, VirtualArea)| Arc::ptr_eq(&image.0, plan);
+    let (area, other) = match (kept, standby) {
+        (Some(image), other) | (other, Some(image)) if is_it(&image) => {
+            renew(plan, &image.1);
+            (image.1, other)
         }
-        None => {
-            let area = map(plan)?;
-            black_box::image_mapped(domain.header.slot, (area.start() + PAGE_BYTES) as u64, plan);
-            // The profile of `cargo xtask bench path` reads this line.
-            log::debug!(
-                "image {} at {:#x}",
-                domain.manifest.name,
-                area.start() + PAGE_BYTES
-            );
-            if !domain.charge(area.pages() as u64) {
-                return Err(StartError::OutOfMemory);
+        (kept, standby) => {
+            unload(domain, standby);
+            match map_charged(domain, plan) {
+                Ok(area) => (area, kept),
+                // Perhaps there is room without the other one.
+                Err(StartError::OutOfMemory) if kept.is_some() => {
+                    unload(domain, kept);
+                    (map_charged(domain, plan)?, None)
+                }
+                Err(error) => return Err(error),
             }
-            area
         }
     };
     let entry = area.start() + PAGE_BYTES + plan.entry;
-    domain.life.lock().image = Some(area);
+    let replaced = {
+        let mut life = domain.life.lock();
+        life.image = Some((plan.clone(), area));
+        // An update may have loaded one meanwhile, which is then loaded by the start.
+        core::mem::replace(&mut life.standby, other)
+    };
+    unload(domain, replaced);
     black_box::loaded(domain, incarnation);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);

@@ -9,9 +9,10 @@ use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, OwnerId, current};
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use kernel::machine::memory::Frames;
+use kernel::machine::memory::{FrameUse, Frames};
 use kernel::machine::sync::InterruptLock;
 use rref::Text;
 
@@ -19,7 +20,7 @@ struct FrameSpans;
 
 impl SpanSource for FrameSpans {
     fn span(&mut self, bytes: usize) -> Option<(usize, u64)> {
-        let frames = Frames::allocate(bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
+        let frames = Frames::allocate_for(FrameUse::SharedHeap, bytes.div_ceil(crate::elf::PAGE_BYTES), 1)
             .ok()?
             .zeroed();
         let base = frames.as_pointer() as usize;
@@ -28,7 +29,13 @@ impl SpanSource for FrameSpans {
 
     unsafe fn release(&mut self, (_, physical): (usize, u64), bytes: usize) {
         // SAFETY: `span` leaked exactly this run, and the caller promises that nobody uses it.
-        drop(unsafe { Frames::from_leaked(physical, bytes.div_ceil(crate::elf::PAGE_BYTES)) });
+        drop(unsafe {
+            Frames::from_leaked(
+                FrameUse::SharedHeap,
+                physical,
+                bytes.div_ceil(crate::elf::PAGE_BYTES),
+            )
+        });
     }
 }
 
@@ -37,6 +44,16 @@ static SHARED: InterruptLock<SharedHeap<FrameSpans>> = InterruptLock::new(Shared
 /// Shared-heap bytes in use and held.
 pub fn shared_usage() -> Usage {
     SHARED.lock().usage()
+}
+
+/// What each owner owns: objects and bytes.
+pub fn owners() -> Vec<(OwnerId, u64, u64)> {
+    SHARED.lock().owners()
+}
+
+/// Objects that are marked as being in a batch and are in none, by address.
+pub fn adrift() -> Vec<usize> {
+    SHARED.lock().adrift()
 }
 
 /// Bytes of shared objects that the domain in `slot` owns: its incarnation that lives, and its estate.
@@ -57,7 +74,9 @@ pub fn reclaim(domain: &Domain, dead: OwnerId, devices: &Devices) -> (Reclaimed,
             left_bytes: 0,
         },
         Some(heir) => {
-            let reclaimed = heap.reclaim_for(dead, heir.header.slot, |place| devices.has_sent(place));
+            let is_driver = !domain.manifest.devices.is_empty();
+            let sent = |place| devices.has_sent(place);
+            let reclaimed = heap.reclaim_for(dead, heir.header.slot, is_driver, sent);
             heir.shared_charged
                 .fetch_add(reclaimed.left_bytes, Ordering::Relaxed);
             reclaimed
@@ -175,7 +194,7 @@ pub fn pages_allocate(count: usize) -> *mut u8 {
             .store(count as u64, Ordering::Relaxed);
         return core::ptr::null_mut();
     }
-    let Ok(frames) = Frames::allocate(count, 1) else {
+    let Ok(frames) = Frames::allocate_for(FrameUse::PrivateHeap, count, 1) else {
         domain.discharge(count as u64);
         refused(format_args!("{count} pages of private memory: there are none"));
         return core::ptr::null_mut();

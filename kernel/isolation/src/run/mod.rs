@@ -7,21 +7,28 @@ mod device;
 mod domain;
 mod fault;
 mod interrupt;
+mod leaks;
 mod loader;
 mod memory;
 mod proxy;
 mod sys;
 mod thread;
+mod update;
 mod watch;
 
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
 pub use black_box::{NamedFrame, named, with_black_box};
 pub use death::{Death, death, is_cancelled, kill, reap, wait_death};
-pub use domain::{Cause, Domain, Figures, State, domain, domain_name, domains};
+pub use domain::{Cause, Domain, Figures, Reaped, State, domain, domain_name, domains};
+pub use leaks::{Census, Held, census, held};
 pub use loader::{StartError, start};
 pub use memory::shared_usage;
 pub use proxy::{check_imports, export_kernel_object, register_factories};
+pub use update::{
+    Images, ReplaceError, Replaced, Source, images, replace, revert, settle, upload_abandon, upload_begin,
+    upload_finish, upload_part,
+};
 
 use abi::manifest::SystemManifest;
 use core::fmt;

@@ -25,6 +25,13 @@ static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 #[derive(Default)]
 pub struct Exports(Vec<(String, RawObject)>);
 
+impl Exports {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 struct HandleRecord {
     id: u64,
     proxy: RawObject,
@@ -34,6 +41,13 @@ struct HandleRecord {
 /// Proxies that an incarnation holds.
 #[derive(Default)]
 pub struct Handles(Vec<HandleRecord>);
+
+impl Handles {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl Drop for HandleRecord {
     fn drop(&mut self) {

@@ -90,7 +90,10 @@ pub fn spawn(
 extern "C" fn main(argument: usize) {
     // SAFETY: `spawn` leaked it for this thread.
     let start = unsafe { Box::from_raw(argument as *mut Start) };
+    let id = current().id.load(Ordering::Relaxed);
+    ROSTER.lock().push((id, start.incarnation));
     run(&start);
+    ROSTER.lock().retain(|(other, _)| *other != id);
     if start.domain.header.is_live(start.incarnation) {
         let id = current().id.load(Ordering::Relaxed);
         black_box::trace(start.incarnation, EventKind::ThreadEnded, format_args!("{id}"));
@@ -112,6 +115,10 @@ fn run(start: &Start) {
         let outcome: Result<(), RpcError> = unsafe { enter(start, (), run_entry) };
         // Returned or died: the thread ends either way.
         outcome.ok();
+        // Before it is off the chain, which `reap` waits for.
+        let cost = &start.domain.cost;
+        cost.threads_ns
+            .fetch_add(machine::own_run_ns(), Ordering::Relaxed);
     }
     compiler_fence(Ordering::SeqCst);
     thread.top.store(previous, Ordering::Relaxed);
@@ -120,6 +127,19 @@ fn run(start: &Start) {
 fn run_entry(start: &Start, (): ()) -> Result<(), RpcError> {
     (start.entry)(start.argument);
     Ok(())
+}
+
+/// Threads that have begun in a domain and have not ended, by number.
+static ROSTER: InterruptLock<Vec<(u64, OwnerId)>> = InterruptLock::new(Vec::new());
+
+/// Every thread that has begun in a domain and has not ended: its number, and the incarnation that started it.
+pub fn roster() -> Vec<(u64, OwnerId)> {
+    ROSTER.lock().clone()
+}
+
+/// Threads that wait for a change in the table of domains, by number.
+pub fn waiters() -> Vec<u64> {
+    WAITERS.lock().clone()
 }
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use attack_interface::victim::{Grabbed, Victim};
 use domain_rt::{Handle, StartError, clock, thread};
-use interface::kernel::{DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
+use interface::kernel::{DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus};
 
 /// How long all domains may take to run.
 const RUN_LIMIT_NS: u64 = 20_000 * MS;
@@ -156,7 +156,7 @@ impl Scene {
     /// Kills a victim by order.
     pub fn kill(&self, place: Place) -> Result<(), String> {
         self.control
-            .kill(self.index(place)?)
+            .kill(self.index(place)?, DeathCause::Killed)
             .map_err(|error| format!("{} can't be killed: {error}", place.domain()))
     }
 

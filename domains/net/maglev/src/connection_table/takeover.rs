@@ -32,6 +32,12 @@ impl ConnectionTable {
         self.buckets.bequeath(tag(cpu));
     }
 
+    /// Does what the death of the host's domain would.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        host_platform::leave(self.buckets);
+    }
+
     /// The table that was left for `cpu`; `None` if there is none of this capacity.
     ///
     /// `now_seconds` is of the clock that it was used with, and at most

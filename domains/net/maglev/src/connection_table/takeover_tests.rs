@@ -27,11 +27,6 @@ fn hash(flow: u64) -> u64 {
         .wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
-/// What the death of the host's domain would do with a table that was bequeathed.
-fn leave(table: ConnectionTable) {
-    host_platform::leave(table.buckets);
-}
-
 fn established(table: &ConnectionTable, seconds: u16) -> Life {
     Life::new(FlowState::Established, table.now(), seconds)
 }
@@ -69,7 +64,7 @@ fn all_flows_go_on_and_expired_ones_go() {
         let life = established(&table, seconds);
         assert!(table.insert(hash(flow), backend(flow as u16), life));
     }
-    leave(table);
+    table.die();
 
     assert!(
         ConnectionTable::inherit(101, capacity(), 60).is_none(),
@@ -92,11 +87,12 @@ fn another_capacity_starts_empty() {
     host_platform::attach();
     let mut table = ConnectionTable::new(capacity()).unwrap();
     table.bequeath(102);
-    leave(table);
+    table.die();
     assert!(ConnectionTable::inherit(102, Capacity::new(ENTRIES * 2).unwrap(), 0).is_none());
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever is in the memory, the table made of it is sound, and stays so in use.
     #[test]
     fn any_bytes_make_a_sound_table(seed: u64, dense: bool, seconds in 0u64..100_000) {
@@ -149,7 +145,7 @@ proptest! {
             if parts & 8 != 0 && is_guest { bucket.guests |= 1 << way }
             if parts & 16 != 0 && is_guest { table.buckets[first].spilled += 1 }
         }
-        leave(table);
+        table.die();
         let mut next = ConnectionTable::inherit(104, capacity(), 1).expect("it was left");
         is_sound(&next);
         for flow in remembered {

@@ -51,9 +51,7 @@ impl Control {
             })
             .collect();
         control.neighbours = roster.neighbours.clone();
-        for index in (0..).take(control.vips.len()) {
-            control.rebuild(index);
-        }
+        control.rebuild_all();
         control.publish();
         Ok(control)
     }
@@ -146,3 +144,7 @@ impl From<&Backend> for Tenant {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "heritage_tests.rs"]
+mod tests;

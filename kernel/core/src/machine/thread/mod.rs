@@ -14,6 +14,7 @@ use super::interrupts::InterruptContext;
 use super::memory::{MapError, Stack};
 use super::sync::InterruptLock;
 use crate::memory::PAGE_SIZE;
+use crate::sched::tokens::WakeTokens;
 use crate::time::NEVER;
 use abi::ThreadHeader;
 use alloc::boxed::Box;
@@ -21,6 +22,8 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+pub use crate::sched::tokens::Wake;
 
 /// Most threads at a time, idle and reaper threads included.
 pub const MAX_THREADS: usize = 1 << SLOT_BITS;
@@ -56,17 +59,6 @@ impl ThreadId {
     }
 }
 
-/// Why [`park_until`] came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// [`unpark`] was called.
-    Woken,
-    /// The deadline passed.
-    TimedOut,
-    /// [`cancel`] was called: give up what this was waiting for.
-    Cancelled,
-}
-
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -94,10 +86,7 @@ struct Inner {
     /// It is ready because it gave up the CPU itself.
     yielded: bool,
     saved: Saved,
-    token: bool,
-    cancelled: bool,
-    /// What the next return of `park_until` says.
-    wake: Wake,
+    tokens: WakeTokens,
     idle: bool,
     /// It runs as soon as it is woken: see [`Builder::prompt`].
     prompt: bool,
@@ -295,9 +284,7 @@ fn make(
         state: State::Ready,
         yielded: false,
         saved: Saved::OnStack,
-        token: false,
-        cancelled: false,
-        wake: Wake::Woken,
+        tokens: WakeTokens::new(),
         idle: stack.is_none(),
         prompt,
         name: [0; NAME_BYTES],
@@ -404,12 +391,9 @@ pub fn yield_now() {
 /// interrupt handlers included.
 pub fn unpark(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Woken)
-        } else {
-            inner.token = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Woken);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
@@ -418,19 +402,16 @@ pub fn unpark(id: ThreadId) -> bool {
 /// ended.
 pub fn cancel(id: ThreadId) -> bool {
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
-        if inner.state == State::Parked {
-            scheduler.wake(cpu, thread, inner, Wake::Cancelled)
-        } else {
-            inner.cancelled = true;
-            None
-        }
+        let parked = inner.state == State::Parked;
+        let runs = inner.tokens.send(parked, Wake::Cancelled);
+        runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
 }
 
 /// Takes back a cancellation that the thread hasn't noticed yet.
 pub fn clear_cancellation(id: ThreadId) {
-    with_thread(id, |_, _, _, inner| inner.cancelled = false);
+    with_thread(id, |_, _, _, inner| inner.tokens.clear_cancellation());
 }
 
 fn notify(found: Option<Option<&'static Cpu>>) -> bool {
@@ -460,6 +441,8 @@ pub struct ThreadInformation {
     pub run_ns: u64,
     /// Whether this is the CPU's idle thread.
     pub idle: bool,
+    /// Pages of its stack.
+    pub stack_pages: usize,
 }
 
 /// All threads.
@@ -475,16 +458,20 @@ pub fn list() -> alloc::vec::Vec<ThreadInformation> {
                 inner.name_length,
                 inner.run_ns,
                 inner.idle,
+                inner.stack.as_ref().map_or(0, Stack::pages),
             )
         })
-        .map(|(cpu, state, name, length, run_ns, idle)| ThreadInformation {
-            id,
-            cpu,
-            state,
-            name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
-            run_ns,
-            idle,
-        })
+        .map(
+            |(cpu, state, name, length, run_ns, idle, stack_pages)| ThreadInformation {
+                id,
+                cpu,
+                state,
+                name: alloc::string::String::from_utf8_lossy(&name[..length]).into_owned(),
+                run_ns,
+                idle,
+                stack_pages,
+            },
+        )
     };
     all.into_iter().filter_map(describe).collect()
 }
@@ -553,6 +540,11 @@ pub fn with_stopped<R>(
         Some(f(&thread.header, inner.state, context))
     })
     .flatten()
+}
+
+/// CPU time that the running thread has had, with the slice that is running, in nanoseconds.
+pub fn own_run_ns() -> u64 {
+    scheduler::own_run_ns()
 }
 
 /// Total CPU time that threads other than the idle ones have had, by CPU, in nanoseconds.

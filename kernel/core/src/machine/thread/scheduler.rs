@@ -97,15 +97,13 @@ impl Scheduler {
         self.busy_ns
     }
 
-    /// Queues a parked thread; the CPU that has to be interrupted for it, if any.
+    /// Queues a parked thread whose wake has been sent; the CPU that has to be interrupted for it, if any.
     pub(super) fn wake(
         &mut self,
         cpu: &'static Cpu,
         thread: &'static Thread,
         inner: &mut super::Inner,
-        wake: Wake,
     ) -> Option<&'static Cpu> {
-        inner.wake = wake;
         self.queue.stop_timer(thread.into());
         self.enqueue(cpu, thread, inner)
     }
@@ -218,7 +216,7 @@ impl Scheduler {
         while let Some(thread) = self.queue.pop_expired(now_ns) {
             // SAFETY: As in `take_next`.
             let inner = unsafe { &mut *thread.thread().inner.get() };
-            inner.wake = Wake::TimedOut;
+            inner.tokens.send(true, Wake::TimedOut);
             self.queue_ready(thread, inner);
         }
     }
@@ -399,7 +397,7 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
         Ok(next) => {
             switch(thread, next);
             // SAFETY: The thread runs, with interrupts off, so nobody else uses this field.
-            unsafe { (*thread.inner.get()).wake }
+            unsafe { (*thread.inner.get()).tokens.wake() }
         }
         Err(wake) => wake,
     };
@@ -412,11 +410,8 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
     let mut scheduler = cpu.scheduler.lock();
     // SAFETY: The lock of the thread's CPU is held.
     let inner = unsafe { &mut *thread.inner.get() };
-    if core::mem::take(&mut inner.cancelled) {
-        return Err(Wake::Cancelled);
-    }
-    if core::mem::take(&mut inner.token) {
-        return Err(Wake::Woken);
+    if let Some(wake) = inner.tokens.take() {
+        return Err(wake);
     }
     let now = clock::now_ns();
     if deadline_ns <= now {
@@ -454,6 +449,24 @@ pub(super) fn yield_now() {
     if were_enabled {
         processor::enable();
     }
+}
+
+/// See [`super::own_run_ns`].
+pub(super) fn own_run_ns() -> u64 {
+    let were_enabled = processor::are_enabled();
+    processor::disable();
+    let cpu = cpu::current();
+    let thread = running(cpu);
+    let run_ns = {
+        let scheduler = cpu.scheduler.lock();
+        // SAFETY: The lock of the thread's CPU is held.
+        let before = unsafe { (*thread.inner.get()).run_ns };
+        before + clock::now_ns().saturating_sub(scheduler.slice_start_ns)
+    };
+    if were_enabled {
+        processor::enable();
+    }
+    run_ns
 }
 
 /// See [`super::exit`].
@@ -554,7 +567,7 @@ pub(in crate::machine) fn interrupt_exit(
 ) {
     let acknowledge = || {
         if let Some(number) = answered {
-            cpu.broadcast_seen.store(number, Ordering::Release);
+            cpu.listener.answer(number);
         }
     };
     let mut scheduler = cpu.scheduler.lock();
