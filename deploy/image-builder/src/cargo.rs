@@ -25,6 +25,11 @@ fn target_directory(root: &Path) -> PathBuf {
     root.join("target/appliance")
 }
 
+/// Where the kernel is built: not with the domains, since Cargo keeps a crate built with one set of flags, and would build all of them anew each time.
+fn kernel_directory(root: &Path) -> PathBuf {
+    target_directory(root).join("kernel")
+}
+
 fn build(
     root: &Path,
     directory: &Path,
@@ -43,7 +48,11 @@ fn build(
             PROFILE,
             "--target-dir",
         ])
-        .arg(target_directory(root))
+        .arg(if directory == root {
+            kernel_directory(root)
+        } else {
+            target_directory(root)
+        })
         // Flags with blanks survive in this form; it also keeps a user's RUSTFLAGS out of what is signed.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         // Those that describe the calling Cargo's own package would make build scripts run again each time.
@@ -97,7 +106,7 @@ pub(crate) fn build_kernel(
             .env("APPLIANCE_FLAGS", &identity.flags);
     })?;
     // On a copy, since Cargo's own output is linked to what it keeps for the next build.
-    let linked = target_directory(root)
+    let linked = kernel_directory(root)
         .join(TARGET)
         .join(PROFILE)
         .join("appliance");

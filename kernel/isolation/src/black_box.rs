@@ -5,7 +5,6 @@
 //! [`EVENT_LIMIT`] events.
 
 use abi::OwnerId;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -205,12 +204,12 @@ impl Events {
         }
     }
 
-    /// The last ones, oldest first.
-    pub fn last(&self) -> heapless::Vec<Event, EVENT_LIMIT> {
+    /// The last ones, oldest first: at most [`EVENT_LIMIT`].
+    pub fn last(&self) -> impl Iterator<Item = Event> {
         let room = EVENT_LIMIT - usize::from(self.newest.is_some());
         let skipped = self.kept.len().saturating_sub(room);
         let kept = self.kept.oldest_ordered().skip(skipped);
-        kept.copied().chain(self.newest).collect()
+        kept.copied().chain(self.newest)
     }
 }
 
@@ -240,33 +239,51 @@ pub struct BlackBox {
     pub owner: OwnerId,
     /// What it had.
     pub counters: Counters,
-    /// Where its threads stood; the one that is at fault, if one is, comes first.
-    pub threads: heapless::Vec<SeenThread, THREAD_LIMIT>,
+    /// Where its threads stood; the one that is at fault, if one is, comes first. At most [`THREAD_LIMIT`].
+    pub threads: Vec<SeenThread>,
     /// Threads that there was no room for.
     pub more_threads: u32,
     /// What it did last, oldest first.
-    pub events: heapless::Vec<Event, EVENT_LIMIT>,
+    pub events: Vec<Event>,
 }
 
 impl BlackBox {
+    /// An empty box, with memory for all that it may get, so that nothing is allocated later: some of it comes in interrupt context. On the heap part by
+    /// part, since a thread that has used up its stack makes one too.
+    pub fn new(number: u64, owner: OwnerId, counters: Counters) -> BlackBox {
+        BlackBox {
+            number,
+            owner,
+            counters,
+            threads: Vec::with_capacity(THREAD_LIMIT),
+            more_threads: 0,
+            events: Vec::with_capacity(EVENT_LIMIT),
+        }
+    }
+
     /// Adds a thread, unless it is there already.
     pub fn see(&mut self, thread: SeenThread) {
         if self.threads.iter().any(|known| known.id == thread.id) {
             return;
         }
-        if self.threads.push(thread).is_err() {
+        if self.threads.len() < THREAD_LIMIT {
+            self.threads.push(thread);
+        } else {
             self.more_threads += 1;
         }
     }
 }
 
 // All boxes together are below 1 MiB.
-const _: () = assert!(BOX_LIMIT * size_of::<BlackBox>() <= 1 << 20);
+const _: () = {
+    let parts = THREAD_LIMIT * size_of::<SeenThread>() + EVENT_LIMIT * size_of::<Event>();
+    assert!(BOX_LIMIT * (size_of::<BlackBox>() + parts) <= 1 << 20);
+};
 
 /// The boxes that are kept, oldest first.
 #[derive(Default)]
 pub struct Archive {
-    boxes: Vec<Box<BlackBox>>,
+    boxes: Vec<BlackBox>,
 }
 
 impl Archive {
@@ -278,7 +295,7 @@ impl Archive {
     /// Adds a box. A full archive gives up the oldest of the domain that has the most, so that one domain's crash loop doesn't push out what
     /// happened to the others.
     #[must_use = "the box that had to go is dropped by the caller, outside of locks"]
-    pub fn add(&mut self, black_box: Box<BlackBox>) -> Option<Box<BlackBox>> {
+    pub fn add(&mut self, black_box: BlackBox) -> Option<BlackBox> {
         self.boxes.push(black_box);
         if self.boxes.len() <= BOX_LIMIT {
             return None;
@@ -299,19 +316,12 @@ impl Archive {
 
     /// The box of the death with this number.
     pub fn find(&self, number: u64) -> Option<&BlackBox> {
-        self.boxes
-            .iter()
-            .find(|kept| kept.number == number)
-            .map(|kept| &**kept)
+        self.boxes.iter().find(|kept| kept.number == number)
     }
 
     /// The box of an incarnation's death.
     pub fn of(&mut self, owner: OwnerId) -> Option<&mut BlackBox> {
-        self.boxes
-            .iter_mut()
-            .rev()
-            .find(|kept| kept.owner == owner)
-            .map(|kept| &mut **kept)
+        self.boxes.iter_mut().rev().find(|kept| kept.owner == owner)
     }
 }
 

@@ -12,7 +12,6 @@ use crate::black_box::{
 };
 use crate::elf::{PAGE_BYTES, Plan, Use};
 use abi::{OwnerId, ThreadHeader, current};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -307,21 +306,16 @@ pub fn note_panic() {
 pub fn open(number: u64, owner: OwnerId, domain: &Domain) {
     let trace = &domain.trace;
     let crossings = domain.header.crossings();
-    let mut black_box = Box::new(BlackBox {
-        number,
-        owner,
-        counters: Counters {
-            uptime_ns: clock::now_ns().saturating_sub(trace.started_ns.load(Ordering::Relaxed)),
-            crossings: crossings.saturating_sub(trace.crossings_at_start.load(Ordering::Relaxed)),
-            crossings_since_boot: crossings,
-            memory_bytes: domain.private_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64,
-            threads: domain.threads.load(Ordering::Relaxed),
-            shared: None,
-        },
-        threads: heapless::Vec::new(),
-        more_threads: 0,
-        events: trace.events.lock().last(),
-    });
+    let counters = Counters {
+        uptime_ns: clock::now_ns().saturating_sub(trace.started_ns.load(Ordering::Relaxed)),
+        crossings: crossings.saturating_sub(trace.crossings_at_start.load(Ordering::Relaxed)),
+        crossings_since_boot: crossings,
+        memory_bytes: domain.private_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64,
+        threads: domain.threads.load(Ordering::Relaxed),
+        shared: None,
+    };
+    let mut black_box = BlackBox::new(number, owner, counters);
+    black_box.events.extend(trace.events.lock().last());
     let me = current().id.load(Ordering::Relaxed);
     let mut kept = KEPT.lock();
     // Whoever died of what this thread did: it comes first. Then those that were faster out of the domain than this.
