@@ -6,9 +6,6 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![forbid(unsafe_code)]
 
-#[cfg(all(panic = "abort", feature = "attack"))]
-extern crate alloc;
-
 #[cfg(panic = "abort")]
 extern crate alloc;
 

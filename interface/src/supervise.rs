@@ -141,7 +141,8 @@ pub trait Supervisor {
 }
 
 /// What the operator asks of the supervisor. Requests for one domain may overlap; the last one wins.
-#[interface]
+// A request returns when a domain is up or down, and its predecessor may have to be waited for.
+#[interface(deadline_ms = 60_000)]
 pub trait Operator {
     /// Kills a domain; the restart policy then applies.
     fn kill(&self, name: DomainName) -> Result<(), SuperviseError>;

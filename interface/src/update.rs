@@ -185,7 +185,8 @@ pub trait ImageControl {
 }
 
 /// Sending an image to the appliance. It is verified and kept; running it is the operator's decision.
-#[interface]
+// It verifies images, and returns when the new one is up or the old one again.
+#[interface(deadline_ms = 60_000)]
 pub trait Uploads {
     /// As [`ImageControl::upload_begin`], by name.
     fn begin(&self, name: DomainName, bytes: u32) -> Result<u64, UpdateError>;
@@ -255,7 +256,8 @@ pub struct UpdateRecord {
 }
 
 /// Running other images: for the operator.
-#[interface]
+// It verifies images, and returns when the new one is up or the old one again.
+#[interface(deadline_ms = 60_000)]
 pub trait Updates {
     /// Which images a domain has.
     fn images(&self, name: DomainName) -> Result<DomainImages, UpdateError>;
