@@ -87,7 +87,7 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
     let text = fs::read_to_string(shipped)?;
     let mut manifest: Table = text.parse()?;
     let never_held: Table =
-        "immediate = 1000000\nbackoff_floor_ms = 1\nbackoff_ceiling_ms = 1\nbudget = 0\nwindow_s = 1\ncpu_percent = 0"
+        "immediate = 1000000\nbackoff_floor_ms = 1\nbackoff_ceiling_ms = 1\nbudget = 0\nwindow_s = 1"
             .parse()?;
     let console: Table = "crate = \"attack-console\"\n[imports]\nconsole = \"kernel.SerialConsole\"\n\
                           control = \"kernel.DomainControl\"\ninjector = \"kernel.Injector\""
@@ -138,7 +138,7 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     context.figure("kinds_of_crossings", kinds.len(), "");
     let before = accounted_pages(lab)?;
 
-    let mut random = fastrand::Rng::with_seed(context.seed);
+    let mut random = fastrand::Rng::with_seed(context.attacks.seed);
     let mut total = Total::default();
     for kind in &kinds {
         for injection in INJECTIONS {

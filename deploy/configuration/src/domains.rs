@@ -59,7 +59,6 @@ struct Defaults {
     heartbeat_ms: u32,
     #[serde(default = "default_deadline_ms")]
     deadline_ms: u32,
-    trial_ms: Option<u32>,
 }
 
 fn default_start_ms() -> u32 {
