@@ -179,9 +179,14 @@ impl Receiver {
     }
 
     /// Fills up from the shared heap, some packets at a time, and hands hardware all that was posted. Without memory the ring stays shorter.
+    ///
+    /// As many packets as are `sending` come back by themselves, so new ones aren't taken for them, only to be given back then. A ring that
+    /// is short doesn't wait for that.
     #[inline]
-    pub fn refill(&mut self) {
-        for _ in 0..self.ring.room().min(ALLOCATION_LIMIT) {
+    pub fn refill(&mut self, sending: usize) {
+        let short = FIRST_PACKETS.saturating_sub(self.ring.len());
+        let missing = self.ring.room().saturating_sub(sending).max(short);
+        for _ in 0..missing.min(ALLOCATION_LIMIT) {
             let Ok(packet) = Packet::allocate() else { break };
             if self.ring.post(packet).is_err() {
                 break;

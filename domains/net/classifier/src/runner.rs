@@ -15,7 +15,7 @@ use domain_rt::{Handle, OwnerId, thread};
 use interface::net::{Exchanged, NetDevice, NetError};
 use log::{error, warn};
 use rref::packet::Verdict;
-use rref::{BATCH_CAPACITY, OutOfMemory, PacketBatch};
+use rref::{BATCH_CAPACITY, OutOfMemory, Packet, PacketBatch};
 
 /// Frames that make an exchange worth its fixed cost: when fewer came, the next ones are let gather for a while.
 const GATHER: usize = 8;
@@ -304,6 +304,15 @@ impl Runner {
         let destinations = self.services.destinations();
         if destinations.is_empty() {
             return (Some(received), None);
+        }
+        let mut recent = Recent::default();
+        let is_usual = |packet: &&Packet| {
+            packet.is_received_whole()
+                && packet.vlan.is_none()
+                && destinations.is_usually_virtual(packet.frame(), &mut recent)
+        };
+        if received.iter().take_while(is_usual).count() == received.len() {
+            return (None, Some(received));
         }
         let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
