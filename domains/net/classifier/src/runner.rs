@@ -87,6 +87,8 @@ pub struct Runner {
     parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
+    /// All of the last batch was the balancer's: then the next one's is looked at for that first.
+    all_virtual: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
     gathered: bool,
 }
@@ -113,6 +115,7 @@ impl Runner {
             parked: false,
             urgent: false,
             gathered: false,
+            all_virtual: false,
         }
     }
 
@@ -311,7 +314,7 @@ impl Runner {
                 && packet.vlan.is_none()
                 && destinations.is_usually_virtual(packet.frame(), &mut recent)
         };
-        if received.iter().take_while(is_usual).count() == received.len() {
+        if self.all_virtual && received.iter().take_while(is_usual).count() == received.len() {
             return (None, Some(received));
         }
         let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
@@ -326,6 +329,7 @@ impl Runner {
             continues = packet.continues;
         }
         let count = mine.count_ones() as usize;
+        self.all_virtual = count == received.len();
         if count == 0 {
             return (Some(received), None);
         }
