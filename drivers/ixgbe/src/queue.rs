@@ -147,7 +147,7 @@ impl QueuePair {
                 break;
             }
         }
-        self.receiver.refill();
+        self.receiver.refill(self.transmitter.ring().len());
         while !spare.is_full() {
             let Some(mut packet) = self.transmitter.take_sent() else {
                 break;

@@ -6,7 +6,7 @@ use crate::error::DeviceError;
 use crate::statistics::QueueCounters;
 use crate::transmit::Transmitter;
 use dma::ixgbe::{Adapter, ReceiveRing, ReceiveStatus};
-use rref::packet::{ChecksumState, Verdict};
+use rref::packet::{ChecksumState, Reception};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Slots of a ring.
@@ -76,19 +76,27 @@ impl Receiver {
     /// Frames in one buffer each: nearly all of them.
     #[inline(always)]
     fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        let (mut frames, mut bytes, mut errors, mut wrong) = (0, 0, 0, 0);
+        let (mut bytes, mut errors, mut wrong) = (0, 0, 0);
         let (queue, vlan_strip) = (self.queue, self.vlan_strip);
-        self.ring.take_frames(received, |packet, status| {
+        let taken = self.ring.take_frames(received, |packet, status| {
+            if status.is_plain() {
+                // Nearly always so, known by one comparison, and most fields are constants then.
+                packet.receive(reception(status, queue, None, ChecksumState::Good));
+                bytes += packet.len() as u64;
+                return true;
+            }
             if !status.is_intact() {
                 errors += 1;
                 return false;
             }
-            frames += 1;
+            let vlan = status.vlan().filter(|_| vlan_strip);
+            let checksum = judge(status);
+            packet.receive(reception(status, queue, vlan, checksum));
             bytes += packet.len() as u64;
-            wrong += u64::from(describe(packet, status, queue, vlan_strip));
+            wrong += u64::from(checksum == ChecksumState::Bad);
             true
         });
-        counters.received_frames += frames;
+        counters.received_frames += u64::from(taken) - errors;
         counters.received_bytes += bytes;
         counters.receive_errors += errors;
         counters.checksum_errors += wrong;
@@ -119,15 +127,20 @@ impl Receiver {
             return false;
         }
         for piece in 1..=pieces {
-            let Some((mut packet, _)) = self.ring.take() else {
+            let Some((mut packet, own)) = self.ring.take() else {
                 break;
             };
             let Some(status) = last else {
                 self.recycle(packet);
                 continue;
             };
+            // What is true of the frame stands in its last buffer, but each has its own length.
+            let vlan = status.vlan().filter(|_| self.vlan_strip);
+            packet.receive(Reception {
+                length: own.length(),
+                ..reception(status, self.queue, vlan, judge(status))
+            });
             counters.received_bytes += packet.len() as u64;
-            describe(&mut packet, status, self.queue, self.vlan_strip);
             packet.continues = piece != pieces;
             drop(received.push(packet));
         }
@@ -166,9 +179,14 @@ impl Receiver {
     }
 
     /// Fills up from the shared heap, some packets at a time, and hands hardware all that was posted. Without memory the ring stays shorter.
+    ///
+    /// As many packets as are `sending` come back by themselves, so new ones aren't taken for them, only to be given back then. A ring that
+    /// is short doesn't wait for that.
     #[inline]
-    pub fn refill(&mut self) {
-        for _ in 0..self.ring.room().min(ALLOCATION_LIMIT) {
+    pub fn refill(&mut self, sending: usize) {
+        let short = FIRST_PACKETS.saturating_sub(self.ring.len());
+        let missing = self.ring.room().saturating_sub(sending).max(short);
+        for _ in 0..missing.min(ALLOCATION_LIMIT) {
             let Ok(packet) = Packet::allocate() else { break };
             if self.ring.post(packet).is_err() {
                 break;
@@ -178,24 +196,19 @@ impl Receiver {
     }
 }
 
-/// Says in the packet what hardware found; returns whether a checksum was wrong.
+/// What a packet is told of its frame.
 #[inline(always)]
-fn describe(packet: &mut Packet, status: ReceiveStatus, queue: u16, vlan_strip: bool) -> bool {
-    packet.verdict = Verdict::Received;
-    packet.queue = queue;
-    packet.rss_hash = status.rss_hash();
-    if vlan_strip {
-        packet.vlan = status.vlan();
+fn reception(status: ReceiveStatus, queue: u16, vlan: Option<u16>, checksum: ChecksumState) -> Reception {
+    Reception {
+        length: status.length(),
+        queue,
+        vlan,
+        checksum,
+        rss_hash: status.rss_hash(),
     }
-    if status.all_checksums_right() {
-        packet.checksum = ChecksumState::Good;
-        return false;
-    }
-    packet.checksum = judge(status);
-    packet.checksum == ChecksumState::Bad
 }
 
-/// What a frame's status says of its checksums, when it isn't simply good.
+/// What a frame's status says of its checksums.
 ///
 /// `Good` only when the transport checksum was looked at. A wrong UDP checksum is left to software: the device also calls
 /// datagrams wrong that have none (specification update, erratum 44).

@@ -5,7 +5,7 @@
 use crate::error::DeviceError;
 use crate::statistics::QueueCounters;
 use dma::ixgbe::{Adapter, ContextDescriptor, TransmitFlags, TransmitRing, TransportChecksum};
-use rref::packet::{ChecksumRequest, Verdict};
+use rref::packet::{ChecksumRequest, Marks, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Slots of a ring.
@@ -15,10 +15,10 @@ const SHORTEST_BYTES: usize = 17;
 /// A ring that has sent nothing of what it holds for so long hangs.
 const HANG_NS: u64 = 2_000_000_000;
 
-/// Verdict, request and `continues` of a frame of one packet that asks nothing of hardware.
-const PLAIN: u32 = u32::from_le_bytes([Verdict::Transmit as u8, 0, ChecksumRequest::None as u8, 0]);
-/// The same of one that asks for TCP's checksum.
-const TCP: u32 = u32::from_le_bytes([Verdict::Transmit as u8, 0, ChecksumRequest::Tcp as u8, 0]);
+/// A frame of one packet that asks nothing of hardware.
+const PLAIN: Marks = Marks::new(Verdict::Transmit, false, ChecksumRequest::None);
+/// One that asks for TCP's checksum.
+const TCP: Marks = Marks::new(Verdict::Transmit, false, ChecksumRequest::Tcp);
 /// The context of TCP over IPv4 without tag and options: nearly all that asks for checksums.
 const TCP_CONTEXT: ContextDescriptor = ContextDescriptor {
     link_bytes: ETHERNET_BYTES as u8,
@@ -115,13 +115,7 @@ impl Transmitter {
         let lengths = SHORTEST_BYTES..=limit_bytes;
         let has_tcp_context = self.context == Some(TCP_CONTEXT);
         let (frames, bytes) = self.ring.push_frames(batch, |packet| {
-            // One load and one comparison, where four fields take eight instructions.
-            let wishes = u32::from_le_bytes([
-                packet.verdict as u8,
-                0,
-                packet.request as u8,
-                u8::from(packet.continues),
-            ]);
+            let wishes = packet.marks();
             if packet.vlan.is_some() || !lengths.contains(&packet.len()) {
                 None
             } else if wishes == PLAIN {

@@ -165,6 +165,9 @@ impl Packet {
         self.rss_hash = 0;
     }
 
+    /// Distance of the byte from the packet's first at which a received frame begins, for devices.
+    pub const RECEIVE_OFFSET: usize = core::mem::offset_of!(Packet, data) + HEADROOM_BYTES;
+
     /// Makes it a received frame, whatever it was: all of its fields are set. It begins behind the usual headroom, where devices are told
     /// to write, and is at most [`BUFFER_BYTES`] long.
     #[inline(always)]

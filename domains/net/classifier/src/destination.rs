@@ -142,26 +142,32 @@ impl Destinations {
     /// Whether an untagged frame is for the balancer.
     #[inline(always)]
     pub fn is_virtual(&self, frame: &[u8], recent: &mut Recent) -> bool {
-        // The usual packet, in one bounds check: IPv4 without options, unfragmented (or the first fragment), TCP or UDP.
-        if let Some(head) = frame.first_chunk::<{ ETHERNET_BYTES + 24 }>()
-            && head[12..14] == ETHERTYPE_IPV4
-            && head[14] == 0x45
-            && u16::from_ne_bytes([head[20], head[21]]) & FRAGMENT_OFFSET == 0
-        {
-            let address = [head[30], head[31], head[32], head[33]];
-            let key = key_v4(address, head[23], [head[36], head[37]]);
-            if key == recent.0 {
+        if let Some((key, protocol)) = usual_key(frame) {
+            if self.has_usual(key, recent) {
                 return true;
             }
-            if self.v4.contains(key) {
-                recent.0 = key;
-                return true;
-            }
-            if matches!(head[23], TCP | UDP) {
+            if matches!(protocol, TCP | UDP) {
                 return false;
             }
         }
         self.is_virtual_unusually(frame)
+    }
+
+    /// Whether an untagged frame is a usual packet for the balancer; for those that aren't usual [`is_virtual`](Self::is_virtual) knows.
+    #[inline(always)]
+    pub fn is_usually_virtual(&self, frame: &[u8], recent: &mut Recent) -> bool {
+        usual_key(frame).is_some_and(|(key, _)| self.has_usual(key, recent))
+    }
+
+    #[inline(always)]
+    fn has_usual(&self, key: u64, recent: &mut Recent) -> bool {
+        if key != recent.0 {
+            if !self.v4.contains(key) {
+                return false;
+            }
+            recent.0 = key;
+        }
+        true
     }
 
     #[inline(never)]
@@ -262,12 +268,38 @@ fn number(protocol: Protocol) -> u8 {
     }
 }
 
+/// The key and the protocol of the usual packet, in one bounds check: IPv4 without options, unfragmented (or the first fragment). What has
+/// ports has them there.
 #[inline(always)]
+fn usual_key(frame: &[u8]) -> Option<(u64, u8)> {
+    let headers: &UsualHeaders = frame.first_chunk()?;
+    let is_usual = part(headers, 12) == ETHERTYPE_IPV4
+        && headers[14] == 0x45
+        && u16::from_ne_bytes(part(headers, 20)) & FRAGMENT_OFFSET == 0;
+    let protocol = headers[23];
+    is_usual.then(|| (key_in(part(headers, 30), protocol), protocol))
+}
+
+/// Headers of a usual packet, ports included.
+type UsualHeaders = [u8; ETHERNET_BYTES + 24];
+
+/// Some bytes of the headers, which aren't beyond their end, read at once.
+#[inline(always)]
+fn part<const N: usize>(headers: &UsualHeaders, at: usize) -> [u8; N] {
+    let bytes = headers.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.copied().unwrap_or([0; N])
+}
+
 fn key_v4(address: [u8; 4], protocol: u8, port: [u8; 2]) -> u64 {
-    // The bytes as they stand in the packet: a key is compared, never read.
-    u64::from(u32::from_ne_bytes(address)) << 24
-        | u64::from(u16::from_ne_bytes(port)) << 8
-        | u64::from(protocol)
+    let ([a, b, c, d], [e, f]) = (address, port);
+    key_in([a, b, c, d, 0, 0, e, f], protocol)
+}
+
+/// The same of what stands in a packet: the destination's address and both ports.
+#[inline(always)]
+fn key_in(address_and_ports: [u8; 8], protocol: u8) -> u64 {
+    // The bytes as they stand in the packet, the protocol in place of the source's port: a key is compared, never read.
+    u64::from_le_bytes(address_and_ports) & !(0xffff << 32) | u64::from(protocol) << 32
 }
 
 #[inline(always)]

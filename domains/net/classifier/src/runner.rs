@@ -15,7 +15,7 @@ use domain_rt::{Handle, OwnerId, thread};
 use interface::net::{Exchanged, NetDevice, NetError};
 use log::{error, warn};
 use rref::packet::Verdict;
-use rref::{BATCH_CAPACITY, OutOfMemory, PacketBatch};
+use rref::{BATCH_CAPACITY, OutOfMemory, Packet, PacketBatch};
 
 /// Frames that make an exchange worth its fixed cost: when fewer came, the next ones are let gather for a while.
 const GATHER: usize = 8;
@@ -87,6 +87,8 @@ pub struct Runner {
     parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
+    /// All of the last batch was the balancer's: then the next one's is looked at for that first.
+    all_virtual: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
     gathered: bool,
 }
@@ -113,6 +115,7 @@ impl Runner {
             parked: false,
             urgent: false,
             gathered: false,
+            all_virtual: false,
         }
     }
 
@@ -305,6 +308,15 @@ impl Runner {
         if destinations.is_empty() {
             return (Some(received), None);
         }
+        let mut recent = Recent::default();
+        let is_usual = |packet: &&Packet| {
+            packet.is_received_whole()
+                && packet.vlan.is_none()
+                && destinations.is_usually_virtual(packet.frame(), &mut recent)
+        };
+        if self.all_virtual && received.iter().take_while(is_usual).count() == received.len() {
+            return (None, Some(received));
+        }
         let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
             // The parts of a long frame go where its head goes.
@@ -317,6 +329,7 @@ impl Runner {
             continues = packet.continues;
         }
         let count = mine.count_ones() as usize;
+        self.all_virtual = count == received.len();
         if count == 0 {
             return (Some(received), None);
         }

@@ -75,10 +75,13 @@ impl ReceiveStatus {
         self.low & TYPE_UDP != 0
     }
 
-    /// Whether a transport checksum was looked at, and nothing that was looked at was wrong: the usual case in one test.
+    /// Whether it is an untagged frame that is whole in its buffer and came right from the wire, whose transport checksum was looked at, and
+    /// nothing that was looked at was wrong: the usual case in one test.
     #[inline(always)]
-    pub fn all_checksums_right(self) -> bool {
-        self.high & (TRANSPORT_CHECKED | TRANSPORT_WRONG | IPV4_WRONG) == TRANSPORT_CHECKED
+    pub fn is_plain(self) -> bool {
+        const SAID: u64 = RECEIVE_DONE | END_OF_PACKET | TRANSPORT_CHECKED;
+        const NOT_SAID: u64 = VLAN_FRAME | FRAME_ERROR | TRANSPORT_WRONG | IPV4_WRONG;
+        self.high & (SAID | NOT_SAID) == SAID
     }
 }
 

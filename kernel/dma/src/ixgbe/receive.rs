@@ -1,6 +1,6 @@
 //! Receive rings of the 82599 (datasheet 7.1.9 "Receive Descriptor Queue Structure").
 //!
-//! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, reset and empty, and come out at the head,
+//! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, whatever is in them, and come out at the head,
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
 use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
@@ -8,10 +8,10 @@ use super::ring::{
     self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
 };
 use super::{QueueClaim, TransmitRing};
-use crate::memory::Descriptors;
+use crate::memory::{Descriptors, Slots};
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
-use rref::packet::{BUFFER_BYTES, HEADROOM_BYTES, PACKET_BYTES};
+use rref::packet::{BUFFER_BYTES, HEADROOM_BYTES, PACKET_BYTES, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
 /// SRRCTL (8.2.3.8.7): buffers of 2 KiB, advanced descriptors with one buffer, and drop what finds no descriptor, so that one queue
@@ -23,7 +23,7 @@ const VLAN_STRIP: u32 = 1 << 30;
 /// there. Bit 12 must be cleared (4.6.7).
 const DCA_VALUE: u32 = 1 << 9;
 
-// A reset packet has room for exactly what hardware may write at its offset.
+// A packet has room for exactly what hardware may write behind the usual headroom.
 const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES == BUFFER_BYTES && BUFFER_BYTES.is_multiple_of(1024));
 
 /// One receive queue.
@@ -133,19 +133,13 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         }
     }
 
-    /// Puts a packet in, reset and empty; gives it back when the ring is full. Hardware has it after [`publish`](Self::publish).
+    /// Puts a packet in; gives it back when the ring is full. Hardware has it after [`publish`](Self::publish).
     #[inline(always)]
-    pub fn post(&mut self, mut packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
+    pub fn post(&mut self, packet: RRef<Packet>) -> Result<(), RRef<Packet>> {
         if self.room() == 0 {
             return Err(packet);
         }
-        packet.reset();
-        // Hardware writes up to `BUFFER_BYTES` from here, which a reset packet has (asserted above). The second word is the header
-        // buffer's address, which hardware doesn't use (`SRRCTL_VALUE`), and where DD appears.
-        let address = packet.physical() + packet.data_offset() as u64;
-        self.memory.slots().write(self.posted, address, 0);
-        // The slot is free, since there is room; forgetting what can't be there spares its drop code.
-        core::mem::forget(self.buffer(self.posted).replace(packet));
+        put(self.memory.slots(), &mut self.buffers, self.posted, packet);
         self.posted = self.posted.wrapping_add(1);
         Ok(())
     }
@@ -195,18 +189,20 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         let status = self.peek(0)?;
         let mut packet = self.buffer(self.taken).take()?;
         self.taken = self.taken.wrapping_add(1);
-        packet.resize(usize::from(status.length()).min(BUFFER_BYTES));
+        packet.reset();
+        packet.resize(usize::from(status.length()));
         Some((packet, status))
     }
 
     /// Moves frames that fill one packet each from the head to the end of `frames`, as many as there are and fit, up to the first that
-    /// isn't so. `describe` notes the status in each; where it says false the frame is dropped.
+    /// isn't so; returns how many it took from the ring. `describe` makes of each what the status says, with [`Packet::receive`]; until then
+    /// a packet is as it was when it was posted. Where it says false the frame is dropped.
     #[inline(always)]
     pub fn take_frames(
         &mut self,
         frames: &mut PacketBatch,
         mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
-    ) {
+    ) -> u32 {
         // Copies and locals, here and below: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
         let mut taken = self.taken;
@@ -223,15 +219,14 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
                 break;
             };
             taken = taken.wrapping_add(1);
-            let status = ReceiveStatus { low, high };
-            // Posted packets have `BUFFER_BYTES` behind their offset, to which this cuts.
-            packet.resize(usize::from(status.length()));
-            if describe(&mut packet, status) {
+            if describe(&mut packet, ReceiveStatus { low, high }) {
                 // It fits: counted above.
                 drop(frames.push(packet));
             }
         }
+        let count = taken.wrapping_sub(self.taken);
         self.taken = taken;
+        count
     }
 
     /// Puts packets that `sent` has sent back in here, as many as there are and fit.
@@ -241,17 +236,31 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
         let mut posted = self.posted;
         sent.drain_sent(
-            |mut packet| {
-                packet.reset();
-                // As in `post`.
-                slots.write(posted, packet.physical() + packet.data_offset() as u64, 0);
-                core::mem::forget(buffers[posted as usize % SLOTS].replace(packet));
+            |packet| {
+                put(slots, buffers, posted, packet);
                 posted = posted.wrapping_add(1);
             },
             room,
         );
         self.posted = posted;
     }
+}
+
+/// Puts a packet into slot `count`, which is free.
+#[inline(always)]
+fn put<const SLOTS: usize>(
+    slots: Slots<SLOTS>,
+    buffers: &mut [Option<RRef<Packet>>; SLOTS],
+    count: u32,
+    mut packet: RRef<Packet>,
+) {
+    // It is not to be sent any more, should the driver die; all else is set when it is taken out.
+    packet.verdict = Verdict::Empty;
+    // Hardware writes up to `BUFFER_BYTES` from here, which every packet has (asserted above). The second word is the header
+    // buffer's address, which hardware doesn't use (`SRRCTL_VALUE`), and where DD appears.
+    slots.write(count, packet.physical() + Packet::RECEIVE_OFFSET as u64, 0);
+    // Nothing is there; forgetting it spares its drop code.
+    core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
 }
 
 impl<const SLOTS: usize> Drop for ReceiveRing<SLOTS> {

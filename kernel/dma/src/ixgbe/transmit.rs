@@ -178,11 +178,12 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         let first = self.pushed;
         let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
         let end = self.cleaned.wrapping_add(Self::MASK);
+        let mut front = frames.front();
         while pushed != end {
-            let Some(front) = frames.get(0) else { break };
-            let length = front.len();
-            let Some(flags) = accept(front) else { break };
-            let Some(packet) = frames.pop_front() else { break };
+            let accepted = front.take_if(|packet| Some((packet.len(), accept(packet)?)));
+            let Some((packet, (length, flags))) = accepted else {
+                break;
+            };
             let word = put(slots, place, buffers, pushed, packet, length as u32, flags);
             last = (pushed, word);
             pushed = pushed.wrapping_add(1);
