@@ -25,6 +25,7 @@ use kernel::machine::paging as memory_map;
 use kernel::machine::sync::InterruptLock;
 use kernel::machine::thread::{self as machine, ThreadId};
 use kernel::machine::{clock, smp};
+use rref::Text;
 use rref::crossing::resume;
 
 /// Deaths that are kept.
@@ -346,8 +347,11 @@ pub fn panic_in_domain(message: &str, file: &str, line: u32) -> ! {
     // What `alloc` panics with when the private heap, whose last request was refused, has nothing.
     let quota = memory::private_quota(owner).filter(|_| message.starts_with("memory allocation of "));
     match quota {
-        Some(detail) => kill(owner, Cause::MemoryQuota, detail.as_str()),
-        None => kill(owner, Cause::Panic, &alloc::format!("{message} ({file}:{line})")),
-    };
-    leave(owner)
+        Some(detail) => fault::end(Cause::MemoryQuota, detail.as_str()),
+        None => {
+            // On the stack: what was on the heap would never be dropped.
+            let detail = Text::<320>::format(format_args!("{message} ({file}:{line})"));
+            fault::end(Cause::Panic, detail.as_str())
+        }
+    }
 }

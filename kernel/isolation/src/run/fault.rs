@@ -9,6 +9,8 @@ use super::death;
 use super::domain::Cause;
 use crate::elf::PAGE_BYTES;
 use abi::{Continuation, OwnerId, ResumeContext, ThreadHeader, current};
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::arch::naked_asm;
 use core::fmt;
 use core::mem::offset_of;
@@ -103,6 +105,53 @@ pub extern "C" fn stack_exhausted() -> ! {
         kind = const STACK_OVERFLOW,
         die = sym die,
     )
+}
+
+/// A death that the running domain has brought on itself in a call of the kernel.
+struct Ending {
+    cause: Cause,
+    detail: String,
+}
+
+/// Kills the running domain and leaves it. Needs little of the stack that the domain has left: the death itself takes place where the domain's frames
+/// began, which are not looked at again.
+pub fn end(cause: Cause, detail: &str) -> ! {
+    let ending = Box::new(Ending {
+        cause,
+        detail: detail.into(),
+    });
+    // SAFETY: A domain is the running one, so there is a continuation, whose context was complete before any of its code ran. Nothing of
+    // this function's or its callers' frames is used again: `finish` gets a box and doesn't return.
+    unsafe { begin(Box::into_raw(ending)) }
+}
+
+/// Goes on in [`finish`] where the frames of the running domain began.
+///
+/// # Safety
+/// A domain is the running one, and nothing in the frames below its continuation is needed any more. `ending` is a box's.
+#[unsafe(naked)]
+unsafe extern "C" fn begin(ending: *mut Ending) -> ! {
+    naked_asm!(
+        "mov rax, gs:[0]",
+        "mov rax, [rax + {top}]",
+        "mov rsp, [rax + {context} + {rsp}]",
+        "sub rsp, {room}",
+        "jmp {finish}",
+        top = const offset_of!(ThreadHeader, top),
+        context = const offset_of!(Continuation, context),
+        rsp = const offset_of!(ResumeContext, rsp),
+        room = const ROOM,
+        finish = sym finish,
+    )
+}
+
+extern "C" fn finish(ending: *mut Ending) -> ! {
+    let owner = current().owner();
+    // SAFETY: `end` made it of a box, for this call alone.
+    let ending = unsafe { Box::from_raw(ending) };
+    death::kill(owner, ending.cause, &ending.detail);
+    drop(ending);
+    death::leave(owner)
 }
 
 /// Stands for a vector in [`die`]'s first argument.

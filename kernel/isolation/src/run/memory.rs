@@ -1,9 +1,9 @@
 //! Memory that domains ask for: shared objects and private pages.
 
 use super::black_box;
-use super::death;
 use super::device::Devices;
 use super::domain::{Cause, Domain, by_name, domain_of};
+use super::fault;
 use crate::black_box::EventKind;
 use crate::estate::Reclaimed;
 use crate::shared_heap::{SharedHeap, SpanSource, Usage};
@@ -112,7 +112,7 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     if let Some(domain) = domain {
         if owned_is_over(domain, charge) {
             refused(format_args!("shared memory: quota"));
-            refuse_shared(domain, owner, charge);
+            refuse_shared(domain, charge);
             return core::ptr::null_mut();
         }
         // Looked at first: writing at each allocation would cost more, with several CPUs.
@@ -131,7 +131,7 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
 const SHARED_REFUSALS: u32 = 1000;
 
 /// Counts a refusal; enough of them are the domain's death.
-fn refuse_shared(domain: &Domain, owner: OwnerId, bytes: u64) {
+fn refuse_shared(domain: &Domain, bytes: u64) {
     let count = domain
         .refusals
         .shared
@@ -144,8 +144,7 @@ fn refuse_shared(domain: &Domain, owner: OwnerId, bytes: u64) {
     let detail = Text::<200>::format(format_args!(
         "refused {count} times in a row, last {bytes} bytes of shared memory: it has used up its {quota}"
     ));
-    // The caller of the kernel leaves its dead domain at the end of the call (`sys.rs`).
-    death::kill(owner, Cause::SharedQuota, detail.as_str());
+    fault::end(Cause::SharedQuota, detail.as_str())
 }
 
 /// Whether `more` bytes would go over the domain's quota. The charge is what it owns now, counted afresh only when an optimistic
