@@ -87,7 +87,7 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
     let text = fs::read_to_string(shipped)?;
     let mut manifest: Table = text.parse()?;
     let never_held: Table =
-        "immediate = 1000000\nbackoff_floor_ms = 1\nbackoff_ceiling_ms = 1\nbudget = 0\nwindow_s = 1"
+        "immediate = 1000000\nbackoff_floor_ms = 1\nbackoff_ceiling_ms = 1\nbudget = 0\nwindow_s = 1\ncpu_percent = 0"
             .parse()?;
     let console: Table = "crate = \"attack-console\"\n[imports]\nconsole = \"kernel.SerialConsole\"\n\
                           control = \"kernel.DomainControl\"\ninjector = \"kernel.Injector\""
