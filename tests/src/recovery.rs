@@ -35,6 +35,8 @@ const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 /// By how much the shared heap may grow while the driver is killed under load: the peak of packets under way varies, and the
 /// heap keeps what a peak has needed.
 const SHARED_GROWTH_PAGES: u64 = 512;
+/// By how much the kernel's heap may grow meanwhile: one step of its, for the reports of deaths.
+const KERNEL_HEAP_GROWTH_PAGES: u64 = 256;
 /// Kills without any load, for an exact count of pages.
 const KILLS_AT_REST: u32 = 20;
 /// Time for a killed domain's service to be back, and for memory to be what it was.
@@ -305,10 +307,10 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
         kill(lab, "ixgbe")?;
     }
     step.done("");
-    let after = return_of_pages(lab, &before, |memory| memory.free_pages)?;
+    let after = return_of_pages(lab, &before, Memory::outside_of_use)?;
     context.figure(
         "free_pages_lost_at_rest",
-        before.free_pages.saturating_sub(after.free_pages),
+        before.outside_of_use().saturating_sub(after.outside_of_use()),
         "",
     );
     Ok(())
@@ -318,14 +320,21 @@ fn kills_at_rest_cost_nothing(context: &Context, lab: &RunningLab) -> Result<()>
 pub struct Memory {
     free_pages: u64,
     shared_pages: u64,
+    /// Pages of the kernel's own heap, which grows in steps and holds the reports of deaths, a bounded number of them.
+    kernel_heap_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
     details: String,
 }
 
 impl Memory {
-    /// Pages that are free, or in the shared heap, which keeps as many as the traffic's peak has needed.
+    /// Pages that are free, or in the kernel's heap, whose growth is bounded apart ([`return_of_pages`]).
+    fn outside_of_use(&self) -> u64 {
+        self.free_pages + self.kernel_heap_pages
+    }
+
+    /// The same with pages in the shared heap, which keeps as many as the traffic's peak has needed.
     pub fn available(&self) -> u64 {
-        self.free_pages + self.shared_pages
+        self.outside_of_use() + self.shared_pages
     }
 }
 
@@ -350,6 +359,9 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
         shared_pages: memory["shared_pages"]
             .as_u64()
             .context("`memory` gave no number of the shared heap's pages")?,
+        kernel_heap_pages: memory["uses"]["kernel_heap"]
+            .as_u64()
+            .context("`memory` gave no number of the kernel heap's pages")?,
         details: format!("{memory}; bytes, private + shared: {}", by_domain.join(", ")),
     })
 }
@@ -374,6 +386,13 @@ pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory
     loop {
         let now = memory(lab)?;
         if count(&now) >= count(before) {
+            let growth = now.kernel_heap_pages.saturating_sub(before.kernel_heap_pages);
+            ensure!(
+                growth <= KERNEL_HEAP_GROWTH_PAGES,
+                "the kernel's heap grew by {growth} pages\nbefore: {}\nafter:  {}",
+                before.details,
+                now.details
+            );
             return Ok(now);
         }
         ensure!(
