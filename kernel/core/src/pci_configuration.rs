@@ -195,7 +195,8 @@ fn capability(registers: &impl Registers, number: u8) -> Option<u16> {
 
 /// The function's MSI-X table, if it has one that fits into one of `bars`.
 pub fn msix_table(registers: &impl Registers, bars: &[Option<MemoryBar>; BAR_COUNT]) -> Option<MsixTable> {
-    let capability = capability(registers, MSIX_CAPABILITY)?;
+    // Three registers (PCI Local Bus 3.0, 6.8.2), all of them where capabilities are.
+    let capability = capability(registers, MSIX_CAPABILITY).filter(|at| *at <= 0x100 - 12)?;
     let entries = (registers.read(capability) >> 16 & 0x7ff) as u16 + 1;
     let location = registers.read(capability + 4);
     let (bar, offset) = ((location & 7) as u8, location & !7);

@@ -144,6 +144,21 @@ impl<T: Share> Batch<T> {
         }
     }
 
+    /// The end of the batch, to add several objects.
+    #[inline(always)]
+    pub fn back(&mut self) -> Back<'_, T> {
+        let body = self.raw();
+        let (head, length) = (
+            body.head.load(Ordering::Relaxed),
+            body.length.load(Ordering::Relaxed),
+        );
+        Back {
+            batch: self,
+            head,
+            length,
+        }
+    }
+
     #[inline(always)]
     fn store_head_and_length(&mut self, head: u32, length: u32) {
         // SAFETY: `head` and `length` are adjacent and 8-byte aligned (the payload is 64-byte aligned); the batch is borrowed
@@ -209,6 +224,33 @@ impl<T: Share> Batch<T> {
             // There is room by the loop's condition; were there not, the object would be dropped here, not lost.
             drop(self.push(object));
         }
+    }
+}
+
+/// The end of a batch: adds objects as [`Batch::push`] does, each at once, but reads only once where that is.
+pub struct Back<'a, T: Share> {
+    batch: &'a mut Batch<T>,
+    head: u32,
+    length: u32,
+}
+
+impl<T: Share> Back<'_, T> {
+    /// Adds an object at the end; gives it back when the batch is full.
+    #[inline(always)]
+    pub fn push(&mut self, object: RRef<T>) -> Result<(), RRef<T>> {
+        if self.length as usize >= BATCH_CAPACITY {
+            return Err(object);
+        }
+        let payload = object.into_payload();
+        let body = self.batch.raw();
+        let slot = &body.slots[self.head.wrapping_add(self.length) as usize % BATCH_CAPACITY];
+        slot.store(payload.as_ptr() as u64, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.length += 1;
+        body.length.store(self.length, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        set_owner(payload.cast(), OwnerId::NESTED);
+        Ok(())
     }
 }
 

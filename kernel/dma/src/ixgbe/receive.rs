@@ -207,6 +207,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
         let mut taken = self.taken;
         let end = taken.wrapping_add(self.published.wrapping_sub(taken).min(frames.room() as u32));
+        let mut back = frames.back();
         while taken != end {
             let high = slots.high(taken);
             if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
@@ -221,7 +222,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
             taken = taken.wrapping_add(1);
             if describe(&mut packet, ReceiveStatus { low, high }) {
                 // It fits: counted above.
-                drop(frames.push(packet));
+                drop(back.push(packet));
             }
         }
         let count = taken.wrapping_sub(self.taken);
