@@ -65,6 +65,8 @@ fn create_node(access: &Access, space: &str, node: &Node, mtu: u16) -> Result<()
         &[
             // Thousands of connections from one client, and backlogs for them.
             ("net/ipv4/ip_local_port_range", "1024 65535"),
+            // For programs that choose their source ports: nobody else's connections, nor what is left of them, are in the way.
+            ("net/ipv4/ip_local_reserved_ports", "20000-29999"),
             ("net/core/somaxconn", "8192"),
             ("net/ipv4/tcp_max_syn_backlog", "8192"),
             // A VIP on the loopback interface must not be answered for or announced (direct routing), and packets for it
