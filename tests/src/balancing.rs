@@ -14,8 +14,7 @@ use crate::running_lab::{Outcome, RunningLab};
 
 /// Connections for the shares.
 const FLOWS: u64 = 10_000;
-/// Source port of the first: below those that the system chooses itself.
-// The lab keeps as many from here on free of connections that don't choose their port.
+/// Source port of the first: the lab keeps as many from here on free of connections that don't choose theirs.
 const FIRST_PORT: u16 = 20_000;
 /// Open together.
 const AT_ONCE: u32 = 200;
