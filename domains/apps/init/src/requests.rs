@@ -17,10 +17,12 @@ impl Supervision {
         let domain = self.domain(index).ok_or(SuperviseError::NoDomain)?;
         let is_new = domain.progress.lock().stop();
         loop {
-            // Looked at first: a start that ends in between is then either seen here or killed.
+            // Looked at first: a start that ends in between is then either seen here or killed. One that has begun may still come after
+            // this kill, and is killed next time.
             let is_starting = domain.progress.lock().is_starting();
-            let killed = self.control.kill(index, DeathCause::Stopped);
-            if killed.is_ok() || !is_starting {
+            // Fails if nothing runs, which is what is wanted.
+            let _ = self.control.kill(index, DeathCause::Stopped);
+            if !is_starting {
                 break;
             }
             if !pause() {

@@ -286,7 +286,12 @@ impl Fixture {
     pub fn until(&self, what: &str, mut condition: impl FnMut(&Fixture) -> bool) {
         let begin = Instant::now();
         while !condition(self) {
-            assert!(begin.elapsed() < Duration::from_secs(20), "never: {what}");
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "never: {what}; a is {:?}, b {:?}",
+                self.status(1),
+                self.status(2)
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
