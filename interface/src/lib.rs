@@ -8,8 +8,10 @@
 
 pub mod balance;
 pub mod black_box;
+pub mod block;
 pub mod holdings;
 pub mod kernel;
+pub mod key_value;
 pub mod metrics;
 pub mod net;
 pub mod path;
@@ -26,6 +28,8 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn path::Neighbours>::FACTORY,
     <dyn balance::Balancer>::FACTORY,
     <dyn socket::Sockets>::FACTORY,
+    <dyn block::BlockDevice>::FACTORY,
+    <dyn key_value::KeyValueStore>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
     <dyn supervise::Operator>::FACTORY,

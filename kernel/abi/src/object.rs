@@ -21,6 +21,8 @@ pub enum ObjectKind {
     Batch = 1,
     /// A packet (`rref::Packet`): valid as one from before its owner sees it until it is freed.
     Packet = 2,
+    /// A storage request with its data (`rref::Block`): any bytes are one.
+    Block = 3,
 }
 
 /// Stands [`HEADER_BYTES`] before the payload of each shared object.

@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate self as rref;
 
 pub mod batch;
+pub mod block;
 pub mod crossing;
 pub mod exchange;
 pub mod handle;
@@ -25,6 +26,7 @@ pub mod text;
 
 pub use abi::{BATCH_CAPACITY, OwnerId};
 pub use batch::Batch;
+pub use block::{Block, BlockBatch};
 pub use exchange::{Exchange, Share};
 pub use handle::{Handle, Interface, ProxyFactory};
 pub use heir::{Plain, SharedSlice, Tag};

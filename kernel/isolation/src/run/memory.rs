@@ -90,6 +90,7 @@ pub fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
     let kind = match kind {
         0 if tag != 0 => ObjectKind::Plain,
         2 => ObjectKind::Packet,
+        3 => ObjectKind::Block,
         _ => return core::ptr::null_mut(),
     };
     SHARED
@@ -104,6 +105,7 @@ pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
         0 => ObjectKind::Plain,
         1 => ObjectKind::Batch,
         2 => ObjectKind::Packet,
+        3 => ObjectKind::Block,
         _ => return core::ptr::null_mut(),
     };
     let owner = current().owner();
