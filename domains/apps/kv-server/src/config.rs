@@ -76,6 +76,8 @@ pub struct Config {
     pub normal_output: OutputLimit,
     /// Output of subscribers.
     pub pubsub_output: OutputLimit,
+    /// Up to which size collections count as small; CONFIG SET alone changes it.
+    pub limits: crate::types::Limits,
 }
 
 impl fmt::Debug for Config {
@@ -109,6 +111,7 @@ impl Default for Config {
                 soft_bytes: 8 << 20,
                 soft_s: 60,
             },
+            limits: crate::types::Limits::DEFAULT,
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
+pub mod collections;
+pub mod hashes;
 pub mod pubsub;
 pub mod strings;
 pub mod transactions;
@@ -17,7 +19,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 /// All groups.
-const GROUPS: &[&[Command]] = &[strings::COMMANDS, transactions::COMMANDS, pubsub::COMMANDS];
+const GROUPS: &[&[Command]] = &[
+    strings::COMMANDS,
+    transactions::COMMANDS,
+    pubsub::COMMANDS,
+    hashes::COMMANDS,
+];
 
 /// Longest name of a command with its subcommand, in bytes.
 const NAME_LIMIT_BYTES: usize = 48;
