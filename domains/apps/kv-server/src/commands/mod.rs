@@ -2,9 +2,13 @@
 //!
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
+pub mod blocking_lists;
 pub mod collections;
 pub mod hashes;
+pub mod lists;
 pub mod pubsub;
+pub mod set_algebra;
+pub mod sets;
 pub mod strings;
 pub mod transactions;
 
@@ -24,6 +28,10 @@ const GROUPS: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     hashes::COMMANDS,
+    lists::COMMANDS,
+    blocking_lists::COMMANDS,
+    sets::COMMANDS,
+    set_algebra::COMMANDS,
 ];
 
 /// Longest name of a command with its subcommand, in bytes.

@@ -143,6 +143,42 @@ impl List {
         Some(item)
     }
 
+    /// Takes up to `limit` elements out that equal `value`, seen from an end: how many, each told to `removed` by its position.
+    pub fn remove_equal(
+        &mut self,
+        value: &[u8],
+        limit: u64,
+        from: End,
+        mut removed: impl FnMut(Position),
+    ) -> usize {
+        let length = self.items.len();
+        let mut left = limit;
+        let mut bytes = 0;
+        let mut keep = |item: &Item| {
+            let equal = left > 0 && *item.value == *value;
+            if equal {
+                left -= 1;
+                bytes += item.value.len();
+                removed(item.position);
+            }
+            !equal
+        };
+        match from {
+            End::Left => self.items.retain(&mut keep),
+            End::Right => {
+                let mut kept: VecDeque<Item> = core::mem::take(&mut self.items)
+                    .into_iter()
+                    .rev()
+                    .filter(&mut keep)
+                    .collect();
+                kept.make_contiguous().reverse();
+                self.items = kept;
+            }
+        }
+        self.bytes -= bytes;
+        length - self.items.len()
+    }
+
     /// Gives every element a new position, evenly apart, the first at 0.
     pub fn renumber(&mut self) {
         let mut position = 0;
