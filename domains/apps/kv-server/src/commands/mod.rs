@@ -9,6 +9,9 @@ pub mod lists;
 pub mod pubsub;
 pub mod set_algebra;
 pub mod sets;
+pub mod sorted_set_algebra;
+pub mod sorted_set_ranges;
+pub mod sorted_sets;
 pub mod strings;
 pub mod transactions;
 
@@ -32,6 +35,9 @@ const GROUPS: &[&[Command]] = &[
     blocking_lists::COMMANDS,
     sets::COMMANDS,
     set_algebra::COMMANDS,
+    sorted_sets::COMMANDS,
+    sorted_set_ranges::COMMANDS,
+    sorted_set_algebra::COMMANDS,
 ];
 
 /// Longest name of a command with its subcommand, in bytes.
