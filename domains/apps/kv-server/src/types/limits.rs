@@ -22,6 +22,8 @@ pub struct Limits {
     pub sorted_set_value_bytes: usize,
     /// `list-max-listpack-size`: elements if positive, else -1 to -5 for 4 KiB to 64 KiB.
     pub list_size: i64,
+    /// `stream-node-max-entries`: what trimming with `~` removes at once.
+    pub stream_node_entries: usize,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Limits {
         sorted_set_entries: 128,
         sorted_set_value_bytes: 64,
         list_size: -2,
+        stream_node_entries: 100,
     };
 
     /// The limit that a name of CONFIG means.
@@ -53,6 +56,7 @@ impl Limits {
             "set-max-listpack-value" => &mut self.set_value_bytes,
             "zset-max-listpack-entries" | "zset-max-ziplist-entries" => &mut self.sorted_set_entries,
             "zset-max-listpack-value" | "zset-max-ziplist-value" => &mut self.sorted_set_value_bytes,
+            "stream-node-max-entries" => &mut self.stream_node_entries,
             _ => return None,
         })
     }
