@@ -12,6 +12,8 @@ pub mod sets;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
 pub mod sorted_sets;
+pub mod stream_groups;
+pub mod stream_info;
 pub mod stream_reads;
 pub mod streams;
 pub mod strings;
@@ -42,6 +44,8 @@ const GROUPS: &[&[Command]] = &[
     sorted_set_algebra::COMMANDS,
     streams::COMMANDS,
     stream_reads::COMMANDS,
+    stream_groups::COMMANDS,
+    stream_info::COMMANDS,
 ];
 
 /// Longest name of a command with its subcommand, in bytes.
