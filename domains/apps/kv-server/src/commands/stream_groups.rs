@@ -1,7 +1,7 @@
 //! Commands of consumer groups: XGROUP, XACK, XPENDING, XCLAIM and XAUTOCLAIM.
 
 use super::stream_reads::no_group;
-use super::streams::{parse_interval, parse_strict_id, write_entry, write_id};
+use super::streams::{parse_id, parse_interval, parse_strict_id, write_entry, write_id};
 use crate::command::{Command, Context, Flags, Keys, NO_KEYS, ONE_KEY, command};
 use crate::error::CommandError;
 use crate::journal::Journal;
@@ -132,7 +132,7 @@ fn start_id(context: &Context<'_>, slot: Option<Slot>) -> Result<StreamId, Comma
         b"$" => Ok(slot
             .and_then(|slot| context.get::<Stream>(slot))
             .map_or(StreamId::LEAST, |stream| stream.last_id)),
-        text => parse_strict_id(text, 0),
+        text => parse_id(text, 0),
     }
 }
 
