@@ -4,6 +4,7 @@
 //! act on.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -76,6 +77,8 @@ pub struct Config {
     pub normal_output: OutputLimit,
     /// Output of subscribers.
     pub pubsub_output: OutputLimit,
+    /// What CONFIG SET set of what has no other place.
+    pub free: BTreeMap<&'static str, String>,
 }
 
 impl fmt::Debug for Config {
@@ -109,6 +112,7 @@ impl Default for Config {
                 soft_bytes: 8 << 20,
                 soft_s: 60,
             },
+            free: BTreeMap::new(),
         }
     }
 }

@@ -2,7 +2,16 @@
 //!
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
+pub mod admin;
+pub mod bits;
+pub mod config;
+pub mod connection;
+pub mod expiry;
+pub mod info;
+pub mod introspection;
+pub mod keys;
 pub mod pubsub;
+pub mod scan;
 pub mod strings;
 pub mod transactions;
 
@@ -16,8 +25,28 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-/// All groups.
-const GROUPS: &[&[Command]] = &[strings::COMMANDS, transactions::COMMANDS, pubsub::COMMANDS];
+/// All commands, by the group that COMMAND DOCS names.
+const GROUPS: &[(&str, &[Command])] = &[
+    ("string", strings::COMMANDS),
+    ("bitmap", bits::COMMANDS),
+    ("generic", keys::COMMANDS),
+    ("generic", expiry::COMMANDS),
+    ("connection", connection::COMMANDS),
+    ("transactions", transactions::COMMANDS),
+    ("pubsub", pubsub::COMMANDS),
+    ("server", admin::COMMANDS),
+    ("server", config::COMMANDS),
+    ("server", info::COMMANDS),
+    ("server", introspection::COMMANDS),
+];
+
+/// The group of a command.
+pub fn group_of(command: &Command) -> &'static str {
+    GROUPS
+        .iter()
+        .find(|(_, commands)| commands.iter().any(|other| other.name == command.name))
+        .map_or("generic", |(group, _)| group)
+}
 
 /// Longest name of a command with its subcommand, in bytes.
 const NAME_LIMIT_BYTES: usize = 48;
@@ -39,7 +68,8 @@ impl Table {
     /// The table of all commands.
     pub fn new() -> Table {
         let hasher = FixedState::with_seed(0);
-        let commands: Vec<&'static Command> = GROUPS.iter().flat_map(|group| group.iter()).collect();
+        let commands: Vec<&'static Command> =
+            GROUPS.iter().flat_map(|(_, commands)| commands.iter()).collect();
         let mut index = HashTable::new();
         for (position, command) in commands.iter().enumerate() {
             let hash = hasher.hash_one(command.name.as_bytes());
