@@ -5,8 +5,8 @@ use crate::command::{Command, Context, Flags, ONE_KEY, command};
 use crate::error::CommandError;
 use crate::keyspace::Events;
 use crate::number;
-use crate::types::{Hash, List, Set, SortedSet};
 use crate::types::list::End;
+use crate::types::{Hash, List, Set, SortedSet};
 use crate::value::Kind;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -23,9 +23,13 @@ pub const COMMANDS: &[Command] = &[
         ONE_KEY,
         |context| sort(context, true),
     ),
-    command("sort_ro", -2, Flags::READONLY.union(Flags::MOVABLE_KEYS), ONE_KEY, |context| {
-        sort(context, false)
-    }),
+    command(
+        "sort_ro",
+        -2,
+        Flags::READONLY.union(Flags::MOVABLE_KEYS),
+        ONE_KEY,
+        |context| sort(context, false),
+    ),
 ];
 
 /// What a command asks for.
@@ -87,7 +91,9 @@ enum Weight {
 impl Weight {
     fn compare(&self, other: &Weight) -> Ordering {
         match (self, other) {
-            (Weight::Number(first), Weight::Number(second)) => first.partial_cmp(second).unwrap_or(Ordering::Equal),
+            (Weight::Number(first), Weight::Number(second)) => {
+                first.partial_cmp(second).unwrap_or(Ordering::Equal)
+            }
             (Weight::Text(first), Weight::Text(second)) => first.cmp(second),
             (Weight::Number(_), Weight::Text(_)) => Ordering::Less,
             (Weight::Text(_), Weight::Number(_)) => Ordering::Greater,
@@ -96,7 +102,11 @@ impl Weight {
 }
 
 /// What the key holds that `pattern` names for `element`: a string, or a field of a hash behind "->".
-fn look_up(context: &mut Context<'_>, pattern: &[u8], element: &[u8]) -> Result<Option<Box<[u8]>>, CommandError> {
+fn look_up(
+    context: &mut Context<'_>,
+    pattern: &[u8],
+    element: &[u8],
+) -> Result<Option<Box<[u8]>>, CommandError> {
     if pattern == b"#" {
         return Ok(Some(Box::from(element)));
     }
@@ -107,10 +117,9 @@ fn look_up(context: &mut Context<'_>, pattern: &[u8], element: &[u8]) -> Result<
     let behind = behind.get(1..).unwrap_or_default();
     let arrow = behind.windows(2).position(|pair| pair == b"->");
     let (behind, field) = match arrow {
-        Some(arrow) if arrow + 2 < behind.len() => (
-            behind.get(..arrow).unwrap_or_default(),
-            behind.get(arrow + 2..),
-        ),
+        Some(arrow) if arrow + 2 < behind.len() => {
+            (behind.get(..arrow).unwrap_or_default(), behind.get(arrow + 2..))
+        }
         _ => (behind, None),
     };
     let key = [before, element, behind].concat();
@@ -145,7 +154,11 @@ fn elements(context: &mut Context<'_>, request: &Request<'_>) -> Result<Vec<Box<
         Some(Kind::SortedSet) => context.get::<SortedSet>(slot).map(|set| {
             let members = set.iter().map(|entry| Box::from(&*entry.member));
             // Without sorting, the set's own order counts, whichever way round it was asked for.
-            if request.descending && request.keeps_order() { members.rev().collect() } else { members.collect() }
+            if request.descending && request.keeps_order() {
+                members.rev().collect()
+            } else {
+                members.collect()
+            }
         }),
         _ => return Err(CommandError::WrongType),
     };
@@ -221,8 +234,14 @@ fn in_order(
     }
     weighted.sort_by(|(first, first_element), (second, second_element)| {
         // Equal weights: in the order of the elements, so that the same data give the same answer.
-        let order = first.compare(second).then_with(|| first_element.cmp(second_element));
-        if request.descending { order.reverse() } else { order }
+        let order = first
+            .compare(second)
+            .then_with(|| first_element.cmp(second_element));
+        if request.descending {
+            order.reverse()
+        } else {
+            order
+        }
     });
     Ok(weighted.into_iter().map(|(_, element)| element).collect())
 }
