@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod hashes;
 pub mod info;
 pub mod introspection;
+pub mod key_places;
 pub mod keys;
 pub mod lists;
 pub mod pubsub;
