@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod net;
 pub mod path;
 pub mod socket;
+pub mod storage_health;
 pub mod supervise;
 pub mod update;
 
@@ -29,6 +30,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn balance::Balancer>::FACTORY,
     <dyn socket::Sockets>::FACTORY,
     <dyn block::BlockDevice>::FACTORY,
+    <dyn storage_health::StorageHealth>::FACTORY,
     <dyn key_value::KeyValueStore>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
