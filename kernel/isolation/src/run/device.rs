@@ -7,6 +7,7 @@ use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
 use crate::black_box::EventKind;
+use abi::manifest::DeviceClaim;
 use abi::place::{DESCRIPTOR_BYTES, SENT};
 use abi::sys::{RawBar, RawDma, status, wake};
 use abi::{OwnerId, TransmitPlace, current};
@@ -21,6 +22,8 @@ struct Claim {
     function: &'static Function,
     /// It may master the bus. Known here because asking the device costs a round trip.
     masters_bus: bool,
+    /// It may not, for the rest of its driver's life.
+    stopped: bool,
 }
 
 /// What an incarnation holds of devices.
@@ -86,8 +89,8 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
     };
     let matching = pci::functions()
         .iter()
-        .filter(|function| function.vendor() == wanted.vendor && function.device() == wanted.device);
-    // Entries of the manifest with the same identity mean one function each, in the order of their addresses.
+        .filter(|function| is_wanted(wanted, function));
+    // Equal entries of the manifest mean one function each, in the order of their addresses.
     let earlier = domain
         .manifest
         .devices
@@ -117,18 +120,27 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
             number,
             function,
             masters_bus: false,
+            stopped: false,
         });
         // Registers only: the device may still hold queues of the last driver's life. Bus mastering comes with the first ring memory, which
         // `dma` asks for after it has stopped every queue.
         function.set_memory_access(true);
     }
-    black_box::trace(
-        owner,
-        EventKind::DeviceClaimed,
-        format_args!("{:04x}:{:04x}", wanted.vendor, wanted.device),
-    );
+    black_box::trace(owner, EventKind::DeviceClaimed, format_args!("{wanted}"));
     *device = number;
     status::OK
+}
+
+/// Whether a function is what a manifest entry means.
+fn is_wanted(wanted: &DeviceClaim, function: &Function) -> bool {
+    match *wanted {
+        DeviceClaim::Id { vendor, device } => (function.vendor(), function.device()) == (vendor, device),
+        DeviceClaim::Class {
+            class,
+            subclass,
+            interface,
+        } => function.class() == (class, subclass, interface),
+    }
 }
 
 fn function(device: u64) -> Option<&'static Function> {
@@ -161,6 +173,28 @@ pub fn identity(device: u64) -> u32 {
     function(device).map_or(0, |function| {
         u32::from(function.vendor()) | u32::from(function.device()) << 16
     })
+}
+
+/// Class (bits 16 to 23), subclass and programming interface of a claimed function; 0 if it isn't claimed.
+pub fn class(device: u64) -> u32 {
+    function(device).map_or(0, |function| {
+        let (class, subclass, interface) = function.class();
+        u32::from_be_bytes([0, class, subclass, interface])
+    })
+}
+
+/// Takes a claimed device off the bus for the rest of its driver's life.
+pub fn stop(device: u64) {
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
+    let mut life = domain.life.lock();
+    let claims = &mut life.holdings.devices.claims;
+    if let Some(claim) = claims.iter_mut().find(|claim| claim.number == device) {
+        claim.stopped = true;
+        claim.masters_bus = false;
+        claim.function.set_bus_master(false);
+    }
 }
 
 /// Whether memory was allocated for a claimed device before, in this life of its driver or an earlier one.
@@ -255,7 +289,7 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
     let claims = &mut life.holdings.devices.claims;
     if let Some(claim) = claims
         .iter_mut()
-        .find(|claim| claim.number == device && !claim.masters_bus)
+        .find(|claim| claim.number == device && !claim.masters_bus && !claim.stopped)
     {
         // Under the lock: a death after this finds the device among the holdings and stops it.
         function.set_bus_master(true);

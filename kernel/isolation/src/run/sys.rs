@@ -41,6 +41,8 @@ pub static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_class,
+    device_stop,
     device_had_memory,
     interrupt_attach,
     interrupt_wait,
@@ -234,6 +236,14 @@ calls! {
 
     fn device_identity(device: u64) -> u32 {
         trusted(|| device::identity(device))
+    }
+
+    fn device_class(device: u64) -> u32 {
+        trusted(|| device::class(device))
+    }
+
+    fn device_stop(device: u64) {
+        trusted(|| device::stop(device))
     }
 
     fn device_had_memory(device: u64) -> bool {
