@@ -271,12 +271,12 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
         exports,
         pages,
     } = holdings;
-    // Bus mastering off: from here on no device of its writes to memory.
-    devices.stop();
     // The supervisor may have seen the record of this death before `kill` has got to its own requests, and a thread without one would
     // count as having left.
     request_checks();
     wait_until_left(incarnation);
+    // From here on no device of its touches memory. Not before: a thread could have started it again.
+    devices.stop();
     drop(handles);
     drop(exports);
     // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.
