@@ -103,6 +103,25 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     true
 }
 
+/// How often it is looked whether an image has been loaded that is to be killed.
+const LOADING_PAUSE_NS: u64 = 100_000;
+
+/// Kills the incarnation of `domain` that lives, or is being loaded; false if there is none.
+pub fn kill_by_order(domain: &Domain, cause: Cause) -> bool {
+    loop {
+        if let Some(incarnation) = domain.header.live()
+            && kill(incarnation, cause, "by order")
+        {
+            return true;
+        }
+        // Loading is the kernel's work, which ends: with a life, or with another state.
+        if domain.life.lock().state != State::Starting || is_cancelled() {
+            return false;
+        }
+        machine::sleep_until(clock::now_ns() + LOADING_PAUSE_NS);
+    }
+}
+
 fn record(domain: &Domain, incarnation: OwnerId, cause: Cause, detail: &str) {
     black_box::trace(incarnation, EventKind::Died, format_args!("{cause:?}: {detail}"));
     let mut deaths = DEATHS.lock();
