@@ -8,7 +8,9 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{SharedMemory, leave, leave_packet, set_shared_limit, shared_objects, use_shared_memory};
+pub use memory::{
+    SharedMemory, leave, leave_block, leave_packet, set_shared_limit, shared_objects, use_shared_memory,
+};
 pub use thread::{Attached, attach, look_for_deaths};
 pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
 
