@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod key_value;
 pub mod metrics;
 pub mod net;
+pub mod partition;
 pub mod path;
 pub mod socket;
 pub mod supervise;
@@ -29,6 +30,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn balance::Balancer>::FACTORY,
     <dyn socket::Sockets>::FACTORY,
     <dyn block::BlockDevice>::FACTORY,
+    <dyn partition::Disks>::FACTORY,
     <dyn key_value::KeyValueStore>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,

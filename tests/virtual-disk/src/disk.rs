@@ -434,6 +434,28 @@ impl BlockDevice for VirtualDisk {
         Ok(WaitResult::Ready)
     }
 
+    fn abandon(&self) -> Result<(), BlockError> {
+        let mut state = self.state();
+        if state.removed {
+            return Err(BlockError::NoDevice);
+        }
+        let state = &mut *state;
+        for queue in 0..state.queues.len() {
+            let mut under_way = core::mem::take(&mut state.queues[queue]);
+            if state.faults.reordered {
+                state.random.shuffle(under_way.make_contiguous());
+            }
+            for mut pending in under_way {
+                // Some come to nothing.
+                if state.random.bool() {
+                    state.carry_out(&self.geometry, &mut pending.request, pending.submitted);
+                }
+            }
+        }
+        state.forget_durable();
+        Ok(())
+    }
+
     fn statistics(&self) -> Result<BlockStatistics, BlockError> {
         Ok(self.state().statistics)
     }
