@@ -153,6 +153,30 @@ pub extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
     taken.map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
+pub extern "C" fn shared_undelivered(batch: *mut u8, dead: OwnerId) {
+    if OTHER.get().is_none() && crate::wiring::is_heir_of(dead) {
+        // SAFETY: Reached only from a crossing, which has the handle to this batch.
+        let body = unsafe { &*batch.cast::<BatchBody>() };
+        let head = body.head.load(Ordering::Relaxed) as usize;
+        let slots = (0..body.length.load(Ordering::Relaxed) as usize)
+            .map(|index| body.slots[(head + index) % BATCH_CAPACITY].load(Ordering::Relaxed) as usize);
+        // SAFETY: Slots below the length hold payloads, which have their headers before them.
+        let kind = |payload: usize| unsafe {
+            (*((payload - HEADER_BYTES) as *const ObjectHeader))
+                .kind
+                .load(Ordering::Relaxed)
+        };
+        let (blocks, others): (Vec<usize>, Vec<usize>) =
+            slots.partition(|payload| kind(*payload) == ObjectKind::Block as u32);
+        LEFT.with_borrow_mut(|left| left.extend(blocks));
+        others
+            .into_iter()
+            .for_each(|payload| shared_free(payload as *mut u8));
+        body.length.store(0, Ordering::Relaxed);
+    }
+    shared_free(batch);
+}
+
 fn pages_layout(count: usize) -> Option<Layout> {
     Layout::from_size_align(count.checked_mul(4096)?.max(4096), 4096).ok()
 }
