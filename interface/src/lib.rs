@@ -17,6 +17,7 @@ pub mod net;
 pub mod partition;
 pub mod path;
 pub mod socket;
+pub mod storage_health;
 pub mod supervise;
 pub mod update;
 
@@ -31,6 +32,7 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn socket::Sockets>::FACTORY,
     <dyn block::BlockDevice>::FACTORY,
     <dyn partition::Disks>::FACTORY,
+    <dyn storage_health::StorageHealth>::FACTORY,
     <dyn key_value::KeyValueStore>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,
