@@ -105,9 +105,12 @@ pub struct SysTable {
     pub shared_allocate: extern "C" fn(size: usize, kind: u32) -> *mut u8,
     /// Gives a shared object back, and all that it holds.
     pub shared_free: extern "C" fn(payload: *mut u8),
-    /// Takes the next object of this kind (an [`crate::ObjectKind`]) and tag (0 for packets) that was left to the current domain; null
+    /// Takes the next object of this kind (an [`crate::ObjectKind`]) and tag (0 for packets and blocks) that was left to the current domain; null
     /// when there is none.
     pub shared_inherit: extern "C" fn(kind: u32, tag: u64) -> *mut u8,
+    /// Gives a batch back that a crossing could not deliver, since `dead` was dead already. Blocks in it are left to the current domain if it is that
+    /// driver's heir.
+    pub shared_undelivered: extern "C" fn(batch: *mut u8, dead: OwnerId),
 
     /// Allocates `count` 4 KiB pages of private memory, zeroed; null when memory or quota is used up.
     pub pages_allocate: extern "C" fn(count: usize) -> *mut u8,

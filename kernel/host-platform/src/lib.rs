@@ -8,9 +8,11 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{SharedMemory, leave, leave_packet, set_shared_limit, shared_objects, use_shared_memory};
+pub use memory::{
+    SharedMemory, leave, leave_block, leave_packet, set_shared_limit, shared_objects, use_shared_memory,
+};
 pub use thread::{Attached, attach, look_for_deaths};
-pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
+pub use wiring::{add_boot_file, host_domain, inherit_from, kill, provide, provide_mortal};
 
 use abi::SysTable;
 use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, RestStep, status};
@@ -19,6 +21,7 @@ static TABLE: SysTable = SysTable {
     shared_allocate: memory::shared_allocate,
     shared_free: memory::shared_free,
     shared_inherit: memory::shared_inherit,
+    shared_undelivered: memory::shared_undelivered,
     pages_allocate: memory::pages_allocate,
     pages_free: memory::pages_free,
     panic,

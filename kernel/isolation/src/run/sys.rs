@@ -18,6 +18,7 @@ pub static TABLE: SysTable = SysTable {
     shared_allocate,
     shared_free,
     shared_inherit,
+    shared_undelivered,
     pages_allocate,
     pages_free,
     panic,
@@ -110,6 +111,10 @@ calls! {
 
     fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
         trusted(|| memory::shared_inherit(kind, tag))
+    }
+
+    fn shared_undelivered(batch: *mut u8, dead: OwnerId) {
+        trusted(|| memory::shared_undelivered(batch, dead));
     }
 
     fn pages_allocate(count: usize) -> *mut u8 {
