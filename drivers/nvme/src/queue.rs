@@ -29,6 +29,8 @@ struct UnderWay {
     progress: u32,
     /// Logical blocks that this one covers when others are to follow; otherwise 0.
     covers: u32,
+    /// Nobody wants its requests back.
+    abandoned: bool,
 }
 
 /// A request that is to be handed in once more, alone.
@@ -126,10 +128,29 @@ impl Requests {
         self.under_way.len()
     }
 
+    /// Forgets everything that it holds. What is under way is dropped when it is done: [`has_abandoned`](Self::has_abandoned) says when.
+    pub fn abandon(&mut self) {
+        self.finished.clear();
+        self.again.clear();
+        for command in &mut self.under_way {
+            command.abandoned = command.since_ns != 0;
+        }
+    }
+
     /// Whether commands are under way still, after a look at what was answered.
     pub fn is_draining(&mut self, now: impl Fn() -> u64) -> bool {
         self.take_completions(None, &now);
         self.commands != 0
+    }
+
+    /// Whether something that was abandoned is under way still, after a look at what was answered.
+    pub fn has_abandoned(&mut self, now: impl Fn() -> u64) -> bool {
+        let abandoned = |command: &UnderWay| command.abandoned;
+        if !self.under_way.iter().any(abandoned) {
+            return false;
+        }
+        self.take_completions(None, &now);
+        self.under_way.iter().any(abandoned)
     }
 
     /// Whether an exchange would give something back.
@@ -161,7 +182,9 @@ impl Requests {
         while let Some((slot, block)) = ring.take_back() {
             let command = under_way.get(usize::from(slot)).copied().unwrap_or_default();
             let attempts = command.attempts + u8::from(blamed);
-            if attempts >= ATTEMPT_LIMIT {
+            if command.abandoned {
+                drop(block);
+            } else if attempts >= ATTEMPT_LIMIT {
                 failed.push_back(block);
             } else {
                 self.again.push_back(Again {
@@ -299,6 +322,7 @@ impl Requests {
                 attempts,
                 progress,
                 covers,
+                abandoned: false,
             };
         }
         self.commands += 1;
@@ -429,6 +453,9 @@ impl Requests {
             *commands = commands.saturating_sub(1);
             counters.answered(now_ns.saturating_sub(command.since_ns));
             let status = Status(done.status());
+            if command.abandoned {
+                continue;
+            }
             if status.is_success() {
                 while let Some(mut block) = done.take() {
                     let (operation, unit) = (block.operation(), units.get(block.unit));
