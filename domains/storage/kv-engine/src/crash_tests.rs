@@ -52,6 +52,7 @@ struct Run {
     history: History,
     /// After how many events how much was acknowledged and appended.
     marks: Vec<(usize, u64, u64)>,
+    cleaned_bytes: u64,
 }
 
 impl Run {
@@ -71,7 +72,9 @@ impl Run {
 }
 
 /// Puts, deletions, long values, clears, commits, and cleaning because the disk is small.
-fn work(disk: &SimulatedDisk, seed: u64, rounds: u64) -> Run {
+///
+/// What is on the disk before is of `earlier`.
+fn work(disk: &SimulatedDisk, seed: u64, rounds: u64, earlier: &History) -> Run {
     let engine = open(disk.clone()).unwrap();
     let start = disk.content();
     disk.record();
@@ -79,6 +82,16 @@ fn work(disk: &SimulatedDisk, seed: u64, rounds: u64) -> Run {
     let mut history = History::default();
     let mut marks = Vec::new();
     let mut sequence = engine.appended();
+    for (key, value) in content(&engine) {
+        let mut all = earlier
+            .keys
+            .get(&key)
+            .unwrap()
+            .iter()
+            .filter_map(|(_, value)| *value);
+        let made = all.find(|made| bytes(made.0, made.1) == value);
+        history.set(&key, sequence, Some(made.unwrap()));
+    }
     for round in 0..rounds {
         sequence += 1;
         let key = |random: &mut Rng| format!("key{}", random.u32(..300)).into_bytes();
@@ -135,6 +148,7 @@ fn work(disk: &SimulatedDisk, seed: u64, rounds: u64) -> Run {
         events: disk.events(),
         history,
         marks,
+        cleaned_bytes: engine.statistics().cleaned_bytes,
     }
 }
 
@@ -206,8 +220,8 @@ fn assert_prefix(run: &Run, events: usize, engine: &Engine<SimulatedDisk>) {
 #[test]
 fn every_power_cut_leaves_what_was_acknowledged() {
     let disk = SimulatedDisk::new(DISK_BYTES);
-    let run = work(&disk, 11, 2500);
-    assert!(open(disk).unwrap().statistics().appended == 2500);
+    let run = work(&disk, 11, 2500, &History::default());
+    assert!(run.cleaned_bytes > 0);
     let mut points = 0;
     at_every_point(&run, 1, 12, |index, image| {
         points += 1;
@@ -243,7 +257,7 @@ fn every_power_cut_leaves_what_was_acknowledged() {
 #[test]
 fn power_cuts_while_opening_lose_nothing() {
     let disk = SimulatedDisk::new(DISK_BYTES);
-    let run = work(&disk, 21, 1200);
+    let run = work(&disk, 21, 1200, &History::default());
     let mut points = 0;
     at_every_point(&run, 1, 22, |index, image| {
         points += 1;
@@ -258,6 +272,7 @@ fn power_cuts_while_opening_lose_nothing() {
             events: disk.events(),
             history: History::default(),
             marks: Vec::new(),
+            cleaned_bytes: 0,
         };
         drop(engine);
         at_every_point(&opening, 1, points, |_, image| {
@@ -271,26 +286,17 @@ fn power_cuts_while_opening_lose_nothing() {
 fn two_lives_do_not_mix() {
     for seed in 0..6 {
         let disk = SimulatedDisk::new(DISK_BYTES);
-        let first = work(&disk, 31 + seed, 900);
-        let mut images = Vec::new();
-        at_every_point(&first, 1, 32 + seed, |_, image| images.push(image));
-        let image = images.swap_remove(Rng::with_seed(seed).usize(..images.len()));
+        let first = work(&disk, 31 + seed, 900, &History::default());
+        // A point in the second half, so that there is something.
+        let chosen = first.events.len() / 2 + Rng::with_seed(seed).usize(..first.events.len() / 2);
+        let mut image = Vec::new();
+        at_every_point(&first, 1, 32 + seed, |index, at| {
+            if index == chosen {
+                image = at;
+            }
+        });
         let disk = SimulatedDisk::with_content(image);
-        let engine = open(disk.clone()).unwrap();
-        let before = content(&engine);
-        let began = engine.appended();
-        drop(engine);
-        let mut second = work(&disk, 33 + seed, 700);
-        for (key, value) in before {
-            // What the first life left, as a group before all of the second's.
-            let changes = second.history.keys.entry(key).or_default();
-            changes.insert(0, (began, None));
-            let found = first.history.keys.values().flatten();
-            let same = found
-                .filter_map(|(_, value)| *value)
-                .find(|made| bytes(made.0, made.1) == value);
-            changes[0].1 = same;
-        }
+        let second = work(&disk, 33 + seed, 700, &first.history);
         let mut points = 0;
         at_every_point(&second, 1, 34 + seed, |index, image| {
             points += 1;
@@ -305,7 +311,7 @@ fn two_lives_do_not_mix() {
 #[test]
 fn damage_is_never_read_as_a_value() {
     let disk = SimulatedDisk::new(DISK_BYTES);
-    let run = work(&disk, 41, 1500);
+    let run = work(&disk, 41, 1500, &History::default());
     let image = disk.content();
     let mut random = Rng::with_seed(42);
     for _ in 0..300 {
