@@ -24,6 +24,8 @@ pub struct Appliance {
     /// `[maglev]`
     #[serde(default)]
     pub maglev: Maglev,
+    /// `[kv]`; without the section there is no key-value store.
+    pub kv: Option<KeyValue>,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -55,6 +57,20 @@ pub struct Httpd {
 impl Default for Httpd {
     fn default() -> Self {
         Self { port: 80 }
+    }
+}
+
+/// The key-value store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct KeyValue {
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Default for KeyValue {
+    fn default() -> Self {
+        Self { port: 6379 }
     }
 }
 
