@@ -16,7 +16,7 @@ use crate::state::{RESERVED_FOR_CLEANING, RESERVED_FOR_DELETIONS, Staging, State
 use crate::walk::Window;
 use crate::write_out::Goal;
 use domain_rt::sync::Mutex;
-use domain_rt::thread::{self, Wake};
+use domain_rt::thread::{self, ThreadId, Wake};
 use interface::key_value::{Entry, Reader, StoreBuffer, StoreError, StoreStatistics, VALUE_LIMIT_BYTES};
 
 /// Times that a write-out is tried.
@@ -309,6 +309,9 @@ impl<D: Disk> Engine<D> {
                     if state.free.len() > reserved {
                         state.seal();
                         state.begin_segment(reserved);
+                        if let Some(cleaner) = state.cleaner.filter(|_| state.wants_cleaning()) {
+                            thread::unpark(cleaner);
+                        }
                         continue;
                     }
                     drop(state);
@@ -355,6 +358,26 @@ impl<D: Disk> Engine<D> {
             Wake::Cancelled => Err(StoreError::Device),
             _ => Ok(()),
         }
+    }
+
+    /// The thread that is to be woken when segments run short.
+    pub fn set_cleaner(&self, cleaner: ThreadId) {
+        self.state.lock().cleaner = Some(cleaner);
+    }
+
+    /// How long opening took.
+    pub fn set_opening_time(&mut self, duration_ms: u64) {
+        self.opened.duration_ms = duration_ms;
+    }
+
+    /// Whether cleaning should go on in the background.
+    pub fn wants_cleaning(&self) -> bool {
+        self.state.lock().wants_cleaning()
+    }
+
+    /// Whether appends are about to wait for cleaning.
+    pub fn is_short(&self) -> bool {
+        self.state.lock().free.len() <= RESERVED_FOR_DELETIONS + 1
     }
 
     /// How the store is.

@@ -244,7 +244,7 @@ impl Summary {
     }
 
     /// Words that it has.
-    pub fn len(&self) -> usize {
+    pub fn words(&self) -> usize {
         self.words.len()
     }
 

@@ -14,6 +14,9 @@
 //! | `clean` | making room |
 //! | `walk` | scans and checks |
 //! | [`disk`] | the disk, as all that sees it |
+//! | [`device`] | a partition as that disk |
+//! | [`config`] | the `[store]` section of the operator's file |
+//! | `service` | the domain around it |
 //!
 //! What this crate leaves to others: what keys and values mean (the server), and everything about the disk below a partition's logical blocks.
 #![cfg_attr(not(test), no_std)]
@@ -23,6 +26,8 @@ extern crate alloc;
 
 pub mod cache;
 mod clean;
+pub mod config;
+pub mod device;
 pub mod disk;
 pub mod engine;
 pub mod image;
@@ -33,9 +38,12 @@ pub mod open;
 pub mod place;
 mod read;
 pub mod record;
+mod service;
 pub mod state;
 mod walk;
 mod write_out;
+
+pub use service::start;
 
 #[cfg(test)]
 mod crash_tests;

@@ -115,7 +115,7 @@ fn write_superblock<D: Disk>(runs: &Runs<D>, layout: &Layout, generation: u64) -
     let mut bytes = alloc::vec![0; layout.block_bytes as usize];
     layout.encode(generation).write_to(&mut bytes);
     let [even, odd] = SUPERBLOCKS;
-    let offset = if generation % 2 == 0 { even } else { odd };
+    let offset = if generation.is_multiple_of(2) { even } else { odd };
     runs.write(offset, &bytes, false).map_err(store_error)?;
     runs.flush().map_err(store_error)
 }
@@ -402,7 +402,7 @@ impl<'a> Scan<'a> {
 
     /// Notes the records of whole groups from `offset` on, as long as they follow each other; where that ends.
     fn follow(&self, scanned: &mut Scanned, mut offset: usize) -> usize {
-        let mut whole_words = scanned.summary.len();
+        let mut whole_words = scanned.summary.words();
         let mut group = None;
         loop {
             let Some((record, length)) = self.record(offset) else {
@@ -430,7 +430,7 @@ impl<'a> Scan<'a> {
                     scanned.sequence = expected;
                 }
                 group = None;
-                whole_words = scanned.summary.len();
+                whole_words = scanned.summary.words();
                 scanned.end = offset;
             }
         }

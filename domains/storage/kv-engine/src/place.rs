@@ -42,8 +42,8 @@ impl Place {
             Class::Piece => 2,
         };
         Place(
-            offset / ALIGNMENT as u64
-                | ((bytes / ALIGNMENT) as u64) << OFFSET_BITS
+            (offset / ALIGNMENT as u64)
+                | (((bytes / ALIGNMENT) as u64) << OFFSET_BITS)
                 | class << CLASS_SHIFT
                 | u64::from(check) << CHECK_SHIFT,
         )

@@ -138,6 +138,8 @@ pub struct State {
     pub last_error: Option<DiskError>,
     /// Threads that wait for a write-out or for cleaning.
     pub waiters: Vec<ThreadId>,
+    /// Who cleans in the background.
+    pub cleaner: Option<ThreadId>,
     /// Counters.
     pub counters: Counters,
 }
@@ -174,6 +176,7 @@ impl State {
             failures: 0,
             last_error: None,
             waiters: Vec::new(),
+            cleaner: None,
             counters: Counters::default(),
         }
     }

@@ -38,7 +38,7 @@ impl Cursor {
     }
 
     fn encode(self) -> u64 {
-        self.serial << 23 | self.offset as u64 / 8
+        (self.serial << 23) | (self.offset as u64 / 8)
     }
 }
 
