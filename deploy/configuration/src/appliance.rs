@@ -26,6 +26,9 @@ pub struct Appliance {
     pub maglev: Maglev,
     /// `[kv]`; without the section there is no key-value store.
     pub kv: Option<KeyValue>,
+    /// `[store]`, which concerns only the key-value engine.
+    #[serde(default, rename = "store")]
+    _store: toml::Table,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -188,6 +191,8 @@ impl Appliance {
         netstack::config::check(&source.text).map_err(|message| source.section_error(message))?;
         httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
         maglev::config::Config::from_toml(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        kv_engine::config::read(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
         Ok(appliance)
     }
