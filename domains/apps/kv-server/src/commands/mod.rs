@@ -12,6 +12,8 @@ pub mod sets;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
 pub mod sorted_sets;
+pub mod stream_reads;
+pub mod streams;
 pub mod strings;
 pub mod transactions;
 
@@ -38,6 +40,8 @@ const GROUPS: &[&[Command]] = &[
     sorted_sets::COMMANDS,
     sorted_set_ranges::COMMANDS,
     sorted_set_algebra::COMMANDS,
+    streams::COMMANDS,
+    stream_reads::COMMANDS,
 ];
 
 /// Longest name of a command with its subcommand, in bytes.
