@@ -39,8 +39,8 @@ pub const SPARE_BACKEND: &str = "backend5";
 pub struct Attacks {
     /// Cells of the matrix, if not all.
     pub plan: Option<PathBuf>,
-    /// Crossings of each kind that are tried with each fault.
-    pub crossings: u64,
+    /// Crossings of each kind that are tried with each fault; `None` for every one, with the faults by turns.
+    pub crossings: Option<u64>,
     /// Kills of the random-kills test.
     pub kills: u64,
     /// Seed of what is drawn: victims of kills, crossings of the sample.
