@@ -79,6 +79,8 @@ pub struct Config {
     pub pubsub_output: OutputLimit,
     /// What CONFIG SET set of what has no other place.
     pub free: BTreeMap<&'static str, String>,
+    /// Up to which size collections count as small; CONFIG SET alone changes it.
+    pub limits: crate::types::Limits,
 }
 
 impl fmt::Debug for Config {
@@ -113,6 +115,7 @@ impl Default for Config {
                 soft_s: 60,
             },
             free: BTreeMap::new(),
+            limits: crate::types::Limits::DEFAULT,
         }
     }
 }

@@ -4,14 +4,25 @@
 
 pub mod admin;
 pub mod bits;
+pub mod blocking_lists;
+pub mod collections;
 pub mod config;
 pub mod connection;
 pub mod expiry;
+pub mod hashes;
 pub mod info;
 pub mod introspection;
 pub mod keys;
+pub mod lists;
 pub mod pubsub;
 pub mod scan;
+pub mod set_algebra;
+pub mod sets;
+pub mod sorted_set_algebra;
+pub mod sorted_set_ranges;
+pub mod sorted_sets;
+pub mod stream_reads;
+pub mod streams;
 pub mod strings;
 pub mod transactions;
 
@@ -29,6 +40,16 @@ use hashbrown::HashTable;
 const GROUPS: &[(&str, &[Command])] = &[
     ("string", strings::COMMANDS),
     ("bitmap", bits::COMMANDS),
+    ("list", lists::COMMANDS),
+    ("list", blocking_lists::COMMANDS),
+    ("set", sets::COMMANDS),
+    ("set", set_algebra::COMMANDS),
+    ("sorted-set", sorted_sets::COMMANDS),
+    ("sorted-set", sorted_set_ranges::COMMANDS),
+    ("sorted-set", sorted_set_algebra::COMMANDS),
+    ("hash", hashes::COMMANDS),
+    ("stream", streams::COMMANDS),
+    ("stream", stream_reads::COMMANDS),
     ("generic", keys::COMMANDS),
     ("generic", expiry::COMMANDS),
     ("connection", connection::COMMANDS),
