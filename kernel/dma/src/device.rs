@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::memory::Descriptors;
 use crate::mmio::{Bar, Mmio, WritableRange};
 use abi::sys;
-use abi::sys::status;
+use abi::sys::{RestStep, status};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -128,6 +128,30 @@ impl Device {
             Kind::Function { number } => (sys().device_had_memory)(*number),
             #[cfg(feature = "host")]
             Kind::Model(_) => false,
+        }
+    }
+
+    /// Says how it is brought to rest when this domain dies ([`abi::sys::SysTable::device_rest_by`]).
+    pub(crate) fn rest_by(&self, bar: u32, steps: &[RestStep]) -> Result<(), ClaimError> {
+        match &self.kind {
+            Kind::Function { number } => {
+                match (sys().device_rest_by)(*number, bar, steps.as_ptr(), steps.len()) {
+                    status::OK => Ok(()),
+                    refused => Err(ClaimError::Refused(refused)),
+                }
+            }
+            // A model ends with the test.
+            #[cfg(feature = "host")]
+            Kind::Model(_) => Ok(()),
+        }
+    }
+
+    /// Whether it is a model in this process.
+    pub(crate) fn is_model(&self) -> bool {
+        match &self.kind {
+            Kind::Function { .. } => false,
+            #[cfg(feature = "host")]
+            Kind::Model(_) => true,
         }
     }
 

@@ -15,7 +15,7 @@ pub use thread::{Attached, attach, look_for_deaths};
 pub use wiring::{add_boot_file, host_domain, inherit_from, kill, provide, provide_mortal};
 
 use abi::SysTable;
-use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, status};
+use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, RestStep, status};
 
 static TABLE: SysTable = SysTable {
     shared_allocate: memory::shared_allocate,
@@ -46,6 +46,7 @@ static TABLE: SysTable = SysTable {
     device_bar,
     device_identity,
     device_had_memory,
+    device_rest_by,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -79,6 +80,10 @@ extern "C" fn device_identity(_device: u64) -> u32 {
 
 extern "C" fn device_had_memory(_device: u64) -> bool {
     false
+}
+
+extern "C" fn device_rest_by(_device: u64, _bar: u32, _steps: *const RestStep, _count: usize) -> u32 {
+    status::NOT_FOUND
 }
 
 extern "C" fn interrupt_attach(_device: u64, _entry: u32, _cpu: u32) -> u64 {

@@ -5,7 +5,7 @@
 use super::domain::{domain_name, domain_of, is_live};
 use super::{archive, black_box, death, device, fault, loader, memory, proxy, thread};
 use crate::black_box::EventKind;
-use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
+use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic, RestStep};
 use abi::{OwnerId, SysTable, ThreadHeader, current};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
@@ -43,6 +43,7 @@ pub static TABLE: SysTable = SysTable {
     device_bar,
     device_identity,
     device_had_memory,
+    device_rest_by,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -243,6 +244,12 @@ calls! {
 
     fn device_had_memory(device: u64) -> bool {
         trusted(|| device::had_memory(device))
+    }
+
+    fn device_rest_by(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32 {
+        // SAFETY: Trusted libraries alone call this, with a slice of theirs.
+        let steps = unsafe { core::slice::from_raw_parts(steps, count) };
+        trusted(|| device::rest_by(device, bar, steps))
     }
 
     fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
