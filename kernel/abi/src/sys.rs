@@ -175,6 +175,10 @@ pub struct SysTable {
     pub device_bar: extern "C" fn(device: u64, bar: u32) -> RawBar,
     /// Reads the device's PCI identity: vendor in the low 16 bits, device above.
     pub device_identity: extern "C" fn(device: u64) -> u32,
+    /// Reads the device's PCI class code: base class in bits 16 to 23, subclass in 8 to 15, programming interface in 0 to 7.
+    pub device_class: extern "C" fn(device: u64) -> u32,
+    /// Takes a claimed device off the bus until its driver dies: it masters the bus no more when this has returned.
+    pub device_stop: extern "C" fn(device: u64),
     /// Whether an earlier driver had ring memory for the claimed device since the machine started: what trusted code does before it asks
     /// for the first such memory has been done then.
     pub device_had_memory: extern "C" fn(device: u64) -> bool,

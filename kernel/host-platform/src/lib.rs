@@ -45,6 +45,8 @@ static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_class,
+    device_stop,
     device_had_memory,
     device_rest_by,
     interrupt_attach,
@@ -77,6 +79,12 @@ extern "C" fn device_bar(_device: u64, _bar: u32) -> RawBar {
 extern "C" fn device_identity(_device: u64) -> u32 {
     0
 }
+
+extern "C" fn device_class(_device: u64) -> u32 {
+    0
+}
+
+extern "C" fn device_stop(_device: u64) {}
 
 extern "C" fn device_had_memory(_device: u64) -> bool {
     false

@@ -9,6 +9,7 @@ use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
 use crate::black_box::EventKind;
+use abi::manifest::DeviceClaim;
 use abi::place::{DESCRIPTOR_BYTES, SENT};
 use abi::sys::{REST_DRAIN_NS, RawBar, RawDma, RestStep, status, wake};
 use abi::{OwnerId, TransmitPlace, current};
@@ -28,6 +29,8 @@ struct Claim {
     number: u64,
     function: &'static Function,
     rest: Option<Rest>,
+    /// It may not master the bus for the rest of its driver's life.
+    stopped: bool,
 }
 
 /// How a device is brought to rest.
@@ -167,8 +170,8 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
     };
     let matching = pci::functions()
         .iter()
-        .filter(|function| function.vendor() == wanted.vendor && function.device() == wanted.device);
-    // Entries of the manifest with the same identity mean one function each, in the order of their addresses.
+        .filter(|function| is_wanted(wanted, function));
+    // Equal entries of the manifest mean one function each, in the order of their addresses.
     let earlier = domain
         .manifest
         .devices
@@ -198,6 +201,7 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
             number,
             function,
             rest: None,
+            stopped: false,
         });
         // Registers only: the device may still hold queues of firmware's. Bus mastering comes with the first ring memory, which
         // `dma` asks for after it has stopped every queue.
@@ -205,13 +209,21 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
             function.set_memory_access(true);
         }
     }
-    black_box::trace(
-        owner,
-        EventKind::DeviceClaimed,
-        format_args!("{:04x}:{:04x}", wanted.vendor, wanted.device),
-    );
+    black_box::trace(owner, EventKind::DeviceClaimed, format_args!("{wanted}"));
     *device = number;
     status::OK
+}
+
+/// Whether a function is what a manifest entry means.
+fn is_wanted(wanted: &DeviceClaim, function: &Function) -> bool {
+    match *wanted {
+        DeviceClaim::Id { vendor, device } => (function.vendor(), function.device()) == (vendor, device),
+        DeviceClaim::Class {
+            class,
+            subclass,
+            interface,
+        } => function.class() == (class, subclass, interface),
+    }
 }
 
 fn function(device: u64) -> Option<&'static Function> {
@@ -244,6 +256,27 @@ pub fn identity(device: u64) -> u32 {
     function(device).map_or(0, |function| {
         u32::from(function.vendor()) | u32::from(function.device()) << 16
     })
+}
+
+/// Class (bits 16 to 23), subclass and programming interface of a claimed function; 0 if it isn't claimed.
+pub fn class(device: u64) -> u32 {
+    function(device).map_or(0, |function| {
+        let (class, subclass, interface) = function.class();
+        u32::from_be_bytes([0, class, subclass, interface])
+    })
+}
+
+/// Takes a claimed device off the bus for the rest of its driver's life.
+pub fn stop(device: u64) {
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
+    let mut life = domain.life.lock();
+    let claims = &mut life.holdings.devices.claims;
+    if let Some(claim) = claims.iter_mut().find(|claim| claim.number == device) {
+        claim.stopped = true;
+        set_bus_master(claim.function, false);
+    }
 }
 
 /// Whether memory was allocated for a claimed device before, in this life of its driver or an earlier one.
@@ -364,8 +397,11 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         return none;
     }
     life.holdings.devices.memory.push(frames);
+    let stopped = (life.holdings.devices.claims.iter()).any(|claim| claim.number == device && claim.stopped);
     // Under the lock: a death after this finds the device among the holdings and stops it.
-    set_bus_master(function, true);
+    if !stopped {
+        set_bus_master(function, true);
+    }
     drop(life);
     result
 }

@@ -42,6 +42,8 @@ pub static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_class,
+    device_stop,
     device_had_memory,
     device_rest_by,
     interrupt_attach,
@@ -240,6 +242,14 @@ calls! {
 
     fn device_identity(device: u64) -> u32 {
         trusted(|| device::identity(device))
+    }
+
+    fn device_class(device: u64) -> u32 {
+        trusted(|| device::class(device))
+    }
+
+    fn device_stop(device: u64) {
+        trusted(|| device::stop(device))
     }
 
     fn device_had_memory(device: u64) -> bool {
