@@ -1,6 +1,8 @@
 //! The checker itself: it finds nothing wrong with an engine that keeps its promises, and finds what is wrong when acknowledgements come too early or
 //! something else is on the disk.
 
+#![forbid(unsafe_code)]
+
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
