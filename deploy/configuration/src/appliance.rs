@@ -29,6 +29,9 @@ pub struct Appliance {
     /// `[store]`, which concerns only the key-value engine.
     #[serde(default, rename = "store")]
     _store: toml::Table,
+    /// `[storage]`, which only domains look at.
+    #[serde(default, rename = "storage")]
+    _storage: toml::Table,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -194,6 +197,8 @@ impl Appliance {
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
         kv_engine::config::read(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        partitions::config::Config::from_toml(&source.text)
+            .map_err(|message| source.section_error(message))?;
         Ok(appliance)
     }
 }
@@ -241,6 +246,10 @@ mod tests {
             (
                 "[network]\nipv4 = \"10.0.0.1/8\"\n[maglev]\ntable_size = 10\n",
                 "appliance.toml:4:",
+            ),
+            (
+                "[network]\nipv4 = \"10.0.0.1/8\"\n[storage]\ncolour = 3\n",
+                "colour",
             ),
             ("[network]\nipv4 = \"10.0.0.1/8\"\n[colour]\n", "colour"),
         ] {
