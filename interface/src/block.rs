@@ -5,6 +5,9 @@
 //! may become one command. There is no order between requests that are under way at the same time, but for this: a flush makes durable what
 //! was given back as done before it was handed over. Who needs an order waits.
 //!
+//! A call that comes back with [`BlockError::Dead`] has taken its requests along: whoever made it makes them again, after
+//! [`BlockDevice::abandon`] to whoever is behind the handle then. A block shadow spares its callers this for the driver behind it.
+//!
 //! A device has *units*: namespaces of a controller, partitions of a disk. Each has its own logical block size; requests name the unit
 //! and count in its blocks.
 
@@ -144,13 +147,22 @@ pub trait BlockDevice {
     fn unit(&self, unit: u16) -> Result<UnitInfo, BlockError>;
 
     /// Takes the requests of `requests` and gives back those that are finished, at most one batch: done or failed ones in any order, and behind them, still
-    /// marked as submitted, those of the call for which there is no room now. Never blocks.
+    /// marked as submitted, those of the call for which there is no room now. A full batch for which there is no room at all comes back as it is: fetch
+    /// answers with an emptier one. Never blocks.
+    ///
+    /// An error but for a wrong queue's number means that all that was under way in the queue is gone, carried out or not.
     #[deadline(ms = 20)]
     fn exchange(&self, queue: u16, requests: BlockBatch) -> Result<BlockBatch, BlockError>;
 
     /// Blocks until the queue has finished requests, or until `deadline_ns`.
     #[deadline(none)]
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError>;
+
+    /// Forgets what the calling domain, or an earlier incarnation of it, has handed over and not taken back, on all queues. It is carried out before this
+    /// returns or never, and isn't given back. So a new incarnation makes this call before it reads or writes anything: a write that its predecessor
+    /// left under way could otherwise reach the medium after its own.
+    #[deadline(ms = 60000)]
+    fn abandon(&self) -> Result<(), BlockError>;
 
     /// Counters.
     fn statistics(&self) -> Result<BlockStatistics, BlockError>;
