@@ -1,5 +1,6 @@
 //! What can be typed at the shell: the commands, their usage, and the way from words to a command.
 
+use crate::nvme::View;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -93,6 +94,16 @@ pub const USAGES: &[Usage] = &[
         "[--json]",
         "shows the network card: address, link, counters",
     ),
+    usage(
+        "nvme",
+        "[health|errors|events] [--json]",
+        "shows the NVMe controllers, their health, the errors that they logged, and resets and other events",
+    ),
+    usage(
+        "nvme reset",
+        "[NUMBER]",
+        "resets an NVMe controller; nothing is lost",
+    ),
     usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
     usage(
         "maglev",
@@ -182,6 +193,8 @@ pub enum Command {
     Updates,
     /// Show the network card.
     Nic,
+    /// Show NVMe controllers, or reset one.
+    Nvme(View),
     /// Show addresses and sockets.
     Ip,
     /// Show services and backends.
@@ -264,6 +277,16 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("update", [domain, "spare"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Spare)),
         ("updates", []) => Command::Updates,
         ("nic", []) => Command::Nic,
+        ("nvme", []) => Command::Nvme(View::Controllers),
+        ("nvme", ["health"]) => Command::Nvme(View::Health),
+        ("nvme", ["errors"]) => Command::Nvme(View::Errors),
+        ("nvme", ["events"]) => Command::Nvme(View::Events),
+        ("nvme", ["reset"]) => Command::Nvme(View::Reset(0)),
+        ("nvme", ["reset", number]) => {
+            Command::Nvme(View::Reset(number.parse().map_err(|_| {
+                format!("{number} is not a controller's number; they count from 0.")
+            })?))
+        }
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
         ("maglev", [action, service, backend, rest @ ..]) => Command::MaglevChange {
@@ -282,7 +305,13 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
     let takes_json = USAGES
         .iter()
         .any(|usage| usage.name == *name && usage.arguments.contains("--json"));
-    if json && (!takes_json || matches!(command, Command::MaglevChange { .. })) {
+    if json
+        && (!takes_json
+            || matches!(
+                command,
+                Command::MaglevChange { .. } | Command::Nvme(View::Reset(_))
+            ))
+    {
         return Err(format!("There is no answer in JSON to `{name}`."));
     }
     if force && !matches!(command, Command::Kill(_) | Command::KillSupervisor) {
@@ -404,6 +433,9 @@ mod tests {
             command("release ixgbe"),
             Command::Release(DomainName::new("ixgbe"))
         );
+        assert_eq!(command("nvme"), Command::Nvme(View::Controllers));
+        assert_eq!(command("nvme health --json"), Command::Nvme(View::Health));
+        assert_eq!(command("nvme reset 1"), Command::Nvme(View::Reset(1)));
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
             service: balance::Name::new("web"),
@@ -437,6 +469,9 @@ mod tests {
             "stop",
             "maglev drain web b1 --json",
             "domains --xml",
+            "nvme melt",
+            "nvme reset first",
+            "nvme reset --json",
             "--json",
         ] {
             let error = parse(line).expect_err(line);

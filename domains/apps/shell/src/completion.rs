@@ -33,6 +33,7 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
         ["domains" | "kill" | "stop" | "start" | "restart" | "release" | "update"] => Wanted::Domain,
         ["update", _] => Wanted::Words(&["spare", "upload"]),
         ["deaths"] => Wanted::Words(&["last"]),
+        ["nvme"] => Wanted::Words(crate::nvme::WORDS),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,
         ["maglev", "activate" | "drain" | "remove", service] => Wanted::Backend(service),

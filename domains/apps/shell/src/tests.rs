@@ -1,5 +1,6 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
+use crate::nvme_tests::Disk;
 use crate::session::Session;
 use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
@@ -19,6 +20,7 @@ use interface::net::{
     DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
     WaitResult,
 };
+use interface::storage_health::StorageHealth;
 use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use interface::update::Updates;
 use rref::{PacketBatch, Text};
@@ -416,6 +418,7 @@ impl Balancer for Balance {
 pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
+    pub disk: &'static Disk,
     pub session: Session,
     _serial: MutexGuard<'static, ()>,
 }
@@ -434,11 +437,14 @@ pub fn fixture() -> Fixture {
     host_platform::provide::<dyn Updates>("updates", &Images);
     host_platform::provide::<dyn Operator>("operator", domains);
     host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
+    let disk: &'static Disk = Box::leak(Box::default());
+    host_platform::provide::<dyn StorageHealth>("storage", disk);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
     Fixture {
         terminal,
         domains,
+        disk,
         session: Session::new(
             Handle::connect("console", OwnerId::NONE, 0).unwrap(),
             Handle::connect("log", OwnerId::NONE, 0).unwrap(),
@@ -450,7 +456,7 @@ pub fn fixture() -> Fixture {
 
 impl Fixture {
     /// Types bytes; what the terminal shows for them.
-    fn types(&mut self, bytes: &[u8]) -> String {
+    pub fn types(&mut self, bytes: &[u8]) -> String {
         for piece in bytes.chunks(64) {
             self.terminal.input.lock().unwrap().push_back(piece.to_vec());
             self.session.serve().unwrap();
