@@ -1,5 +1,6 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
+use crate::disk_tests::{Device, Partitions};
 use crate::nvme_tests::Disk;
 use crate::session::Session;
 use crate::update_tests::Images;
@@ -11,6 +12,7 @@ use interface::black_box::{
     BlackBox, BlackBoxes, Crossing, DeathCounts, EventKind, FaultDetail, Frame, Position, Registers,
     SeenThread, TraceEvent,
 };
+use interface::block::BlockDevice;
 use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainName, DomainState, DomainStatus, LogLine, LogReader, MemoryStatus, Power,
@@ -20,6 +22,7 @@ use interface::net::{
     DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
     WaitResult,
 };
+use interface::partition::Disks;
 use interface::storage_health::StorageHealth;
 use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use interface::update::Updates;
@@ -439,6 +442,8 @@ pub fn fixture() -> Fixture {
     host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
     let disk: &'static Disk = Box::leak(Box::default());
     host_platform::provide::<dyn StorageHealth>("storage", disk);
+    host_platform::provide::<dyn Disks>("disks", &Partitions);
+    host_platform::provide::<dyn BlockDevice>("partitions", &Device);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
     Fixture {

@@ -154,12 +154,25 @@ impl Router {
             return Err(BlockError::OutOfMemory);
         };
         own.under_way += offered;
-        if own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
+        // Finished ones come first.
+        let is_submitted = |answer: &Block| answer.progress() == Progress::Submitted;
+        let is_full = answers.len() == BATCH_CAPACITY && answers.get(0).is_some_and(is_submitted);
+        if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
             own.under_way = own.under_way.saturating_sub(answers.len());
             answers.iter_mut().for_each(restore);
             return Ok(answers);
         }
         let (mut answers, mut no_room) = state.sort(answers, user);
+        if is_full && no_room.len() == BATCH_CAPACITY {
+            // The device is full, and had no room in the batch for answers either.
+            match device.exchange(number, answers) {
+                Ok(more) => answers = state.sort(more, user).0,
+                Err(error) => {
+                    gone(state, user, 0, error)?;
+                    return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
+                }
+            }
+        }
         let Some(own) = state.users.iter_mut().find(|known| known.id == user) else {
             return Err(BlockError::OutOfMemory);
         };
