@@ -87,18 +87,6 @@ const FIXED: &[(&str, &str)] = &[
     ("unixsocket", ""),
 ];
 
-/// The number of a free setting, as CONFIG SET has it.
-pub fn free_number(config: &Config, name: &str) -> i64 {
-    let own = config.free.get(name).map(String::as_str);
-    let default = FREE
-        .iter()
-        .find(|(free, _)| *free == name)
-        .map(|(_, value)| *value);
-    own.or(default)
-        .and_then(|value| value.parse().ok())
-        .unwrap_or_default()
-}
-
 /// All settings with their values.
 fn all(config: &Config, events: Events) -> Vec<(&'static str, String)> {
     let limit = |name: &str, limit: OutputLimit| {
