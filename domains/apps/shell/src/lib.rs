@@ -12,6 +12,8 @@ mod answer;
 mod command;
 mod completion;
 mod death_report;
+#[cfg(test)]
+mod death_report_tests;
 mod domains;
 mod holdings;
 mod import;
@@ -19,6 +21,8 @@ mod keys;
 mod line;
 mod log_view;
 mod network;
+#[cfg(test)]
+mod network_tests;
 mod session;
 mod table;
 #[cfg(test)]
