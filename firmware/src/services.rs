@@ -106,7 +106,6 @@ impl DomainControl for Control {
 
     fn kill(&self, index: u16, cause: DeathCause) -> Result<(), ControlError> {
         let domain = domain(index)?;
-        let live = domain.header.live();
         let cause = match cause {
             DeathCause::Stopped => Cause::Stopped,
             DeathCause::Restarted => Cause::Restarted,
@@ -114,9 +113,10 @@ impl DomainControl for Control {
             // The others are for the kernel to find.
             _ => Cause::Killed,
         };
-        match live {
-            Some(incarnation) if isolation::kill(incarnation, cause, "by order") => Ok(()),
-            _ => Err(ControlError::WrongState(state(domain.figures().state))),
+        if isolation::kill_by_order(domain, cause) {
+            Ok(())
+        } else {
+            Err(ControlError::WrongState(state(domain.figures().state)))
         }
     }
 

@@ -5,6 +5,9 @@
 //! may become one command. There is no order between requests that are under way at the same time, but for this: a flush makes durable what
 //! was given back as done before it was handed over. Who needs an order waits.
 //!
+//! A call that comes back with [`BlockError::Dead`] has taken its requests along: whoever made it makes them again, after
+//! [`BlockDevice::abandon`] to whoever is behind the handle then. A block shadow spares its callers this for the driver behind it.
+//!
 //! A device has *units*: namespaces of a controller, partitions of a disk. Each has its own logical block size; requests name the unit
 //! and count in its blocks.
 
@@ -151,6 +154,12 @@ pub trait BlockDevice {
     /// Blocks until the queue has finished requests, or until `deadline_ns`.
     #[deadline(none)]
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError>;
+
+    /// Forgets what the calling domain, or an earlier incarnation of it, has handed over and not taken back, on all queues. It is carried out before this
+    /// returns or never, and isn't given back. So a new incarnation makes this call before it reads or writes anything: a write that its predecessor
+    /// left under way could otherwise reach the medium after its own.
+    #[deadline(ms = 60000)]
+    fn abandon(&self) -> Result<(), BlockError>;
 
     /// Counters.
     fn statistics(&self) -> Result<BlockStatistics, BlockError>;

@@ -14,8 +14,10 @@ pub mod kernel;
 pub mod key_value;
 pub mod metrics;
 pub mod net;
+pub mod partition;
 pub mod path;
 pub mod socket;
+pub mod storage_health;
 pub mod supervise;
 pub mod update;
 
@@ -29,6 +31,8 @@ pub const FACTORIES: &[ProxyFactory] = &[
     <dyn balance::Balancer>::FACTORY,
     <dyn socket::Sockets>::FACTORY,
     <dyn block::BlockDevice>::FACTORY,
+    <dyn partition::Disks>::FACTORY,
+    <dyn storage_health::StorageHealth>::FACTORY,
     <dyn key_value::KeyValueStore>::FACTORY,
     <dyn metrics::Metrics>::FACTORY,
     <dyn supervise::Supervisor>::FACTORY,

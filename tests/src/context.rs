@@ -222,6 +222,7 @@ fn guest(built: &Built) -> Result<Guest> {
         arguments: String::new(),
         cpus: CPUS,
         memory_mib: MEMORY_MIB + archive_mib,
+        disk: None,
         instruction_counter: None,
         profile: false,
         restarts: false,

@@ -24,6 +24,11 @@ pub struct Appliance {
     /// `[maglev]`
     #[serde(default)]
     pub maglev: Maglev,
+    /// `[kv]`; without the section there is no key-value store.
+    pub kv: Option<KeyValue>,
+    /// `[store]`, which concerns only the key-value engine.
+    #[serde(default, rename = "store")]
+    _store: toml::Table,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -55,6 +60,20 @@ pub struct Httpd {
 impl Default for Httpd {
     fn default() -> Self {
         Self { port: 80 }
+    }
+}
+
+/// The key-value store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct KeyValue {
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Default for KeyValue {
+    fn default() -> Self {
+        Self { port: 6379 }
     }
 }
 
@@ -172,6 +191,8 @@ impl Appliance {
         netstack::config::check(&source.text).map_err(|message| source.section_error(message))?;
         httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
         maglev::config::Config::from_toml(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        kv_engine::config::read(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
         Ok(appliance)
     }

@@ -14,7 +14,7 @@
 //! crate = "nic-shadow"                 # the package
 //! exports = ["NetDevice"]
 //! imports = { driver = "ixgbe.NetDevice" }
-//! devices = ["8086:10fb"]              # PCI functions, vendor:device
+//! devices = ["8086:10fb"]              # PCI functions, vendor:device or class:CCSSPP
 //! deadlines = { "NetDevice.exchange" = 8000 }  # calls with another deadline than the interface says; 0 for none
 //! heir = "nic-shadow"                  # who gets what it leaves when it dies; itself for its next incarnation
 //! trial_ms = 10000                     # an updated image that dies within this time makes place for the one before
@@ -172,7 +172,10 @@ impl Entry {
             .iter()
             .map(|claim| {
                 parse_device(claim.get_ref()).ok_or_else(|| {
-                    let message = format!("`{}` is no PCI id such as \"8086:10fb\"", claim.get_ref());
+                    let message = format!(
+                        "`{}` is no PCI id such as \"8086:10fb\" or class such as \"class:010802\"",
+                        claim.get_ref()
+                    );
                     source.error(claim.span(), message)
                 })
             })
@@ -293,9 +296,21 @@ fn is_name(name: &str) -> bool {
 }
 
 fn parse_device(text: &str) -> Option<DeviceClaim> {
+    if let Some(code) = text.strip_prefix("class:") {
+        let is_code = code.len() == 6 && code.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let [_, class, subclass, interface] = u32::from_str_radix(code, 16)
+            .ok()
+            .filter(|_| is_code)?
+            .to_be_bytes();
+        return Some(DeviceClaim::Class {
+            class,
+            subclass,
+            interface,
+        });
+    }
     let (vendor, device) = text.split_once(':')?;
     let number = |digits: &str| u16::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 4);
-    Some(DeviceClaim {
+    Some(DeviceClaim::Id {
         vendor: number(vendor)?,
         device: number(device)?,
     })
@@ -366,7 +381,7 @@ trial_ms = 500
         };
         assert_eq!(
             ixgbe.devices,
-            [DeviceClaim {
+            [DeviceClaim::Id {
                 vendor: 0x8086,
                 device: 0x10fb
             }]
@@ -380,6 +395,21 @@ trial_ms = 500
         assert_eq!(shadow.imports[0].provider, "ixgbe");
         assert_eq!(shadow.imports[1].interface, "LogReader");
         assert_eq!(domains.packages["shadow"], "nic-shadow");
+    }
+
+    #[test]
+    fn a_device_may_be_claimed_by_its_class() {
+        let domains = check(&TWO.replace("8086:10fb", "class:010802")).unwrap();
+        let claim = domains.system.domains[0].devices[0];
+        assert_eq!(
+            claim,
+            DeviceClaim::Class {
+                class: 1,
+                subclass: 8,
+                interface: 2
+            }
+        );
+        assert_eq!(claim.to_string(), "class:010802");
     }
 
     #[test]
@@ -416,6 +446,8 @@ trial_ms = 500
         );
         refused("\"shadow\"", "\"Shadow\"", "can't be a domain's name");
         refused("8086:10fb", "8086-10fb", "domains.toml:11: ");
+        refused("8086:10fb", "class:0108", "domains.toml:11: ");
+        refused("8086:10fb", "class:+10802", "domains.toml:11: ");
         refused("512 KiB", "512", "domains.toml:17: ");
         refused("exports", "export", "domains.toml:10: ");
         refused(

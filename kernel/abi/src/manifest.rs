@@ -5,6 +5,7 @@
 extern crate alloc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Every domain of an appliance, in the order of their start.
@@ -27,7 +28,7 @@ pub struct DomainManifest {
     pub imports: Vec<Import>,
     /// Names of the interfaces that it offers.
     pub exports: Vec<String>,
-    /// PCI functions that it drives, as vendor and device id.
+    /// PCI functions that it drives.
     pub devices: Vec<DeviceClaim>,
     /// What the supervisor does when it dies.
     pub restart: RestartPolicy,
@@ -67,13 +68,38 @@ pub struct Import {
     pub interface: String,
 }
 
-/// A PCI function by its identity.
+/// A PCI function by what it says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceClaim {
-    /// PCI vendor id.
-    pub vendor: u16,
-    /// PCI device id.
-    pub device: u16,
+pub enum DeviceClaim {
+    /// By its identity.
+    Id {
+        /// PCI vendor id.
+        vendor: u16,
+        /// PCI device id.
+        device: u16,
+    },
+    /// By its class code, whoever made it.
+    Class {
+        /// Base class.
+        class: u8,
+        /// Subclass.
+        subclass: u8,
+        /// Programming interface.
+        interface: u8,
+    },
+}
+
+impl fmt::Display for DeviceClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceClaim::Id { vendor, device } => write!(f, "{vendor:04x}:{device:04x}"),
+            DeviceClaim::Class {
+                class,
+                subclass,
+                interface,
+            } => write!(f, "class:{class:02x}{subclass:02x}{interface:02x}"),
+        }
+    }
 }
 
 /// What the supervisor does about a death.

@@ -105,9 +105,12 @@ pub struct SysTable {
     pub shared_allocate: extern "C" fn(size: usize, kind: u32) -> *mut u8,
     /// Gives a shared object back, and all that it holds.
     pub shared_free: extern "C" fn(payload: *mut u8),
-    /// Takes the next object of this kind (an [`crate::ObjectKind`]) and tag (0 for packets) that was left to the current domain; null
+    /// Takes the next object of this kind (an [`crate::ObjectKind`]) and tag (0 for packets and blocks) that was left to the current domain; null
     /// when there is none.
     pub shared_inherit: extern "C" fn(kind: u32, tag: u64) -> *mut u8,
+    /// Gives a batch back that a crossing could not deliver, since `dead` was dead already. Blocks in it are left to the current domain if it is that
+    /// driver's heir.
+    pub shared_undelivered: extern "C" fn(batch: *mut u8, dead: OwnerId),
 
     /// Allocates `count` 4 KiB pages of private memory, zeroed; null when memory or quota is used up.
     pub pages_allocate: extern "C" fn(count: usize) -> *mut u8,
@@ -165,16 +168,23 @@ pub struct SysTable {
     pub boot_file_name: extern "C" fn(index: usize) -> RawBytes,
 
     /// Claims the `index`-th PCI function that the manifest grants, with memory access on; returns a [`status`] code and the device's
-    /// number. Bus mastering goes on with the first [`SysTable::dma_allocate`], so that the caller can stop what an earlier driver left
-    /// running, and off when the domain dies.
+    /// number. Bus mastering goes on with the first [`SysTable::dma_allocate`], so that the caller can stop what firmware or an earlier driver left
+    /// running. When the domain dies the device is brought to rest by [`SysTable::device_rest_by`], else bus mastering goes off.
     pub device_claim: extern "C" fn(index: usize, device: &mut u64) -> u32,
     /// Maps a BAR of a claimed device.
     pub device_bar: extern "C" fn(device: u64, bar: u32) -> RawBar,
     /// Reads the device's PCI identity: vendor in the low 16 bits, device above.
     pub device_identity: extern "C" fn(device: u64) -> u32,
+    /// Reads the device's PCI class code: base class in bits 16 to 23, subclass in 8 to 15, programming interface in 0 to 7.
+    pub device_class: extern "C" fn(device: u64) -> u32,
+    /// Takes a claimed device off the bus until its driver dies: it masters the bus no more when this has returned.
+    pub device_stop: extern "C" fn(device: u64),
     /// Whether an earlier driver had ring memory for the claimed device since the machine started: what trusted code does before it asks
     /// for the first such memory has been done then.
     pub device_had_memory: extern "C" fn(device: u64) -> bool,
+    /// Says how a claimed device is brought to rest when the domain dies: by the registers of BAR `bar`, in the order of the `count` steps at
+    /// `steps`. When all of them succeed, and [`REST_DRAIN_NS`] later, it doesn't touch memory any more, whatever the domain has done with it. Returns a [`status`] code.
+    pub device_rest_by: extern "C" fn(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32,
     /// Routes MSI-X entry `entry` to `cpu`; returns the interrupt's number, 0 when there is none left.
     pub interrupt_attach: extern "C" fn(device: u64, entry: u32, cpu: u32) -> u64,
     /// Blocks until the interrupt comes, or one came since the last wait, or until `deadline_ns`; returns a [`wake`] code.
@@ -182,6 +192,21 @@ pub struct SysTable {
     /// Allocates ring memory of `size` bytes, page aligned, zeroed, and lets the device use memory; freed when the domain dies.
     pub dma_allocate: extern "C" fn(device: u64, size: usize) -> RawDma,
 }
+
+/// One step on the way of a device to rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RestStep {
+    /// Offset of a 32-bit register.
+    pub offset: u32,
+    /// 0 to write `value`; else bits that are waited for to be those of `value`.
+    pub mask: u32,
+    /// The value.
+    pub value: u32,
+}
+
+/// What a device may still have on its way after the last step: of the 82599 datasheet's 4.6.7.1.2 "Dynamic Enabling and Disabling of Receive Queues", 100 us.
+pub const REST_DRAIN_NS: u64 = 100_000;
 
 static SYS: AtomicPtr<SysTable> = AtomicPtr::new(core::ptr::null_mut());
 

@@ -5,8 +5,9 @@
 use crate::interrupt::Interrupt;
 use crate::memory::Descriptors;
 use crate::mmio::{Bar, Mmio, WritableRange};
+use crate::pages::Pages;
 use abi::sys;
-use abi::sys::status;
+use abi::sys::{RestStep, status};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,6 +60,17 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Class code of a PCI function (PCI Code and ID Assignment Specification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Base class.
+    pub class: u8,
+    /// Subclass.
+    pub subclass: u8,
+    /// Programming interface.
+    pub interface: u8,
+}
+
 /// Functions claimed by this domain, a bit each: rings rely on nobody else driving the same queues.
 static CLAIMED: AtomicU64 = AtomicU64::new(0);
 
@@ -66,6 +78,7 @@ static CLAIMED: AtomicU64 = AtomicU64::new(0);
 pub struct Device {
     kind: Kind,
     identity: Identity,
+    class: Class,
 }
 
 enum Kind {
@@ -99,21 +112,43 @@ impl Device {
             }
         }
         let identity = (sys().device_identity)(number);
+        let [_, class, subclass, interface] = (sys().device_class)(number).to_be_bytes();
         Ok(Device {
             kind: Kind::Function { number },
             identity: Identity {
                 vendor: identity as u16,
                 device: (identity >> 16) as u16,
             },
+            class: Class {
+                class,
+                subclass,
+                interface,
+            },
         })
     }
 
-    /// A device of this identity that is a model in this process.
+    /// A network device of this identity that is a model in this process.
     #[cfg(feature = "host")]
     pub fn of_model(identity: Identity, model: alloc::sync::Arc<dyn crate::host::Model>) -> Device {
+        let ethernet = Class {
+            class: 2,
+            subclass: 0,
+            interface: 0,
+        };
+        Device::of_model_with_class(identity, ethernet, model)
+    }
+
+    /// The same with another class.
+    #[cfg(feature = "host")]
+    pub fn of_model_with_class(
+        identity: Identity,
+        class: Class,
+        model: alloc::sync::Arc<dyn crate::host::Model>,
+    ) -> Device {
         Device {
             kind: Kind::Model(model),
             identity,
+            class,
         }
     }
 
@@ -122,12 +157,50 @@ impl Device {
         self.identity
     }
 
+    /// What kind it is.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Takes it off the bus until this domain dies: when this has returned it reads and writes no memory.
+    pub(crate) fn stop(&self) {
+        match &self.kind {
+            Kind::Function { number } => (sys().device_stop)(*number),
+            #[cfg(feature = "host")]
+            Kind::Model(model) => model.stop(),
+        }
+    }
+
     /// Whether an earlier driver had ring memory for it since the machine started: then trusted code has silenced whatever firmware left.
     pub(crate) fn had_memory(&self) -> bool {
         match &self.kind {
             Kind::Function { number } => (sys().device_had_memory)(*number),
             #[cfg(feature = "host")]
             Kind::Model(_) => false,
+        }
+    }
+
+    /// Says how it is brought to rest when this domain dies ([`abi::sys::SysTable::device_rest_by`]).
+    pub(crate) fn rest_by(&self, bar: u32, steps: &[RestStep]) -> Result<(), ClaimError> {
+        match &self.kind {
+            Kind::Function { number } => {
+                match (sys().device_rest_by)(*number, bar, steps.as_ptr(), steps.len()) {
+                    status::OK => Ok(()),
+                    refused => Err(ClaimError::Refused(refused)),
+                }
+            }
+            // A model ends with the test.
+            #[cfg(feature = "host")]
+            Kind::Model(_) => Ok(()),
+        }
+    }
+
+    /// Whether it is a model in this process.
+    pub(crate) fn is_model(&self) -> bool {
+        match &self.kind {
+            Kind::Function { .. } => false,
+            #[cfg(feature = "host")]
+            Kind::Model(_) => true,
         }
     }
 
@@ -169,6 +242,15 @@ impl Device {
             Kind::Function { number } => Descriptors::allocate(*number),
             #[cfg(feature = "host")]
             Kind::Model(_) => Descriptors::of_process(),
+        }
+    }
+
+    /// Zeroed pages of at least `bytes` that the device can reach.
+    pub(crate) fn pages(&self, bytes: usize) -> Option<Pages> {
+        match &self.kind {
+            Kind::Function { number } => Pages::allocate(*number, bytes),
+            #[cfg(feature = "host")]
+            Kind::Model(_) => Pages::of_process(bytes),
         }
     }
 }

@@ -20,6 +20,8 @@ pub trait Model: Send + Sync {
     fn write(&self, offset: u32, value: u32);
     /// A thread waits for MSI-X entry `entry` until `deadline_ns`.
     fn wait(&self, entry: u32, deadline_ns: u64) -> Wake;
+    /// The device is taken off the bus: it reads and writes no memory any more.
+    fn stop(&self) {}
 }
 
 /// A heap for a test's process that is one shared file mapping, so that a model can map the same file as its guest's memory.

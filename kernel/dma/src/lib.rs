@@ -24,7 +24,9 @@ pub mod interrupt;
 pub mod ixgbe;
 mod memory;
 pub mod mmio;
+pub mod nvme;
+mod pages;
 
-pub use device::{ClaimError, Device, Identity};
+pub use device::{ClaimError, Class, Device, Identity};
 pub use interrupt::{Interrupt, Wake};
 pub use mmio::{Mmio, RegisterTimeout};

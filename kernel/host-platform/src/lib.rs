@@ -8,17 +8,20 @@ mod memory;
 mod thread;
 mod wiring;
 
-pub use memory::{SharedMemory, leave, leave_packet, set_shared_limit, shared_objects, use_shared_memory};
+pub use memory::{
+    SharedMemory, leave, leave_block, leave_packet, set_shared_limit, shared_objects, use_shared_memory,
+};
 pub use thread::{Attached, attach, look_for_deaths};
-pub use wiring::{add_boot_file, host_domain, kill, provide, provide_mortal};
+pub use wiring::{add_boot_file, host_domain, inherit_from, kill, provide, provide_mortal};
 
 use abi::SysTable;
-use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, status};
+use abi::sys::{RawBar, RawBytes, RawDma, RawPanic, RestStep, status};
 
 static TABLE: SysTable = SysTable {
     shared_allocate: memory::shared_allocate,
     shared_free: memory::shared_free,
     shared_inherit: memory::shared_inherit,
+    shared_undelivered: memory::shared_undelivered,
     pages_allocate: memory::pages_allocate,
     pages_free: memory::pages_free,
     panic,
@@ -42,7 +45,10 @@ static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_class,
+    device_stop,
     device_had_memory,
+    device_rest_by,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -74,8 +80,18 @@ extern "C" fn device_identity(_device: u64) -> u32 {
     0
 }
 
+extern "C" fn device_class(_device: u64) -> u32 {
+    0
+}
+
+extern "C" fn device_stop(_device: u64) {}
+
 extern "C" fn device_had_memory(_device: u64) -> bool {
     false
+}
+
+extern "C" fn device_rest_by(_device: u64, _bar: u32, _steps: *const RestStep, _count: usize) -> u32 {
+    status::NOT_FOUND
 }
 
 extern "C" fn interrupt_attach(_device: u64, _entry: u32, _cpu: u32) -> u64 {

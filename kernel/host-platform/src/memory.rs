@@ -2,7 +2,8 @@
 
 use abi::object::HEADER_BYTES;
 use abi::{BATCH_CAPACITY, BatchBody, ObjectHeader, ObjectKind, OwnerId, current};
-use rref::{Packet, Plain, RRef, SharedSlice};
+use rref::block::BLOCK_BYTES;
+use rref::{Block, Packet, Plain, RRef, SharedSlice};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -46,20 +47,24 @@ pub fn set_shared_limit(limit: usize) {
     LIMIT.store(limit, Ordering::Relaxed);
 }
 
-fn layout(size: usize) -> Option<Layout> {
-    Layout::from_size_align(HEADER_BYTES.checked_add(size)?, HEADER_BYTES).ok()
+/// Of an object with its header. A block's begins a page, so that its data does too.
+fn layout(size: usize, kind: u32) -> Option<Layout> {
+    let alignment = if kind == ObjectKind::Block as u32 {
+        BLOCK_BYTES
+    } else {
+        HEADER_BYTES
+    };
+    Layout::from_size_align(HEADER_BYTES.checked_add(size)?, alignment).ok()
 }
 
 pub extern "C" fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
-    let Some(layout) = layout(size) else {
+    let Some(layout) = layout(size, kind) else {
         return core::ptr::null_mut();
     };
     if let Some(other) = OTHER.get() {
-        let kind = if kind == ObjectKind::Batch as u32 {
-            ObjectKind::Batch
-        } else {
-            ObjectKind::Plain
-        };
+        let kinds = [ObjectKind::Batch, ObjectKind::Packet, ObjectKind::Block];
+        let known = kinds.into_iter().find(|known| *known as u32 == kind);
+        let kind = known.unwrap_or(ObjectKind::Plain);
         return other.allocate(size, kind, current().owner());
     }
     if OBJECTS.load(Ordering::Relaxed) >= LIMIT.load(Ordering::Relaxed) {
@@ -110,7 +115,7 @@ pub extern "C" fn shared_free(payload: *mut u8) {
         }
     }
     OBJECTS.fetch_sub(1, Ordering::Relaxed);
-    if let Some(layout) = layout(size) {
+    if let Some(layout) = layout(size, kind) {
         // SAFETY: Allocated above with the same layout, freed once (asserted).
         unsafe { dealloc(base, layout) };
     }
@@ -128,18 +133,48 @@ pub fn leave_packet(packet: RRef<Packet>) {
     core::mem::forget(packet);
 }
 
+/// Leaves a block, as the death of a driver that held it would.
+pub fn leave_block(block: RRef<Block>) {
+    LEFT.with_borrow_mut(|left| left.push_back(core::ptr::from_ref(&*block) as usize));
+    core::mem::forget(block);
+}
+
 pub extern "C" fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
     let matches = |payload: &usize| {
         // SAFETY: What is left is a payload whose only handle was forgotten: its header precedes it.
         let header = unsafe { &*((payload - HEADER_BYTES) as *const ObjectHeader) };
         header.kind.load(Ordering::Relaxed) == kind
-            && (kind == ObjectKind::Packet as u32 || header.tag.load(Ordering::Relaxed) == tag)
+            && (kind != ObjectKind::Plain as u32 || header.tag.load(Ordering::Relaxed) == tag)
     };
     let taken = LEFT.with_borrow_mut(|left| {
         let index = left.iter().position(matches)?;
         left.remove(index)
     });
     taken.map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
+}
+
+pub extern "C" fn shared_undelivered(batch: *mut u8, dead: OwnerId) {
+    if OTHER.get().is_none() && crate::wiring::is_heir_of(dead) {
+        // SAFETY: Reached only from a crossing, which has the handle to this batch.
+        let body = unsafe { &*batch.cast::<BatchBody>() };
+        let head = body.head.load(Ordering::Relaxed) as usize;
+        let slots = (0..body.length.load(Ordering::Relaxed) as usize)
+            .map(|index| body.slots[(head + index) % BATCH_CAPACITY].load(Ordering::Relaxed) as usize);
+        // SAFETY: Slots below the length hold payloads, which have their headers before them.
+        let kind = |payload: usize| unsafe {
+            (*((payload - HEADER_BYTES) as *const ObjectHeader))
+                .kind
+                .load(Ordering::Relaxed)
+        };
+        let (blocks, others): (Vec<usize>, Vec<usize>) =
+            slots.partition(|payload| kind(*payload) == ObjectKind::Block as u32);
+        LEFT.with_borrow_mut(|left| left.extend(blocks));
+        others
+            .into_iter()
+            .for_each(|payload| shared_free(payload as *mut u8));
+        body.length.store(0, Ordering::Relaxed);
+    }
+    shared_free(batch);
 }
 
 fn pages_layout(count: usize) -> Option<Layout> {

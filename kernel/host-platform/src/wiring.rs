@@ -21,6 +21,8 @@ struct State {
     imports: HashMap<String, Provider>,
     /// Headers of mortal providers by slot, from [`FIRST_MORTAL_SLOT`].
     mortals: Vec<&'static DomainHeader>,
+    /// Slots of drivers whose heir the host domain is.
+    heir_of: Vec<u16>,
     files: Vec<(String, &'static [u8])>,
 }
 
@@ -88,6 +90,19 @@ pub fn provide_mortal<T: ?Sized + Interface>(name: &str, object: &'static T) -> 
     header.live.store(incarnation.0, Ordering::Release);
     PROVIDED.notify_all();
     incarnation
+}
+
+/// Makes the host domain the heir of the mortal provider `name`: storage requests that are handed to it when it is dead can be inherited, on the same
+/// thread.
+pub fn inherit_from(name: &str) {
+    let mut state = state();
+    if let Some(slot) = state.imports.get(name).map(|provider| provider.header.slot) {
+        state.heir_of.push(slot);
+    }
+}
+
+pub fn is_heir_of(dead: OwnerId) -> bool {
+    state().heir_of.contains(&dead.slot())
 }
 
 /// Lets the mortal provider `name` be dead: every later call through a handle to it answers so. Calls in it go on.

@@ -38,6 +38,34 @@ fn batch(heap: &mut Heap, slot: u16) -> usize {
         .expect("memory")
 }
 
+fn block(heap: &mut Heap, slot: u16) -> usize {
+    heap.allocate(size_of::<rref::Block>(), ObjectKind::Block, owner(slot))
+        .expect("memory")
+}
+
+/// A batch with so many blocks.
+fn requests(heap: &mut Heap, slot: u16, count: usize) -> (usize, Vec<usize>) {
+    let batch = batch(heap, slot);
+    let blocks: Vec<usize> = (0..count).map(|_| block(heap, slot)).collect();
+    for &block in &blocks {
+        push(batch, block);
+        set_owner(block, OwnerId::NESTED);
+    }
+    (batch, blocks)
+}
+
+/// What `heir` takes of blocks, sorted.
+fn inherited_blocks(heap: &mut Heap, heir: OwnerId) -> Vec<usize> {
+    let mut blocks: Vec<usize> = core::iter::from_fn(|| heap.inherit(heir, ObjectKind::Block, 0)).collect();
+    blocks.sort_unstable();
+    blocks
+}
+
+fn sorted(mut payloads: Vec<usize>) -> Vec<usize> {
+    payloads.sort_unstable();
+    payloads
+}
+
 fn inherited(heap: &mut Heap, slot: u16) -> Vec<usize> {
     core::iter::from_fn(|| heap.inherit(owner(slot), ObjectKind::Packet, 0)).collect()
 }
@@ -187,12 +215,104 @@ fn a_report_stands_for_its_own_ring_only() {
     assert_eq!(inherited(&mut heap, 2), [one, last]);
 }
 
+#[test]
+fn a_block_begins_a_page() {
+    let mut heap = Heap::new(HostSpans);
+    for _ in 0..40 {
+        let block = block(&mut heap, 1);
+        assert_eq!((block + rref::Block::DATA_OFFSET) % rref::block::BLOCK_BYTES, 0);
+    }
+}
+
+#[test]
+fn all_requests_of_a_driver_are_left_wherever_they_are() {
+    let mut heap = Heap::new(HostSpans);
+    let (_, mut blocks) = requests(&mut heap, 1, 5);
+    blocks.push(block(&mut heap, 1));
+    // Death in the middle of a push: in the batch, and still under its owner's name.
+    let half = block(&mut heap, 1);
+    let other = batch(&mut heap, 1);
+    push(other, half);
+    blocks.push(half);
+    block(&mut heap, 2);
+    heap.reclaim_for(owner(1), 2, true, no_ring);
+    assert_eq!(inherited_blocks(&mut heap, owner(3)), []);
+    assert_eq!(inherited_blocks(&mut heap, owner(2)), sorted(blocks));
+    heap.reclaim(owner(2));
+    assert_eq!(heap.usage().used_bytes, 0);
+}
+
+#[test]
+fn requests_outlast_any_number_of_their_drivers_deaths() {
+    let mut heap = Heap::new(HostSpans);
+    let mut blocks = requests(&mut heap, 1, 5).1;
+    for generation in 1..100 {
+        let incarnation = OwnerId::new(1, generation);
+        if generation > 1 {
+            let later = block(&mut heap, 1);
+            set_owner(later, incarnation);
+            blocks.push(later);
+        }
+        heap.reclaim_for(incarnation, 2, true, no_ring);
+    }
+    assert_eq!(inherited_blocks(&mut heap, OwnerId::new(2, 7)), sorted(blocks));
+}
+
+#[test]
+fn requests_go_with_the_heir_that_waits_for_them() {
+    let mut heap = Heap::new(HostSpans);
+    requests(&mut heap, 1, 5);
+    heap.reclaim_for(owner(1), 2, true, no_ring);
+    heap.reclaim(owner(3));
+    assert_ne!(heap.usage().used_bytes, 0);
+    heap.reclaim(owner(2));
+    assert_eq!(heap.usage().used_bytes, 0);
+    requests(&mut heap, 1, 5);
+    heap.reclaim_for(owner(1), 2, true, no_ring);
+    heap.reclaim_for(owner(2), 4, false, no_ring);
+    assert_eq!(heap.usage().used_bytes, 0, "with an heir of its own too");
+}
+
+#[test]
+fn a_driver_that_hoards_requests_leaves_so_many_and_the_oldest() {
+    let mut heap = Heap::new(HostSpans);
+    let first = requests(&mut heap, 1, 5).1;
+    heap.reclaim_for(owner(1), 2, true, no_ring);
+    for generation in 2..12 {
+        for _ in 0..4096 {
+            let hoarded = block(&mut heap, 1);
+            set_owner(hoarded, OwnerId::new(1, generation));
+        }
+        heap.reclaim_for(OwnerId::new(1, generation), 2, true, no_ring);
+    }
+    let left = inherited_blocks(&mut heap, owner(2));
+    assert!(left.len() <= REQUEST_LIMIT);
+    assert!(first.iter().all(|block| left.contains(block)));
+}
+
+#[test]
+fn what_a_dead_driver_could_not_be_given_is_its_heirs() {
+    let mut heap = Heap::new(HostSpans);
+    let (batch, mut blocks) = requests(&mut heap, 2, 5);
+    let packet = packet(&mut heap, 2, Verdict::Transmit, TransmitPlace::NONE);
+    push(batch, packet);
+    set_owner(packet, OwnerId::NESTED);
+    let held = requests(&mut heap, 1, 3).1;
+    blocks.extend(held);
+    heap.leave_undelivered(batch, owner(2), owner(1));
+    heap.reclaim_for(owner(1), 2, true, no_ring);
+    assert_eq!(inherited_blocks(&mut heap, owner(2)), sorted(blocks));
+    heap.reclaim(owner(2));
+    assert_eq!(heap.usage().used_bytes, 0);
+}
+
 #[derive(Clone, Debug)]
 enum Form {
+    Block,
     Plain(u64),
     Packet(bool),
-    /// With its packets and whether each was to be sent.
-    Batch(Vec<(usize, bool)>),
+    /// With its packets and blocks.
+    Batch(Vec<(usize, Form)>),
 }
 
 #[derive(Clone, Debug)]
@@ -210,7 +330,7 @@ fn size_of_object(payload: usize) -> u64 {
 proptest! {
     /// Random allocate, move, nest, free, kill and inherit against a model: everything has one owner and one end.
     #[test]
-    fn heirs_follow_the_model(steps in proptest::collection::vec((0u8..8, 0usize..64, 1u16..4, 1u16..4), 1..300)) {
+    fn heirs_follow_the_model(steps in proptest::collection::vec((0u8..11, 0usize..64, 1u16..4, 1u16..4), 1..300)) {
         let mut heap = Heap::new(HostSpans);
         let mut live: Vec<Object> = Vec::new();
         // With who left it, and that one's deaths since.
@@ -240,15 +360,15 @@ proptest! {
                     set_owner(live[index].payload, owner(slot));
                 }
                 5 => {
-                    let packet = live.iter().position(|object| matches!(object.form, Form::Packet(_)));
+                    let packet = live.iter().position(|object| matches!(object.form, Form::Packet(_) | Form::Block));
                     let room = live.iter().position(|object| matches!(&object.form, Form::Batch(nested) if nested.len() < BATCH_CAPACITY));
                     if let (Some(packet), Some(room)) = (packet, room) {
-                        let Form::Packet(to_send) = live[packet].form else { continue };
+                        let form = live[packet].form.clone();
                         let payload = live[packet].payload;
                         push(live[room].payload, payload);
                         set_owner(payload, OwnerId::NESTED);
                         if let Form::Batch(nested) = &mut live[room].form {
-                            nested.push((payload, to_send));
+                            nested.push((payload, form));
                         }
                         live.swap_remove(packet);
                     }
@@ -260,26 +380,45 @@ proptest! {
                     }).collect();
                     left.retain_mut(|(object, from, passes)| {
                         *passes += u8::from(*from == slot);
-                        *from != slot || *passes <= PASSES && matches!(object.form, Form::Plain(tag) if !tags.contains(&tag))
+                        match object.form {
+                            Form::Block => object.slot != slot,
+                            Form::Plain(tag) => *from != slot || *passes <= PASSES && !tags.contains(&tag),
+                            _ => *from != slot,
+                        }
                     });
                     heap.reclaim_for(owner(slot), other, true, |_| Some(false));
                     for object in live.extract_if(.., |object| object.slot == slot) {
                         let heirloom = |payload, form| (Object { payload, slot: other, form }, slot, 0);
                         match object.form {
                             Form::Plain(0) | Form::Packet(false) => {}
-                            Form::Plain(_) | Form::Packet(true) => left.push(heirloom(object.payload, object.form)),
-                            Form::Batch(nested) => left.extend(nested.into_iter().filter(|(_, to_send)| *to_send)
-                                .map(|(payload, _)| heirloom(payload, Form::Packet(true)))),
+                            Form::Plain(_) | Form::Packet(true) | Form::Block => left.push(heirloom(object.payload, object.form)),
+                            Form::Batch(nested) => left.extend(nested.into_iter()
+                                .filter(|(_, form)| !matches!(form, Form::Packet(false)))
+                                .map(|(payload, form)| heirloom(payload, form))),
+                        }
+                    }
+                }
+                7 => live.push(Object { payload: block(&mut heap, slot), slot, form: Form::Block }),
+                8 => {
+                    // A driver in slot `other` was dead before it could have it.
+                    let batch = live.iter().position(|object| object.slot == slot && matches!(object.form, Form::Batch(_)));
+                    if let Some(batch) = batch {
+                        let object = live.swap_remove(batch);
+                        heap.leave_undelivered(object.payload, owner(slot), owner(other));
+                        if let Form::Batch(nested) = object.form {
+                            left.extend(nested.into_iter().filter(|(_, form)| matches!(form, Form::Block))
+                                .map(|(payload, form)| (Object { payload, slot, form }, other, 0)));
                         }
                     }
                 }
                 _ => {
-                    let tag = pick as u64 % 3;
-                    let kind = if tag == 0 { ObjectKind::Packet } else { ObjectKind::Plain };
+                    let tag = pick as u64 % 4;
+                    let kind = [ObjectKind::Packet, ObjectKind::Plain, ObjectKind::Plain, ObjectKind::Block][tag as usize];
                     let taken = heap.inherit(owner(slot), kind, tag);
                     let fits = |object: &Object| object.slot == slot && match object.form {
                         Form::Packet(_) => tag == 0,
                         Form::Plain(of) => tag == of,
+                        Form::Block => tag == 3,
                         Form::Batch(_) => false,
                     };
                     prop_assert_eq!(taken.is_some(), left.iter().any(|(object, ..)| fits(object)));

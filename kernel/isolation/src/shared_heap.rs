@@ -306,6 +306,7 @@ impl<S: SpanSource> SharedHeap<S> {
 
     /// Frees all that a dead domain owned; the count of objects that it owned by name.
     pub fn reclaim(&mut self, dead: OwnerId) -> usize {
+        self.drop_requests_left_to(dead.slot());
         let owned = self.owned(dead);
         self.free_all(&owned);
         owned.len()

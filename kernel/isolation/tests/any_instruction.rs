@@ -7,7 +7,7 @@
 
 mod support;
 
-use rref::{Batch, Exchange, Handle, OutOfMemory, OwnerId, RRef, RpcError, interface};
+use rref::{Batch, Block, BlockBatch, Exchange, Handle, OutOfMemory, OwnerId, RRef, RpcError, interface};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -311,4 +311,102 @@ fn a_span_that_goes_back_is_not_looked_at_again() {
             break;
         }
     }
+}
+
+/// What a storage driver holds when a call comes, in its ring.
+static RING: Mutex<Option<RRef<Block>>> = Mutex::new(None);
+
+#[interface]
+trait Driver {
+    fn exchange(&self, requests: BlockBatch) -> Result<BlockBatch, RpcError>;
+}
+
+/// Takes one request into its ring, completes the one there was, and gives back what has no room.
+struct DriverCallee;
+
+/// The batch is only there to be used.
+#[inline(never)]
+fn exchange(mut requests: BlockBatch, ring: &mut Option<RRef<Block>>) -> Result<BlockBatch, OutOfMemory> {
+    begin();
+    let mut answers = BlockBatch::new()?;
+    if let Some(mut finished) = ring.take() {
+        finished.complete();
+        drop(answers.push(finished));
+    }
+    *ring = requests.pop_front();
+    if let Some((request, _)) = requests.front().take_if(|request| request.operation()) {
+        drop(answers.back().push(request));
+    }
+    answers.append(&mut requests);
+    drop(requests);
+    end();
+    Ok(answers)
+}
+
+impl Driver for DriverCallee {
+    fn exchange(&self, requests: BlockBatch) -> Result<BlockBatch, RpcError> {
+        // Taken out of the lock: a death doesn't give it back.
+        let mut ring = RING.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut answers = exchange(requests, &mut ring).expect("memory");
+        if let Some(held) = ring {
+            drop(answers.push(held));
+        }
+        Ok(answers)
+    }
+}
+
+/// A request, and the address of what it is on the heap.
+fn request() -> (RRef<Block>, usize) {
+    let block = Block::allocate().expect("memory");
+    let address = std::ptr::from_ref(&*block) as usize;
+    (block, address)
+}
+
+#[test]
+fn a_driver_leaves_every_request_at_any_instruction() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let heap = prepare();
+    let before = heap.usage().used_bytes;
+    let heir = OwnerId::new(9, 1);
+    let mut instructions = 0;
+    loop {
+        instructions += 1;
+        let name = "driver";
+        let incarnation = host_platform::provide_mortal::<dyn Driver>(name, &DriverCallee);
+        let driver: Handle<dyn Driver> = Handle::connect(name, OwnerId::NONE, 0).expect("it is up");
+        let (in_ring, address) = request();
+        let mut addresses = vec![address];
+        // SAFETY: The driver's from here on: the test has no other handle.
+        unsafe { in_ring.transfer(incarnation) };
+        *RING.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_ring);
+        let mut requests = BlockBatch::new().expect("memory");
+        for _ in 0..2 {
+            let (block, address) = request();
+            addresses.push(address);
+            assert!(requests.push(block).is_ok());
+        }
+        LEFT.store(instructions, Ordering::SeqCst);
+        let result = driver.exchange(requests);
+        let lived = result.is_ok();
+        if let Ok(answers) = result {
+            assert_eq!(answers.len(), addresses.len());
+        } else {
+            host_platform::kill(name);
+            let mut left = heap.reclaim_requests(incarnation, heir);
+            left.sort_unstable();
+            addresses.sort_unstable();
+            assert_eq!(left, addresses, "cut off after {instructions} instructions");
+            heap.reclaim(heir);
+        }
+        assert_eq!(
+            heap.usage().used_bytes,
+            before,
+            "cut off after {instructions} instructions"
+        );
+        assert!(heap.released_was_untouched());
+        if lived {
+            break;
+        }
+    }
+    assert!(instructions > 100, "the exchange was stepped through");
 }

@@ -304,6 +304,11 @@ unsafe impl<T: Share> Exchange for Batch<T> {
     unsafe fn transfer(&self, to: OwnerId) {
         set_owner(self.body.cast(), to);
     }
+
+    fn undelivered(self, dead: OwnerId) {
+        (sys().shared_undelivered)(self.body.as_ptr().cast(), dead);
+        core::mem::forget(self);
+    }
 }
 
 impl<T: Share> Drop for Batch<T> {

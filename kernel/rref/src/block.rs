@@ -88,7 +88,8 @@ pub struct Block {
     unused: u32,
     /// The owner's name for the request; devices leave it alone.
     pub cookie: u64,
-    /// A shadow's own: the order of what it handed over, and what it must restore in an answer.
+    /// For the domains between the owner and the driver: the first two words are the block shadow's, the others the partitions'. Drivers leave them
+    /// alone, so that what they held can be told apart when they have died.
     pub shadow: [u64; 4],
     head: [u8; HEAD_BYTES],
     data: [u8; BLOCK_BYTES],

@@ -52,7 +52,7 @@ impl<O: ?Sized> Target<O> {
 
 /// Calls `method`, which is called `what`, on the target's object, in the target's domain.
 ///
-/// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here. Lent references are captured by
+/// What `arguments` hold is the callee's from here on; if it is already dead, they are dropped here (but see [`Exchange::undelivered`]). Lent references are captured by
 /// `method`.
 #[inline(always)]
 pub fn cross<O, A, R, F>(target: &Target<O>, what: &'static Method, arguments: A, method: F) -> R
@@ -73,7 +73,7 @@ where
     if !target.header.is_live(target.incarnation) {
         // The caller still owns the arguments; it must be the running domain again before their drop code runs.
         end(thread, previous);
-        drop(arguments);
+        arguments.undelivered(target.incarnation);
         return failed(RpcError::dead(target.incarnation));
     }
     let _leave = Leave { thread, previous };

@@ -26,6 +26,16 @@ pub unsafe trait Exchange: Send {
     unsafe fn transfer(&self, to: OwnerId) {
         let _ = to;
     }
+
+    /// What becomes of an argument that was for `dead`, which was dead before it could have it: it is dropped. Storage requests
+    /// in a batch are the exception: they go where those go that the dead domain had.
+    #[inline(always)]
+    fn undelivered(self, dead: OwnerId)
+    where
+        Self: Sized,
+    {
+        let _ = dead;
+    }
 }
 
 /// A type that may live on the shared heap: exchangeable, without handles in it and without drop code.
@@ -125,6 +135,13 @@ macro_rules! tuple {
                     // SAFETY: Passed on from the caller.
                     unsafe { $name.transfer(to) };
                 )+
+            }
+
+            #[inline(always)]
+            fn undelivered(self, dead: OwnerId) {
+                #[allow(non_snake_case, reason = "one name for the type parameter and the field")]
+                let ($($name,)+) = self;
+                $($name.undelivered(dead);)+
             }
         }
         // SAFETY: Holds what its fields hold.

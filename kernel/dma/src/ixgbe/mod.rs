@@ -18,10 +18,12 @@ pub use transmit::TransmitRing;
 use crate::device::{ClaimError, Device, Identity};
 use crate::interrupt::Interrupt;
 use crate::mmio::{Mmio, RegisterTimeout};
+use abi::sys::RestStep;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use protection::WRITABLE;
-use ring::{DCTL, QUEUE_LIMIT, RECEIVE_QUEUES, Switch, TRANSMIT_QUEUES};
+use ring::{DCTL, ENABLE, QUEUE_LIMIT, RECEIVE_QUEUES, Switch, TRANSMIT_QUEUES};
 
 /// The 82599 with SFP+.
 pub const IDENTITY: Identity = Identity {
@@ -70,6 +72,35 @@ pub(crate) struct Shared {
     transmit_rings: AtomicU64,
     /// Queues that are on, or may be. A reset, after which a ring's idea of its queue is wrong, needs there to be none.
     running: Switch,
+    /// Queues that rings can be made for: one a CPU at most.
+    queue_limit: u16,
+}
+
+/// How the device is brought to rest, with queues below `queue_limit` that may be on (4.6.7.1, 4.6.8.1 "Dynamic Enabling and Disabling"):
+/// receive and transmit stop, then every queue, and each says so.
+fn way_to_rest(queue_limit: u16) -> Vec<RestStep> {
+    let write = |offset, value| RestStep {
+        offset,
+        mask: 0,
+        value,
+    };
+    let queues = || {
+        (0..queue_limit).flat_map(|queue| {
+            [
+                ring::receive_register(queue, DCTL),
+                ring::transmit_register(queue, DCTL),
+            ]
+        })
+    };
+    [write(RXCTRL, 0), write(DMATXCTL, 0)]
+        .into_iter()
+        .chain(queues().map(|register| write(register, 0)))
+        .chain(queues().map(|offset| RestStep {
+            offset,
+            mask: ENABLE,
+            value: 0,
+        }))
+        .collect()
 }
 
 impl Adapter {
@@ -80,9 +111,10 @@ impl Adapter {
 
     /// Takes over a claimed device.
     ///
-    /// An earlier life may have left queues enabled whose rings and buffers belong to others by now. They are told to stop before
-    /// anything else happens. For that to be soon enough, the kernel must not let the device master the bus before the first
-    /// memory is allocated for it (`SysTable::dma_allocate`): from then on nothing of an earlier life is on.
+    /// Firmware may have left queues enabled whose rings and buffers belong to others by now. They are told to stop before
+    /// anything else happens. For that to be soon enough, the kernel doesn't let the device master the bus before the first
+    /// memory is allocated for it (`SysTable::dma_allocate`), or has brought it to rest after a life of this driver by the steps that are given
+    /// here: from then on nothing of an earlier life is on.
     pub fn new(device: Device) -> Result<Adapter, ClaimError> {
         if device.identity() != IDENTITY {
             return Err(ClaimError::WrongDevice(device.identity()));
@@ -90,10 +122,16 @@ impl Adapter {
         let registers = device.registers(0, WINDOW_BYTES, WRITABLE)?;
         registers.write_trusted(RXCTRL, 0);
         registers.write_trusted(DMATXCTL, 0);
+        let queue_limit = if device.is_model() {
+            QUEUE_LIMIT
+        } else {
+            u16::try_from((abi::sys().cpu_count)()).map_or(QUEUE_LIMIT, |cpus| cpus.clamp(1, QUEUE_LIMIT))
+        };
+        device.rest_by(0, &way_to_rest(queue_limit))?;
         // Firmware may have used any queue. A driver before this one had them all turned off here, before it had memory, and then used
         // those that a ring can be made for.
         let (receive_queues, transmit_queues) = if device.had_memory() {
-            (QUEUE_LIMIT, QUEUE_LIMIT)
+            (queue_limit, queue_limit)
         } else {
             (RECEIVE_QUEUES, TRANSMIT_QUEUES)
         };
@@ -111,6 +149,7 @@ impl Adapter {
                 receive_rings: AtomicU64::new(0),
                 transmit_rings: AtomicU64::new(0),
                 running: Switch::new(),
+                queue_limit,
             }),
         })
     }
@@ -172,7 +211,7 @@ impl QueueClaim {
         queue: u16,
         claimed: fn(&Shared) -> &AtomicU64,
     ) -> Result<QueueClaim, RingError> {
-        if queue >= QUEUE_LIMIT {
+        if queue >= shared.queue_limit {
             return Err(RingError::NoQueue { queue });
         }
         let bit = 1u64 << queue;

@@ -103,6 +103,25 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     true
 }
 
+/// How often it is looked whether an image has been loaded that is to be killed.
+const LOADING_PAUSE_NS: u64 = 100_000;
+
+/// Kills the incarnation of `domain` that lives, or is being loaded; false if there is none.
+pub fn kill_by_order(domain: &Domain, cause: Cause) -> bool {
+    loop {
+        if let Some(incarnation) = domain.header.live()
+            && kill(incarnation, cause, "by order")
+        {
+            return true;
+        }
+        // Loading is the kernel's work, which ends: with a life, or with another state.
+        if domain.life.lock().state != State::Starting || is_cancelled() {
+            return false;
+        }
+        machine::sleep_until(clock::now_ns() + LOADING_PAUSE_NS);
+    }
+}
+
 fn record(domain: &Domain, incarnation: OwnerId, cause: Cause, detail: &str) {
     black_box::trace(incarnation, EventKind::Died, format_args!("{cause:?}: {detail}"));
     let mut deaths = DEATHS.lock();
@@ -271,12 +290,12 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
         exports,
         pages,
     } = holdings;
-    // Bus mastering off: from here on no device of its writes to memory.
-    devices.stop();
     // The supervisor may have seen the record of this death before `kill` has got to its own requests, and a thread without one would
     // count as having left.
     request_checks();
     wait_until_left(incarnation);
+    // From here on no device of its touches memory. Not before: a thread could have started it again.
+    devices.stop();
     drop(handles);
     drop(exports);
     // A death that comes meanwhile leaves something to this domain at most: that isn't charged, until it is counted afresh.

@@ -1,26 +1,79 @@
 //! Devices of driver domains (docs/soundness.md, invariant 8).
 //!
 //! A driver gets the PCI functions that its manifest entry names: their registers, interrupts, and memory for rings. When it
-//! dies, bus mastering goes off first, and only then is any memory reused that the device knew.
+//! dies, each device is stopped before any memory is reused that it knew: by the steps to rest that trusted code gave for it, or by taking
+//! bus mastering from it if there are none or they don't succeed. Where a device is emulated the latter takes most of a millisecond, twice,
+//! and every translation of addresses that the CPUs had cached; the steps take two register accesses a queue.
 
 use super::black_box;
 use super::domain::{domain_of, is_live};
 use super::interrupt::{self, Attached};
 use crate::black_box::EventKind;
+use abi::manifest::DeviceClaim;
 use abi::place::{DESCRIPTOR_BYTES, SENT};
-use abi::sys::{RawBar, RawDma, status, wake};
+use abi::sys::{REST_DRAIN_NS, RawBar, RawDma, RestStep, status, wake};
 use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use kernel::machine::clock;
 use kernel::machine::memory::{FrameUse, Frames};
-use kernel::machine::pci::{self, Function};
+use kernel::machine::pci::{self, Function, MappedBar};
 use kernel::machine::sync::InterruptLock;
+
+/// How long a device may take for one step to rest.
+const REST_LIMIT_NS: u64 = 2_000_000;
+/// Steps to rest at most: of a device with many queues, a few for each.
+const REST_STEPS: usize = 1024;
 
 struct Claim {
     number: u64,
     function: &'static Function,
-    /// It may master the bus. Known here because asking the device costs a round trip.
-    masters_bus: bool,
+    rest: Option<Rest>,
+    /// It may not master the bus for the rest of its driver's life.
+    stopped: bool,
+}
+
+/// How a device is brought to rest.
+struct Rest {
+    bar: MappedBar,
+    steps: Vec<RestStep>,
+}
+
+// SAFETY: Device registers are mapped for ever and take accesses from any CPU.
+unsafe impl Send for Rest {}
+
+impl Rest {
+    /// Whether the device says that it is at rest.
+    fn run(&self) -> bool {
+        let done = self.steps.iter().all(|step| {
+            // SAFETY: `rest_by` checked that the register is in the mapped BAR, and aligned.
+            let register = unsafe { self.bar.base.add(step.offset as usize).cast::<u32>() };
+            if step.mask == 0 {
+                // SAFETY: As above. Trusted code says that these writes only stop the device.
+                unsafe { register.write_volatile(step.value) };
+                return true;
+            }
+            let deadline_ns = clock::now_ns() + REST_LIMIT_NS;
+            loop {
+                let is_late = clock::now_ns() >= deadline_ns;
+                // SAFETY: As above.
+                if unsafe { register.read_volatile() } & step.mask == step.value {
+                    return true;
+                }
+                if is_late {
+                    return false;
+                }
+                core::hint::spin_loop();
+            }
+        });
+        if done {
+            let drained_ns = clock::now_ns() + REST_DRAIN_NS;
+            while clock::now_ns() < drained_ns {
+                core::hint::spin_loop();
+            }
+        }
+        done
+    }
 }
 
 /// What an incarnation holds of devices.
@@ -39,11 +92,17 @@ impl Devices {
         (self.claims.len(), self.routed.len(), pages)
     }
 
-    /// Stops every device: when this has returned, none of them writes memory any more.
+    /// Stops every device: when this has returned, none of them touches memory any more. No thread is in the driver, so that none starts
+    /// it again.
     pub fn stop(&self) {
         for claim in &self.claims {
-            // Interrupts of the device are writes of its too.
-            claim.function.set_bus_master(false);
+            if claim.rest.as_ref().is_some_and(Rest::run) {
+                continue;
+            }
+            if claim.rest.is_some() {
+                log::warn!("a device doesn't come to rest: it may not use the bus until its driver is back");
+            }
+            set_bus_master(claim.function, false);
         }
     }
 
@@ -72,8 +131,33 @@ impl Devices {
 /// Numbers of claims and interrupts.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// Functions that memory was allocated for since the machine started.
-static HAD_MEMORY: InterruptLock<Vec<&'static Function>> = InterruptLock::new(Vec::new());
+/// A function that memory was allocated for since the machine started.
+struct Known {
+    function: &'static Function,
+    /// It may master the bus. Known here because asking the device costs a round trip.
+    masters_bus: bool,
+}
+
+static KNOWN: InterruptLock<Vec<Known>> = InterruptLock::new(Vec::new());
+
+/// Lets a device use memory on its own, or not.
+fn set_bus_master(function: &'static Function, enabled: bool) {
+    let mut all = KNOWN.lock();
+    match all
+        .iter_mut()
+        .find(|known| core::ptr::eq(known.function, function))
+    {
+        Some(known) if known.masters_bus == enabled => return,
+        Some(known) => known.masters_bus = enabled,
+        None if enabled => all.push(Known {
+            function,
+            masters_bus: true,
+        }),
+        None => {}
+    }
+    // Under the lock, so that what is noted is so.
+    function.set_bus_master(enabled);
+}
 
 /// Claims the `index`-th function of the running domain's manifest entry.
 pub fn claim(index: usize, device: &mut u64) -> u32 {
@@ -86,8 +170,8 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
     };
     let matching = pci::functions()
         .iter()
-        .filter(|function| function.vendor() == wanted.vendor && function.device() == wanted.device);
-    // Entries of the manifest with the same identity mean one function each, in the order of their addresses.
+        .filter(|function| is_wanted(wanted, function));
+    // Equal entries of the manifest mean one function each, in the order of their addresses.
     let earlier = domain
         .manifest
         .devices
@@ -116,19 +200,30 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
         life.holdings.devices.claims.push(Claim {
             number,
             function,
-            masters_bus: false,
+            rest: None,
+            stopped: false,
         });
-        // Registers only: the device may still hold queues of the last driver's life. Bus mastering comes with the first ring memory, which
+        // Registers only: the device may still hold queues of firmware's. Bus mastering comes with the first ring memory, which
         // `dma` asks for after it has stopped every queue.
-        function.set_memory_access(true);
+        if !is_known(function) {
+            function.set_memory_access(true);
+        }
     }
-    black_box::trace(
-        owner,
-        EventKind::DeviceClaimed,
-        format_args!("{:04x}:{:04x}", wanted.vendor, wanted.device),
-    );
+    black_box::trace(owner, EventKind::DeviceClaimed, format_args!("{wanted}"));
     *device = number;
     status::OK
+}
+
+/// Whether a function is what a manifest entry means.
+fn is_wanted(wanted: &DeviceClaim, function: &Function) -> bool {
+    match *wanted {
+        DeviceClaim::Id { vendor, device } => (function.vendor(), function.device()) == (vendor, device),
+        DeviceClaim::Class {
+            class,
+            subclass,
+            interface,
+        } => function.class() == (class, subclass, interface),
+    }
 }
 
 fn function(device: u64) -> Option<&'static Function> {
@@ -163,16 +258,69 @@ pub fn identity(device: u64) -> u32 {
     })
 }
 
+/// Class (bits 16 to 23), subclass and programming interface of a claimed function; 0 if it isn't claimed.
+pub fn class(device: u64) -> u32 {
+    function(device).map_or(0, |function| {
+        let (class, subclass, interface) = function.class();
+        u32::from_be_bytes([0, class, subclass, interface])
+    })
+}
+
+/// Takes a claimed device off the bus for the rest of its driver's life.
+pub fn stop(device: u64) {
+    let Some(domain) = domain_of(current().owner()) else {
+        return;
+    };
+    let mut life = domain.life.lock();
+    let claims = &mut life.holdings.devices.claims;
+    if let Some(claim) = claims.iter_mut().find(|claim| claim.number == device) {
+        claim.stopped = true;
+        set_bus_master(claim.function, false);
+    }
+}
+
 /// Whether memory was allocated for a claimed device before, in this life of its driver or an earlier one.
 pub fn had_memory(device: u64) -> bool {
     function(device).is_some_and(is_known)
 }
 
 fn is_known(function: &Function) -> bool {
-    HAD_MEMORY
+    KNOWN
         .lock()
         .iter()
-        .any(|known| core::ptr::eq(*known, function))
+        .any(|known| core::ptr::eq(known.function, function))
+}
+
+/// Notes how a claimed device is brought to rest.
+pub fn rest_by(device: u64, bar: u32, steps: &[RestStep]) -> u32 {
+    let owner = current().owner();
+    let (Some(domain), Some(function), Ok(bar)) = (domain_of(owner), function(device), u8::try_from(bar))
+    else {
+        return status::NOT_FOUND;
+    };
+    let Ok(bar) = function.map_bar(bar) else {
+        return status::NOT_FOUND;
+    };
+    let fits = |step: &RestStep| {
+        step.offset.is_multiple_of(4) && (step.offset as usize).saturating_add(4) <= bar.length
+    };
+    if steps.len() > REST_STEPS || !steps.iter().all(fits) {
+        return status::NOT_FOUND;
+    }
+    let rest = Rest {
+        bar,
+        steps: steps.to_vec(),
+    };
+    let mut life = domain.life.lock();
+    let claims = &mut life.holdings.devices.claims;
+    match claims.iter_mut().find(|claim| claim.number == device) {
+        Some(claim) => {
+            claim.rest = Some(rest);
+            status::OK
+        }
+        // It died meanwhile.
+        None => status::CANCELLED,
+    }
 }
 
 /// Routes an MSI-X entry of a claimed device; the interrupt's number, or 0.
@@ -249,17 +397,11 @@ pub fn dma_allocate(device: u64, size: usize) -> RawDma {
         return none;
     }
     life.holdings.devices.memory.push(frames);
-    if !is_known(function) {
-        HAD_MEMORY.lock().push(function);
+    let stopped = (life.holdings.devices.claims.iter()).any(|claim| claim.number == device && claim.stopped);
+    // Under the lock: a death after this finds the device among the holdings and stops it.
+    if !stopped {
+        set_bus_master(function, true);
     }
-    let claims = &mut life.holdings.devices.claims;
-    if let Some(claim) = claims
-        .iter_mut()
-        .find(|claim| claim.number == device && !claim.masters_bus)
-    {
-        // Under the lock: a death after this finds the device among the holdings and stops it.
-        function.set_bus_master(true);
-        claim.masters_bus = true;
-    }
+    drop(life);
     result
 }

@@ -99,6 +99,20 @@ pub fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
         .map_or(core::ptr::null_mut(), |payload| payload as *mut u8)
 }
 
+/// Frees a batch that could not be delivered to `dead`, but for the storage requests in it if the running domain is that driver's heir.
+pub fn shared_undelivered(batch: *mut u8, dead: OwnerId) {
+    let owner = current().owner();
+    let driver = domain_of(dead).filter(|domain| !domain.manifest.devices.is_empty());
+    let heir = driver.and_then(|driver| driver.manifest.heir.as_deref().and_then(by_name));
+    match heir.filter(|heir| heir.header.slot == owner.slot()) {
+        Some(heir) => {
+            let left_bytes = SHARED.lock().leave_undelivered(batch as usize, owner, dead);
+            heir.shared_charged.fetch_add(left_bytes, Ordering::Relaxed);
+        }
+        None => shared_free(batch),
+    }
+}
+
 /// A new shared object for the running domain; null without memory, or for an unknown kind.
 pub fn shared_allocate(size: usize, kind: u32) -> *mut u8 {
     let kind = match kind {

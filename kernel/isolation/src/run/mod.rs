@@ -19,7 +19,7 @@ mod watch;
 pub use crate::archive::ArchiveError;
 pub use archive::boot_file;
 pub use black_box::{NamedFrame, named, with_black_box};
-pub use death::{Death, death, is_cancelled, kill, reap, wait_death};
+pub use death::{Death, death, is_cancelled, kill, kill_by_order, reap, wait_death};
 pub use domain::{Cause, Domain, Figures, Reaped, State, domain, domain_name, domains};
 pub use leaks::{Census, Held, census, held};
 pub use loader::{StartError, start};

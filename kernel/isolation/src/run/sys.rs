@@ -5,7 +5,7 @@
 use super::domain::{domain_name, domain_of, is_live};
 use super::{archive, black_box, death, device, fault, loader, memory, proxy, thread};
 use crate::black_box::EventKind;
-use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic};
+use abi::sys::{RawBar, RawBytes, RawDma, RawHandle, RawObject, RawPanic, RestStep};
 use abi::{OwnerId, SysTable, ThreadHeader, current};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ pub static TABLE: SysTable = SysTable {
     shared_allocate,
     shared_free,
     shared_inherit,
+    shared_undelivered,
     pages_allocate,
     pages_free,
     panic,
@@ -41,7 +42,10 @@ pub static TABLE: SysTable = SysTable {
     device_claim,
     device_bar,
     device_identity,
+    device_class,
+    device_stop,
     device_had_memory,
+    device_rest_by,
     interrupt_attach,
     interrupt_wait,
     dma_allocate,
@@ -107,6 +111,10 @@ calls! {
 
     fn shared_inherit(kind: u32, tag: u64) -> *mut u8 {
         trusted(|| memory::shared_inherit(kind, tag))
+    }
+
+    fn shared_undelivered(batch: *mut u8, dead: OwnerId) {
+        trusted(|| memory::shared_undelivered(batch, dead));
     }
 
     fn pages_allocate(count: usize) -> *mut u8 {
@@ -236,8 +244,22 @@ calls! {
         trusted(|| device::identity(device))
     }
 
+    fn device_class(device: u64) -> u32 {
+        trusted(|| device::class(device))
+    }
+
+    fn device_stop(device: u64) {
+        trusted(|| device::stop(device))
+    }
+
     fn device_had_memory(device: u64) -> bool {
         trusted(|| device::had_memory(device))
+    }
+
+    fn device_rest_by(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32 {
+        // SAFETY: Trusted libraries alone call this, with a slice of theirs.
+        let steps = unsafe { core::slice::from_raw_parts(steps, count) };
+        trusted(|| device::rest_by(device, bar, steps))
     }
 
     fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {

@@ -76,6 +76,14 @@ impl Heap {
     pub fn reclaim(&self, dead: OwnerId) -> usize {
         self.lock().reclaim(dead)
     }
+
+    /// What `reap` does for a driver with an heir; the payloads of the storage requests that the heir takes.
+    #[allow(dead_code, reason = "not every test has heirs")]
+    pub fn reclaim_requests(&self, dead: OwnerId, heir: OwnerId) -> Vec<usize> {
+        let mut heap = self.lock();
+        heap.reclaim_for(dead, heir.slot(), true, |_| None);
+        std::iter::from_fn(|| heap.inherit(heir, ObjectKind::Block, 0)).collect()
+    }
 }
 
 impl SharedMemory for Heap {

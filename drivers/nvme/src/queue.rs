@@ -1,0 +1,575 @@
+//! One queue: requests become commands, and completions finished requests.
+//!
+//! Blocks are in one of four places: in a command (`dma::nvme::IoQueue` has them), waiting to be handed in once more, finished and waiting to
+//! be fetched, or not here at all. When the controller is reset those in commands wait to be handed in once more; none is dropped.
+
+use crate::statistics::{Counters, moved_bytes};
+use crate::status::Status;
+use crate::units::{Unit, Units};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use dma::nvme::{CommandKind, IoQueue};
+use rref::block::{Block, Fault, Operation};
+use rref::{BlockBatch, RRef};
+
+/// How often a request is handed in at most.
+const ATTEMPT_LIMIT: u8 = 4;
+
+/// What the driver knows of the command in a slot.
+#[derive(Clone, Copy, Default)]
+struct UnderWay {
+    /// When it was handed in; 0 when there is none.
+    since_ns: u64,
+    /// An abort of it was asked for then; 0 if not.
+    aborted_ns: u64,
+    /// How often its requests were handed in before.
+    attempts: u8,
+    /// Of a range: logical blocks that earlier commands covered.
+    progress: u32,
+    /// Logical blocks that this one covers when others are to follow; otherwise 0.
+    covers: u32,
+    /// Nobody wants its requests back.
+    abandoned: bool,
+}
+
+/// A request that is to be handed in once more, alone.
+struct Again {
+    block: RRef<Block>,
+    attempts: u8,
+    progress: u32,
+}
+
+/// Whether the queue takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// They become commands.
+    Open,
+    /// They come back as they are, to be handed over again: the controller is on its way up.
+    Held,
+    /// They fail: there is no controller any more.
+    Closed,
+}
+
+/// A command that took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// It is to be aborted: its identifier.
+    Abort(u16),
+    /// It was aborted, and isn't answered still.
+    Stuck,
+}
+
+/// One queue's requests.
+pub struct Requests {
+    ring: Option<IoQueue>,
+    units: Arc<Units>,
+    intake: Intake,
+    under_way: Box<[UnderWay]>,
+    commands: usize,
+    again: VecDeque<Again>,
+    finished: VecDeque<RRef<Block>>,
+    /// What it counted.
+    pub counters: Counters,
+    /// Errors to be logged, at most one since it was last asked: operation, unit, address, status, fault.
+    pub last_error: Option<Failure>,
+}
+
+/// A request that failed, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it was.
+    pub operation: Option<Operation>,
+    /// Of which unit.
+    pub unit: u16,
+    /// Where.
+    pub address: u64,
+    /// The completion's status.
+    pub status: u16,
+    /// What it was told.
+    pub fault: Fault,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Requests {
+            ring: None,
+            units: Arc::default(),
+            intake: Intake::Held,
+            under_way: Box::default(),
+            commands: 0,
+            again: VecDeque::new(),
+            finished: VecDeque::new(),
+            counters: Counters::default(),
+            last_error: None,
+        }
+    }
+}
+
+impl Requests {
+    /// The queue with the controller, once there is one.
+    pub fn ring(&mut self) -> Option<&mut IoQueue> {
+        self.ring.as_mut()
+    }
+
+    /// Gives it its queue.
+    pub fn set_ring(&mut self, ring: IoQueue) {
+        self.under_way = core::iter::repeat_n(UnderWay::default(), ring.depth()).collect();
+        self.ring = Some(ring);
+    }
+
+    /// The units changed.
+    pub fn set_units(&mut self, units: Arc<Units>) {
+        self.units = units;
+    }
+
+    /// Requests that fit besides those that it has.
+    pub fn depth(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Forgets everything that it holds. What is under way is dropped when it is done: [`has_abandoned`](Self::has_abandoned) says when.
+    pub fn abandon(&mut self) {
+        self.finished.clear();
+        self.again.clear();
+        for command in &mut self.under_way {
+            command.abandoned = command.since_ns != 0;
+        }
+    }
+
+    /// Whether commands are under way still, after a look at what was answered.
+    pub fn is_draining(&mut self, now: impl Fn() -> u64) -> bool {
+        self.take_completions(None, &now);
+        self.commands != 0
+    }
+
+    /// Whether something that was abandoned is under way still, after a look at what was answered.
+    pub fn has_abandoned(&mut self, now: impl Fn() -> u64) -> bool {
+        let abandoned = |command: &UnderWay| command.abandoned;
+        if !self.under_way.iter().any(abandoned) {
+            return false;
+        }
+        self.take_completions(None, &now);
+        self.under_way.iter().any(abandoned)
+    }
+
+    /// Whether an exchange would give something back.
+    #[inline(always)]
+    pub fn has_finished(&self) -> bool {
+        !self.finished.is_empty() || self.ring.as_ref().is_some_and(IoQueue::has_completion)
+    }
+
+    /// What becomes of requests from now on. Those that wait are handed in, or fail, at once.
+    pub fn set_intake(&mut self, intake: Intake, now_ns: u64) {
+        self.intake = intake;
+        match intake {
+            Intake::Open => self.hand_in_again(now_ns),
+            Intake::Held => {}
+            Intake::Closed => {
+                self.take_back(false);
+                while let Some(again) = self.again.pop_front() {
+                    self.fail(again.block, Fault::Gone, 0);
+                }
+            }
+        }
+    }
+
+    /// After the controller was turned off: what was under way waits to be handed in once more. `blamed` when that counts as an attempt.
+    pub fn take_back(&mut self, blamed: bool) {
+        let Requests { ring, under_way, .. } = self;
+        let Some(ring) = ring else { return };
+        let mut failed = VecDeque::new();
+        while let Some((slot, block)) = ring.take_back() {
+            let command = under_way.get(usize::from(slot)).copied().unwrap_or_default();
+            let attempts = command.attempts + u8::from(blamed);
+            if command.abandoned {
+                drop(block);
+            } else if attempts >= ATTEMPT_LIMIT {
+                failed.push_back(block);
+            } else {
+                self.again.push_back(Again {
+                    block,
+                    attempts,
+                    progress: command.progress,
+                });
+            }
+        }
+        under_way.fill(UnderWay::default());
+        self.commands = 0;
+        for block in failed {
+            self.fail(block, Fault::TimedOut, 0);
+        }
+    }
+
+    /// Takes requests, and gives back finished ones and behind them those that there is no room for.
+    #[inline]
+    pub fn exchange(&mut self, mut batch: BlockBatch, now: impl Fn() -> u64) -> BlockBatch {
+        if !self.again.is_empty() && self.intake == Intake::Open {
+            self.hand_in_again(now());
+        }
+        if !batch.is_empty() {
+            self.hand_in(&mut batch, &now);
+        }
+        let left = batch.len();
+        self.harvest(&mut batch, &now);
+        if left != 0 && batch.len() != left {
+            // Finished ones to the front.
+            for _ in 0..left {
+                let Some(block) = batch.pop_front() else { break };
+                // There is room: it was there before.
+                drop(batch.push(block));
+            }
+        }
+        batch
+    }
+
+    /// Makes commands of requests from the front of `batch`, as many as there is room for.
+    #[inline]
+    fn hand_in(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
+        match self.intake {
+            Intake::Open => {}
+            Intake::Held => return,
+            Intake::Closed => {
+                while let Some(block) = batch.pop_front() {
+                    self.fail(block, Fault::Gone, 0);
+                }
+                return;
+            }
+        }
+        let now_ns = now();
+        while let Some(first) = batch.get(0) {
+            let unit = self.units.get(first.unit);
+            let (Some(unit), Some(operation)) = (unit, first.operation()) else {
+                let fault = if unit.is_none() {
+                    Fault::Gone
+                } else {
+                    Fault::Unsupported
+                };
+                self.refuse(batch, fault);
+                continue;
+            };
+            if let Some(fault) = unit.objection(operation, first) {
+                self.refuse(batch, fault);
+                continue;
+            }
+            if operation == Operation::Flush && !unit.volatile_cache {
+                if let Some(mut block) = batch.pop_front() {
+                    block.complete();
+                    self.counters.done(operation, 0);
+                    self.finished.push_back(block);
+                }
+                continue;
+            }
+            let Some(ring) = self.ring.as_mut() else { break };
+            let (unit, count) = (*unit, first.count);
+            let (number, force) = (first.unit, first.force_unit_access());
+            let (kind, covers) = command_kind(&unit, operation, first.address, count, force, 0);
+            let Some(mut command) = ring.command(&unit.namespace, kind) else {
+                break;
+            };
+            let slot = command.slot();
+            // Whole ranges may share a deallocation; one that needs several commands, and a write of zeroes, is alone.
+            let limit = match operation {
+                Operation::Read | Operation::Write => unit.transfer_pages,
+                Operation::Flush => u32::MAX,
+                Operation::Deallocate if covers == count => unit.ranges,
+                Operation::Deallocate | Operation::WriteZeroes => 1,
+            };
+            let mut blocks = 0;
+            while blocks < limit {
+                let taken = batch.front().take_if(|block| {
+                    let same = block.unit == number
+                        && block.operation() == Some(operation)
+                        && block.force_unit_access() == force
+                        && (blocks == 0
+                            || operation != Operation::Deallocate
+                            || unit.objection(operation, block).is_none()
+                                && block.count <= unit.range_blocks);
+                    if same { command.accept(block) } else { None }
+                });
+                let Some((block, _)) = taken else { break };
+                if operation == Operation::Deallocate {
+                    // There is room: the unit's ranges are what a command holds at most.
+                    let range = if blocks == 0 { covers } else { block.count };
+                    command.add_range(block.address, range);
+                }
+                if let Err(block) = command.push(block) {
+                    self.again.push_back(Again {
+                        block,
+                        attempts: 0,
+                        progress: 0,
+                    });
+                    break;
+                }
+                blocks += 1;
+            }
+            if command.submit() {
+                let part = if covers == count { 0 } else { covers };
+                self.note(slot, now_ns, 0, 0, part);
+            }
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.publish();
+        }
+    }
+
+    #[inline(always)]
+    fn note(&mut self, slot: u8, since_ns: u64, attempts: u8, progress: u32, covers: u32) {
+        if let Some(place) = self.under_way.get_mut(usize::from(slot)) {
+            *place = UnderWay {
+                since_ns,
+                aborted_ns: 0,
+                attempts,
+                progress,
+                covers,
+                abandoned: false,
+            };
+        }
+        self.commands += 1;
+        self.counters.totals.commands += 1;
+    }
+
+    /// Fails the first of a batch before it became a command.
+    #[cold]
+    fn refuse(&mut self, batch: &mut BlockBatch, fault: Fault) {
+        if let Some(block) = batch.pop_front() {
+            self.fail(block, fault, 0);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, mut block: RRef<Block>, fault: Fault, status: u16) {
+        self.counters.totals.errors += 1;
+        self.last_error = Some(Failure {
+            operation: block.operation(),
+            unit: block.unit,
+            address: block.address,
+            status,
+            fault,
+        });
+        block.fail(fault, status);
+        self.finished.push_back(block);
+    }
+
+    /// Hands requests in once more, each in a command of its own.
+    #[cold]
+    fn hand_in_again(&mut self, now_ns: u64) {
+        while let Some(next) = self.again.front() {
+            let block = &next.block;
+            let unit = self.units.get(block.unit).copied();
+            let (Some(unit), Some(operation)) = (unit, block.operation()) else {
+                if let Some(again) = self.again.pop_front() {
+                    self.fail(again.block, Fault::Gone, 0);
+                }
+                continue;
+            };
+            if let Some(fault) = unit.objection(operation, block) {
+                // The namespace may be another than when it was first handed in.
+                if let Some(again) = self.again.pop_front() {
+                    self.fail(again.block, fault, 0);
+                }
+                continue;
+            }
+            let (attempts, progress) = (next.attempts, next.progress.min(block.count.saturating_sub(1)));
+            let (address, count) = (block.address, block.count);
+            let force = block.force_unit_access();
+            let (kind, covers) = command_kind(&unit, operation, address, count, force, progress);
+            let Some(ring) = self.ring.as_mut() else { break };
+            let Some(mut command) = ring.command(&unit.namespace, kind) else {
+                break;
+            };
+            let slot = command.slot();
+            if operation == Operation::Deallocate {
+                command.add_range(address.saturating_add(u64::from(progress)), covers);
+            }
+            let Some(again) = self.again.pop_front() else {
+                break;
+            };
+            match command.push(again.block) {
+                Ok(()) => {
+                    if command.submit() {
+                        let part = if progress + covers >= count { 0 } else { covers };
+                        self.note(slot, now_ns, attempts, progress, part);
+                    }
+                }
+                Err(block) => {
+                    drop(command);
+                    self.fail(block, Fault::Internal, 0);
+                }
+            }
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.publish();
+        }
+    }
+
+    /// Fills a batch with finished requests.
+    #[inline]
+    fn harvest(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
+        loop {
+            while !batch.is_full()
+                && let Some(block) = self.finished.pop_front()
+            {
+                // There is room.
+                drop(batch.push(block));
+            }
+            if batch.is_full() || !self.take_completions(Some(batch), now) {
+                return;
+            }
+            if self.finished.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what the controller has answered: to `batch` as far as there is room, which ends it, and otherwise to those that wait to be
+    /// fetched. Says whether there was anything.
+    #[inline]
+    fn take_completions(&mut self, mut batch: Option<&mut BlockBatch>, now: &impl Fn() -> u64) -> bool {
+        let Requests {
+            ring: Some(ring),
+            units,
+            under_way,
+            commands,
+            again,
+            finished,
+            counters,
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let mut failed = VecDeque::new();
+        let mut now_ns = 0;
+        while batch.as_ref().is_none_or(|batch| !batch.is_full()) {
+            let Some(mut done) = ring.finished() else { break };
+            if now_ns == 0 {
+                now_ns = now();
+            }
+            let command = match under_way.get_mut(usize::from(done.slot())) {
+                Some(place) => core::mem::take(place),
+                None => UnderWay::default(),
+            };
+            *commands = commands.saturating_sub(1);
+            counters.answered(now_ns.saturating_sub(command.since_ns));
+            let status = Status(done.status());
+            if command.abandoned {
+                continue;
+            }
+            if status.is_success() {
+                while let Some(mut block) = done.take() {
+                    let (operation, unit) = (block.operation(), units.get(block.unit));
+                    if let Some(operation) = operation {
+                        let covered = command.progress.saturating_add(command.covers);
+                        if command.covers != 0 && covered < block.count {
+                            again.push_back(Again {
+                                block,
+                                attempts: command.attempts,
+                                progress: covered,
+                            });
+                            continue;
+                        }
+                        let bytes = unit.map_or(0, |unit| moved_bytes(&block, unit.namespace.block_bytes()));
+                        counters.done(operation, bytes);
+                    }
+                    block.complete();
+                    let rest = match batch.as_mut() {
+                        Some(batch) => batch.push(block).err(),
+                        None => Some(block),
+                    };
+                    if let Some(block) = rest {
+                        finished.push_back(block);
+                    }
+                }
+            } else {
+                let shared = done.len() > 1;
+                let retry = status.is_transient() && command.attempts + 1 < ATTEMPT_LIMIT;
+                while let Some(block) = done.take() {
+                    if shared || retry {
+                        // One of several may be the cause; each is tried alone.
+                        again.push_back(Again {
+                            block,
+                            attempts: command.attempts + u8::from(!shared),
+                            progress: command.progress,
+                        });
+                    } else {
+                        failed.push_back((block, status));
+                    }
+                }
+            }
+        }
+        if now_ns == 0 {
+            return false;
+        }
+        ring.acknowledge();
+        let more = !again.is_empty();
+        for (block, status) in failed {
+            self.fail(block, status.fault(), status.0);
+        }
+        if more && self.intake == Intake::Open {
+            self.hand_in_again(now_ns);
+        }
+        true
+    }
+
+    /// Looks for commands that took longer than `limit_ns`, or longer than `grace_ns` after their abort was asked for; `each` is told of them.
+    pub fn look_for_late(
+        &mut self,
+        now: impl Fn() -> u64,
+        limit_ns: u64,
+        grace_ns: u64,
+        mut each: impl FnMut(Late),
+    ) {
+        let late = |command: &UnderWay, now_ns: u64| {
+            command.since_ns != 0 && now_ns.saturating_sub(command.since_ns) > limit_ns
+        };
+        if self.commands == 0 || !self.under_way.iter().any(|command| late(command, now())) {
+            return;
+        }
+        // It may have been answered long ago, and nobody came to fetch it.
+        self.take_completions(None, &now);
+        let now_ns = now();
+        let Some(ring) = &mut self.ring else { return };
+        for (slot, command) in (0u8..).zip(self.under_way.iter_mut()) {
+            if !late(command, now_ns) {
+                continue;
+            }
+            if command.aborted_ns == 0 {
+                command.aborted_ns = now_ns;
+                self.counters.totals.timeouts += 1;
+                if let Some(identifier) = ring.identifier_for_abort(slot) {
+                    self.counters.totals.aborts += 1;
+                    each(Late::Abort(identifier));
+                }
+            } else if now_ns.saturating_sub(command.aborted_ns) > grace_ns {
+                each(Late::Stuck);
+            }
+        }
+    }
+}
+
+/// What command a request becomes from its `progress`-th logical block on, and how many of a range that covers; 0 where blocks are moved.
+#[inline(always)]
+fn command_kind(
+    unit: &Unit,
+    operation: Operation,
+    address: u64,
+    count: u32,
+    force_unit_access: bool,
+    progress: u32,
+) -> (CommandKind, u32) {
+    match operation {
+        Operation::Read => (CommandKind::Read, 0),
+        Operation::Write => (CommandKind::Write { force_unit_access }, 0),
+        Operation::Flush => (CommandKind::Flush, 0),
+        Operation::WriteZeroes => {
+            let covers = (count - progress).min(unit.write_zeroes_blocks);
+            let kind = CommandKind::WriteZeroes {
+                address: address.saturating_add(u64::from(progress)),
+                count: covers,
+            };
+            (kind, covers)
+        }
+        Operation::Deallocate => (CommandKind::Deallocate, (count - progress).min(unit.range_blocks)),
+    }
+}

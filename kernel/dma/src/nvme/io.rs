@@ -1,0 +1,548 @@
+//! I/O queues (base specification 2.0, 3.3; commands of the NVM command set 1.0, 3.2 and 3.3).
+//!
+//! A command is built from blocks ([`IoQueue::command`]) and owns them until its completion was posted or the controller was turned off
+//! since (see the module above). What it moves is what its blocks say, a page each at most: lengths and addresses are put down here and
+//! nowhere else. Ranges that move nothing (write zeroes, deallocate) are the driver's.
+
+use super::identifiers::Identifiers;
+use super::namespace::Namespace;
+use super::ring::Ring;
+use super::{QueueClaim, Shared};
+use crate::pages::Pages;
+use alloc::boxed::Box;
+use core::fmt;
+use rref::block::BLOCK_BYTES;
+use rref::{Block, RRef};
+
+/// Blocks that a command owns at most: as many as cross in a batch.
+pub const TRANSFER_BLOCKS: usize = 32;
+/// Entries of a queue at most.
+const ENTRY_LIMIT: u32 = 128;
+/// Words of a command's list: of pages behind the first, or of ranges. A list never crosses a page, being a power of two.
+const LIST_WORDS: usize = 32;
+/// Ranges that a deallocation names at most: two words each.
+pub const RANGE_LIMIT: usize = LIST_WORDS / 2;
+/// Logical blocks that a length can name: it has 16 bits, counted from 0.
+const LENGTH_LIMIT: u32 = 1 << 16;
+
+/// Why there is no queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// No queue of this number can be made.
+    NoQueue {
+        /// The number.
+        queue: u16,
+    },
+    /// There is one already.
+    InUse {
+        /// Its number.
+        queue: u16,
+    },
+    /// The controller hasn't been seen off in this life.
+    NotTurnedOff,
+    /// It holds commands, or was started since the controller was turned off.
+    Busy,
+    /// No memory for it.
+    OutOfMemory,
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QueueError::NoQueue { queue } => write!(f, "there can be no queue {queue}"),
+            QueueError::InUse { queue } => write!(f, "there is a queue {queue} already"),
+            QueueError::NotTurnedOff => f.write_str("the controller wasn't turned off"),
+            QueueError::Busy => f.write_str("the queue is in use"),
+            QueueError::OutOfMemory => f.write_str("no memory for a queue"),
+        }
+    }
+}
+
+/// What a command is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandKind {
+    /// Fill blocks from the namespace.
+    Read,
+    /// Write blocks; durable with the completion when `force_unit_access`.
+    Write {
+        /// See there.
+        force_unit_access: bool,
+    },
+    /// Make completed writes durable.
+    Flush,
+    /// Make `count` logical blocks from `address` on read as zeros.
+    WriteZeroes {
+        /// First logical block.
+        address: u64,
+        /// Logical blocks, from 1 to 65,536; cut to that.
+        count: u32,
+    },
+    /// Forget ranges ([`Command::add_range`]).
+    Deallocate,
+}
+
+/// One slot's command.
+struct Slot {
+    blocks: [Option<RRef<Block>>; TRANSFER_BLOCKS],
+    /// Blocks put in.
+    count: u8,
+    /// Of them, taken out again.
+    taken: u8,
+}
+
+/// A pair of I/O queues.
+pub struct IoQueue {
+    claim: QueueClaim,
+    ring: Ring,
+    identifiers: Identifiers,
+    slots: Box<[Slot]>,
+    /// A list for each slot.
+    lists: Pages,
+    /// When it was started; 0 before.
+    epoch: u32,
+    strays: u64,
+}
+
+impl IoQueue {
+    pub(super) fn new(claim: QueueClaim, entries: u32) -> Result<IoQueue, QueueError> {
+        let entries = entries
+            .min(ENTRY_LIMIT)
+            .min(claim.shared.capabilities.queue_entries());
+        let Some(slots) = entries.checked_sub(1).filter(|&slots| slots > 0) else {
+            return Err(QueueError::NoQueue { queue: claim.queue });
+        };
+        let slots = slots as usize;
+        let ring = Ring::new(&claim.shared, claim.queue, entries).ok_or(QueueError::OutOfMemory)?;
+        let lists = claim
+            .shared
+            .device
+            .pages(slots * LIST_WORDS * size_of::<u64>())
+            .ok_or(QueueError::OutOfMemory)?;
+        let empty = || Slot {
+            blocks: [const { None }; TRANSFER_BLOCKS],
+            count: 0,
+            taken: 0,
+        };
+        Ok(IoQueue {
+            claim,
+            ring,
+            identifiers: Identifiers::new(slots),
+            slots: core::iter::repeat_with(empty).take(slots).collect(),
+            lists,
+            epoch: 0,
+            strays: 0,
+        })
+    }
+
+    fn shared(&self) -> &Shared {
+        self.ring.shared()
+    }
+
+    /// Its number, from 1.
+    pub fn number(&self) -> u16 {
+        self.claim.queue
+    }
+
+    /// Commands that it holds at most.
+    pub fn depth(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// When it was started.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn addresses(&self) -> (u64, u64) {
+        self.ring.addresses()
+    }
+
+    /// Word 10 of the commands that create it: number, and entries counted from 0.
+    pub(super) fn size_word(&self) -> u32 {
+        u32::from(self.number()) | (self.ring.entries() - 1) << 16
+    }
+
+    /// Whether the controller may know of it: it was not turned off since [`start`](Self::start).
+    #[inline(always)]
+    pub fn is_live(&self) -> bool {
+        self.epoch == self.ring.shared().epoch()
+    }
+
+    /// Begins anew, after the controller was turned off and what the queue held was taken back. The controller has to be told then, by
+    /// [`create_completion_queue`](super::AdminCommand::create_completion_queue) and the other.
+    pub fn start(&mut self) -> Result<(), QueueError> {
+        if self.is_live() || self.slots.iter().any(|slot| slot.count != slot.taken) {
+            return Err(QueueError::Busy);
+        }
+        for slot in &mut self.slots {
+            (slot.count, slot.taken) = (0, 0);
+        }
+        self.ring.reset();
+        self.identifiers.reset();
+        self.epoch = self.shared().epoch();
+        Ok(())
+    }
+
+    /// Commands for which there is room.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        self.identifiers.available()
+    }
+
+    /// Begins a command; `None` when there is no room, or the controller was turned off since the queue was started.
+    #[inline]
+    pub fn command(&mut self, namespace: &Namespace, kind: CommandKind) -> Option<Command<'_>> {
+        if !self.is_live() {
+            return None;
+        }
+        let slot = self.identifiers.take()?;
+        Some(Command {
+            queue: self,
+            namespace: *namespace,
+            kind,
+            slot,
+            address: 0,
+            length: 0,
+            whole: true,
+            ranges: 0,
+            submitted: false,
+        })
+    }
+
+    /// Tells the controller of commands submitted since: one register write, or none.
+    #[inline(always)]
+    pub fn publish(&mut self) {
+        if self.is_live() {
+            self.ring.publish();
+        }
+    }
+
+    /// Whether a completion waits.
+    #[inline(always)]
+    pub fn has_completion(&self) -> bool {
+        self.is_live() && self.ring.is_ready()
+    }
+
+    /// Takes the next completion. Completions that are for no command are counted and dropped.
+    #[inline]
+    pub fn finished(&mut self) -> Option<Finished<'_>> {
+        if !self.is_live() {
+            return None;
+        }
+        loop {
+            let entry = self.ring.pop()?;
+            match self.identifiers.slot(entry.command) {
+                Some(slot) if entry.queue == self.claim.queue => {
+                    return Some(Finished {
+                        queue: self,
+                        slot,
+                        status: entry.status,
+                    });
+                }
+                _ => self.strays += 1,
+            }
+        }
+    }
+
+    /// Gives completions taken since back to the controller: one register write, or none.
+    #[inline(always)]
+    pub fn acknowledge(&mut self) {
+        if self.is_live() {
+            self.ring.acknowledge();
+        }
+    }
+
+    /// The identifier of the command in a slot, for an abort. The slot is not used again before the queue is started anew.
+    pub fn identifier_for_abort(&mut self, slot: u8) -> Option<u16> {
+        let identifier = self.identifiers.identifier(slot)?;
+        self.identifiers.retire(slot);
+        Some(identifier)
+    }
+
+    /// Takes the next block back that the queue holds, with its command's slot, when the controller was turned off or taken off the bus
+    /// since the queue was started; otherwise there is none.
+    pub fn take_back(&mut self) -> Option<(u8, RRef<Block>)> {
+        if self.is_live() {
+            return None;
+        }
+        for (index, slot) in (0u8..).zip(self.slots.iter_mut()) {
+            if let Some(block) = slot.take() {
+                return Some((index, block));
+            }
+        }
+        None
+    }
+
+    /// Completions that were for no command.
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+}
+
+impl Slot {
+    /// Takes the next block out, in the order in which they were put in.
+    #[inline(always)]
+    fn take(&mut self) -> Option<RRef<Block>> {
+        if self.taken == self.count {
+            return None;
+        }
+        let block = self.blocks.get_mut(usize::from(self.taken))?.take();
+        self.taken += 1;
+        block
+    }
+}
+
+impl Drop for IoQueue {
+    fn drop(&mut self) {
+        if self.is_live() {
+            // The controller may know the queue and use what is in it: that stays, and so does the number.
+            self.claim.kept = true;
+            for slot in &mut self.slots {
+                while let Some(block) = slot.take() {
+                    core::mem::forget(block);
+                }
+            }
+        }
+    }
+}
+
+/// What [`Command::accept`] found a block to be.
+pub struct Accepted {
+    bytes: u32,
+}
+
+/// A command that is being built. Dropped before it is submitted, it drops its blocks.
+pub struct Command<'a> {
+    queue: &'a mut IoQueue,
+    namespace: Namespace,
+    kind: CommandKind,
+    slot: u8,
+    /// Of reads and writes: the first logical block, and how many there are so far.
+    address: u64,
+    length: u32,
+    /// Every block so far filled its page: another may follow.
+    whole: bool,
+    ranges: u8,
+    submitted: bool,
+}
+
+impl Command<'_> {
+    /// The slot that it takes: the driver's name for it.
+    #[inline(always)]
+    pub fn slot(&self) -> u8 {
+        self.slot
+    }
+
+    #[inline(always)]
+    fn count(&self) -> usize {
+        let slot = self.queue.slots.get(usize::from(self.slot));
+        slot.map_or(TRANSFER_BLOCKS, |slot| usize::from(slot.count))
+    }
+
+    /// Whether a block can be the next of this command: there is room, and, where data is moved, it has some, begins where the last one
+    /// ended, and the last one filled its page.
+    #[inline(always)]
+    pub fn accept(&self, block: &Block) -> Option<Accepted> {
+        let count = self.count();
+        if count >= TRANSFER_BLOCKS {
+            return None;
+        }
+        let moves = matches!(self.kind, CommandKind::Read | CommandKind::Write { .. });
+        if !moves {
+            return Some(Accepted { bytes: 0 });
+        }
+        let limit = (BLOCK_BYTES >> self.namespace.block_shift()) as u32;
+        if block.count == 0 || block.count > limit {
+            return None;
+        }
+        if count != 0
+            && (!self.whole || self.address.checked_add(u64::from(self.length)) != Some(block.address))
+        {
+            return None;
+        }
+        Some(Accepted {
+            bytes: block.count << self.namespace.block_shift(),
+        })
+    }
+
+    /// Adds a block; gives it back when it can't be the next.
+    #[inline(always)]
+    pub fn push(&mut self, block: RRef<Block>) -> Result<(), RRef<Block>> {
+        let Some(Accepted { bytes }) = self.accept(&block) else {
+            return Err(block);
+        };
+        let count = self.count();
+        if bytes != 0 {
+            if count == 0 {
+                self.address = block.address;
+            } else {
+                // Pages behind the first, should there be more than two.
+                let list = usize::from(self.slot) * LIST_WORDS + count - 1;
+                self.queue.lists.write(list, [data_address(&block)]);
+            }
+            self.length += block.count;
+            self.whole = bytes as usize == BLOCK_BYTES;
+        }
+        let Some(slot) = self.queue.slots.get_mut(usize::from(self.slot)) else {
+            return Err(block);
+        };
+        let Some(place) = slot.blocks.get_mut(count) else {
+            return Err(block);
+        };
+        // Nothing is there; forgetting it spares its drop code.
+        core::mem::forget(place.replace(block));
+        slot.count += 1;
+        Ok(())
+    }
+
+    /// Adds a range to a deallocation; false when there is no room.
+    pub fn add_range(&mut self, address: u64, count: u32) -> bool {
+        let ranges = usize::from(self.ranges);
+        if self.kind != CommandKind::Deallocate || ranges >= RANGE_LIMIT {
+            return false;
+        }
+        let list = usize::from(self.slot) * LIST_WORDS + 2 * ranges;
+        self.queue.lists.write(list, [u64::from(count) << 32, address]);
+        self.ranges += 1;
+        true
+    }
+
+    /// Puts the command into the queue; false when it moves nothing and has no range, which drops it. The controller hears of it with
+    /// [`IoQueue::publish`].
+    #[inline(always)]
+    pub fn submit(mut self) -> bool {
+        const FORCE_UNIT_ACCESS: u64 = 1 << 30;
+        const DEALLOCATE: u64 = 1 << 2;
+        let list =
+            self.queue.lists.physical() + u64::from(self.slot) * (LIST_WORDS * size_of::<u64>()) as u64;
+        let index = usize::from(self.slot);
+        let Some(slot) = self.queue.slots.get(index) else {
+            return false;
+        };
+        let page = |index: usize| slot.blocks.get(index)?.as_ref().map(data_address);
+        let (opcode, pages, address, last): (u64, [u64; 2], u64, u64) = match self.kind {
+            CommandKind::Read | CommandKind::Write { .. } => {
+                let Some(first) = page(0) else {
+                    return false;
+                };
+                let second = match slot.count {
+                    0 | 1 => 0,
+                    2 => page(1).unwrap_or(0),
+                    _ => list,
+                };
+                let length = u64::from(self.length - 1);
+                match self.kind {
+                    CommandKind::Write {
+                        force_unit_access: true,
+                    } => (0x01, [first, second], self.address, length | FORCE_UNIT_ACCESS),
+                    CommandKind::Write { .. } => (0x01, [first, second], self.address, length),
+                    _ => (0x02, [first, second], self.address, length),
+                }
+            }
+            CommandKind::Flush => (0x00, [0; 2], 0, 0),
+            CommandKind::WriteZeroes { address, count } => {
+                let length = count.clamp(1, LENGTH_LIMIT) - 1;
+                (0x08, [0; 2], address, u64::from(length))
+            }
+            CommandKind::Deallocate => {
+                if self.ranges == 0 {
+                    return false;
+                }
+                // Words 10 and 11 are the number of ranges, counted from 0, and what is to become of them.
+                let words = u64::from(self.ranges - 1) | DEALLOCATE << 32;
+                (0x09, [list, 0], words, 0)
+            }
+        };
+        let Some(identifier) = self.queue.identifiers.identifier(self.slot) else {
+            return false;
+        };
+        self.queue.ring.push([
+            opcode | u64::from(identifier) << 16 | u64::from(self.namespace.id()) << 32,
+            0,
+            0,
+            pages[0],
+            pages[1],
+            address,
+            last,
+            0,
+        ]);
+        self.submitted = true;
+        true
+    }
+}
+
+/// Where a device finds a block's data.
+#[inline(always)]
+fn data_address(block: &RRef<Block>) -> u64 {
+    block.physical() + Block::DATA_OFFSET as u64
+}
+
+impl Drop for Command<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.submitted {
+            self.queue.empty(self.slot);
+        }
+    }
+}
+
+impl IoQueue {
+    /// Drops what is left in a slot, which is free then.
+    #[inline(always)]
+    fn empty(&mut self, index: u8) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            while let Some(block) = slot.take() {
+                drop(block);
+            }
+            (slot.count, slot.taken) = (0, 0);
+        }
+        self.identifiers.release(index);
+    }
+}
+
+/// A command whose completion was posted. Dropped, it drops blocks that weren't taken.
+pub struct Finished<'a> {
+    queue: &'a mut IoQueue,
+    slot: u8,
+    status: u16,
+}
+
+impl Finished<'_> {
+    /// Its slot.
+    #[inline(always)]
+    pub fn slot(&self) -> u8 {
+        self.slot
+    }
+
+    /// Status field without the phase; 0 is success.
+    #[inline(always)]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Blocks that are left to be taken.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        let slot = self.queue.slots.get(usize::from(self.slot));
+        slot.map_or(0, |slot| usize::from(slot.count - slot.taken))
+    }
+
+    /// Whether there are none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the next of its blocks.
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<RRef<Block>> {
+        self.queue.slots.get_mut(usize::from(self.slot))?.take()
+    }
+}
+
+impl Drop for Finished<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.queue.empty(self.slot);
+    }
+}
