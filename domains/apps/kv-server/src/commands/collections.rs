@@ -13,7 +13,7 @@ use core::ops::Range;
 use hashbrown::HashSet;
 
 /// Elements that a command gives at most when it may give one several times: what a client can take in one reply.
-const REPEATED_LIMIT: u64 = 10_000_000;
+const REPEATED_LIMIT: u64 = 1 << 20;
 
 /// The collection in a slot, with nothing but the key space borrowed.
 #[inline]
