@@ -192,9 +192,10 @@ impl<D: Disk> Opening<'_, D> {
         // What is damaged is read again: perhaps it was so on the way only.
         for _ in 0..2 {
             self.runs
-                .read_scattered(&starts, |index, bytes| match begins.get_mut(index) {
-                    Some(begin @ Begin::Damaged) => *begin = Header::decode(bytes, layout.store),
-                    _ => {}
+                .read_scattered(&starts, |index, bytes| {
+                    if let Some(begin @ Begin::Damaged) = begins.get_mut(index) {
+                        *begin = Header::decode(bytes, layout.store);
+                    }
                 })
                 .map_err(store_error)?;
             if !begins.contains(&Begin::Damaged) {
