@@ -41,6 +41,8 @@ pub struct Attacks {
     pub plan: Option<PathBuf>,
     /// Crossings of each kind that are tried with each fault; `None` for every one, with the faults by turns.
     pub crossings: Option<u64>,
+    /// What the interface and domain of crossings must contain, if not all are to be tried.
+    pub kind: Option<String>,
     /// Kills of the random-kills test.
     pub kills: u64,
     /// Seed of what is drawn: victims of kills, crossings of the sample.

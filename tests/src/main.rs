@@ -211,6 +211,9 @@ struct Arguments {
     /// For attack-injector: crossings of each kind that are tried with each fault.
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     crossings: u64,
+    /// For attack-injector: only crossings whose interface and domain, as `Sockets of netstack`, contain this.
+    #[arg(long, value_name = "TEXT")]
+    kind: Option<String>,
     /// For attack-injector: try every crossing, with the faults by turns.
     #[arg(long, conflicts_with = "crossings")]
     every: bool,
@@ -226,6 +229,7 @@ fn main() -> ExitCode {
     let attacks = Attacks {
         plan: arguments.plan,
         crossings: (!arguments.every).then_some(arguments.crossings),
+        kind: arguments.kind,
         kills: arguments.kills,
         seed: arguments.seed,
     };

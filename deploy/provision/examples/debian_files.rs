@@ -1,5 +1,7 @@
 //! Unpacks a program's packages into the cache and lists the libraries that it needs.
 
+#![forbid(unsafe_code)]
+
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -116,6 +116,8 @@ impl Device {
             })
             .collect();
         Device {
+            // As many as there may be, until it is known how many there are.
+            active: AtomicU16::new(cpus),
             status: Some(controller.status()),
             admin: Some(Mutex::new(Admin::new(controller))),
             interrupt,
@@ -283,6 +285,22 @@ impl BlockDevice for Exported {
                 Wake::Cancelled => return Ok(WaitResult::Cancelled),
             }
         }
+    }
+
+    fn abandon(&self) -> Result<(), BlockError> {
+        for queue in &self.0.queues {
+            queue.requests.lock().abandon();
+        }
+        // What isn't answered is aborted, and the controller reset if that doesn't help: it ends, also for one that hangs.
+        while self
+            .0
+            .queues
+            .iter()
+            .any(|queue| queue.requests.lock().has_abandoned(now_ns))
+        {
+            thread::sleep_ms(1);
+        }
+        Ok(())
     }
 
     fn statistics(&self) -> Result<BlockStatistics, BlockError> {

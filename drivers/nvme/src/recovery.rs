@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use dma::Wake;
-use dma::nvme::ControllerError;
+use dma::nvme::{ControllerError, QueueError};
 use domain_rt::clock::now_ns;
 use domain_rt::thread;
 use interface::storage_health::{ControllerState, EventKind, HealthError};
@@ -73,6 +73,13 @@ impl Device {
         let limit_ms = self.limits.admin_ms;
         let cpus = self.queues.len() as u16;
         let found = startup::begin(admin, cpus, limit_ms)?;
+        if self.identity.lock().is_some() && found.queues < self.active.load(Ordering::Acquire) {
+            // Users of the others rely on them.
+            return Err(QueueError::NoQueue {
+                queue: found.queues + 1,
+            }
+            .into());
+        }
         let queues = self.create_queues(admin, found.queues)?;
         self.refresh_units(admin, &found)?;
         events::request_all(admin, found.controller.event_limit);
@@ -81,7 +88,6 @@ impl Device {
             version: admin.controller.version(),
             volatile_cache: found.volatile_cache,
         });
-        // A controller may give fewer queues after a reset; what was under way in others then waits for the first.
         self.active.store(queues, Ordering::Release);
         self.set_state(ControllerState::Ready);
         self.set_intake(Intake::Open);

@@ -81,6 +81,8 @@ pub struct Client {
     pub id: u64,
     /// The shard that its socket lives on.
     pub shard: u16,
+    /// Where that shard keeps it.
+    pub place: u32,
     /// Where it connects from and to.
     pub remote: SocketAddr,
     /// The appliance's side.
@@ -129,10 +131,18 @@ pub struct Client {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(id: u64, shard: u16, remote: SocketAddr, local: SocketAddr, now_ms: u64) -> Client {
+    pub fn new(
+        id: u64,
+        shard: u16,
+        place: u32,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now_ms: u64,
+    ) -> Client {
         Client {
             id,
             shard,
+            place,
             remote,
             local,
             flags: ClientFlags::default(),

@@ -11,15 +11,16 @@ use crate::value::Kind;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::hash::Hasher;
 use interface::key_value::{
     Entry, INLINE_LIMIT_BYTES, KEY_LIMIT_BYTES, STORE_BYTES, StoreBuffer, VALUE_LIMIT_BYTES, Writer,
 };
-use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// First byte of a key's own entry.
 pub const KEY_LETTER: u8 = b'k';
-/// First byte of a unit that is written in several groups.
-pub const REDO_LETTER: u8 = b'r';
+/// The entry with a unit that is being written in several groups.
+pub const REDO_KEY: &[u8] = b"r";
 /// The entry that says which space each database is.
 pub const SPACES_KEY: &[u8] = b"d";
 /// Flag in an element's letter: the element is too long for a key, so that its digest is there and the element before the value.
@@ -58,6 +59,8 @@ pub struct Journal {
     unit_staged: usize,
     /// What came before `buffer` of a unit that is longer.
     parts: Vec<(Vec<u8>, Vec<Staged>)>,
+    /// Entries that needn't be on the disk together with any others, but before the unit at hand.
+    early: Option<Box<StoreBuffer>>,
     closed: VecDeque<Group>,
     spare: Vec<Vec<u8>>,
     next_group: u64,
@@ -85,6 +88,7 @@ impl Journal {
             unit_start: 0,
             unit_staged: 0,
             parts: Vec::new(),
+            early: None,
             closed: VecDeque::new(),
             spare: Vec::new(),
             next_group: 1,
@@ -160,6 +164,39 @@ impl Journal {
             self.put(&name, value);
         }
         self.key = name;
+    }
+
+    /// Writes an element of what no key names yet, before the unit at hand and apart from it: so that a long value isn't a long unit.
+    pub fn put_early(&mut self, id: u64, kind: Kind, element: &[u8], value: &[u8]) {
+        if !self.enabled {
+            return;
+        }
+        let mut name = Vec::with_capacity(32);
+        element_name(&mut name, id, kind, element);
+        let entry = Entry::Put { key: &name, value };
+        let mut buffer = self.early.take().unwrap_or_else(empty_buffer);
+        if Writer::resume(&mut buffer).push(&entry).is_err() {
+            self.close_early(&buffer);
+            // An empty buffer holds any entry.
+            let _ = Writer::begin(&mut buffer).push(&entry);
+        }
+        self.early = Some(buffer);
+    }
+
+    /// Ends what `put_early` wrote.
+    pub fn end_early(&mut self) {
+        if let Some(buffer) = self.early.take() {
+            self.close_early(&buffer);
+        }
+    }
+
+    fn close_early(&mut self, buffer: &StoreBuffer) {
+        let entries = buffer
+            .data
+            .get(..buffer.length as usize)
+            .unwrap_or_default()
+            .to_vec();
+        self.close_group(entries, Vec::new());
     }
 
     /// Removes an element of the collection `id`.
@@ -291,16 +328,13 @@ impl Journal {
         }
         let number = self.next_value;
         self.next_value += 1;
-        let mut name = Vec::with_capacity(9);
-        name.push(REDO_LETTER);
-        name.extend_from_slice(&number.to_be_bytes());
         let value_bytes = redo.len() as u64;
         // One that is longer than a value can be is written without: if the power goes in the middle, its beginning is there.
         let with_redo = value_bytes <= VALUE_LIMIT_BYTES;
         if with_redo {
             self.staged.push(Staged { number, bytes: redo });
             self.push(&Entry::PutStaged {
-                key: &name,
+                key: REDO_KEY,
                 value: number,
                 value_bytes,
             });
@@ -310,7 +344,7 @@ impl Journal {
             self.close_group(entries, staged);
         }
         if with_redo {
-            self.push(&Entry::Delete { key: &name });
+            self.push(&Entry::Delete { key: REDO_KEY });
         }
     }
 
@@ -328,6 +362,38 @@ impl Journal {
         if self.spare.len() < 64 && group.entries.capacity() <= STORE_BYTES {
             self.spare.push(group.entries);
         }
+    }
+
+    /// A new number for a long value.
+    pub fn new_value(&mut self) -> u64 {
+        self.next_value += 1;
+        self.next_value - 1
+    }
+
+    /// What an entry that isn't appended yet says of a name: `Some(None)` when it is deleted.
+    pub fn find_pending(&self, name: &[u8]) -> Option<Option<Vec<u8>>> {
+        let mut found = None;
+        let mut look = |entries: &[u8], staged: &[Staged]| {
+            for_each_entry(entries, |entry| match entry {
+                Entry::Put { key, value } if *key == name => found = Some(Some(value.to_vec())),
+                Entry::PutStaged { key, value, .. } if *key == name => {
+                    let of_number = staged.iter().find(|staged| staged.number == *value);
+                    found = of_number.map(|staged| Some(staged.bytes.clone()));
+                }
+                Entry::Delete { key } if *key == name => found = Some(None),
+                Entry::Clear => found = Some(None),
+                _ => {}
+            });
+        };
+        for group in &self.closed {
+            look(&group.entries, &group.staged);
+        }
+        for (entries, staged) in &self.parts {
+            look(entries, staged);
+        }
+        let in_buffer = self.buffer.data.get(..self.buffer.length as usize);
+        look(in_buffer.unwrap_or_default(), &self.staged);
+        found
     }
 
     /// The number that the next group will have.
@@ -397,6 +463,17 @@ pub fn for_each_entry(entries: &[u8], mut visit: impl FnMut(&Entry<'_>)) {
     }
 }
 
+/// 256 bits that stand for a long element.
+fn digest_of(element: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    for (part, key) in digest.chunks_exact_mut(16).zip([0, 1]) {
+        let mut hasher = SipHasher24::new_with_keys(key, !key);
+        hasher.write(element);
+        part.copy_from_slice(&hasher.finish128().as_bytes());
+    }
+    digest
+}
+
 /// The name of a key's own entry in the store.
 #[inline]
 pub fn key_name(name: &mut Vec<u8>, space: u32, key: &[u8]) {
@@ -411,7 +488,7 @@ pub fn element_name(name: &mut Vec<u8>, id: u64, kind: Kind, element: &[u8]) -> 
     name.push(kind.letter() | if digest { DIGEST_FLAG } else { 0 });
     name.extend_from_slice(&id.to_be_bytes());
     if digest {
-        name.extend_from_slice(&Sha256::digest(element));
+        name.extend_from_slice(&digest_of(element));
     } else {
         name.extend_from_slice(element);
     }

@@ -133,6 +133,8 @@ pub struct Keyspace {
     pub dirty: u64,
     /// Keys that expired since the start.
     pub expired: u64,
+    /// No key expires before this, milliseconds since 1970.
+    next_expiry_ms: u64,
     /// Bytes of memory that keys and values take, nearly.
     pub used_bytes: usize,
     /// Keys of which a change is of interest: watched or waited for.
@@ -162,6 +164,7 @@ impl Keyspace {
             now_ms: 0,
             dirty: 0,
             expired: 0,
+            next_expiry_ms: u64::MAX,
             used_bytes: 0,
             interest: StableMap::new(seed.rotate_left(7)),
             touched: Vec::new(),
@@ -267,6 +270,7 @@ impl Keyspace {
         }
         if expires_ms != NEVER_MS {
             space.expiring.insert((expires_ms, slot));
+            self.next_expiry_ms = self.next_expiry_ms.min(expires_ms);
         }
         self.journal_key(database, slot);
         Some(slot)
@@ -307,7 +311,8 @@ impl Keyspace {
         self.discard(id, old);
     }
 
-    fn discard(&mut self, id: u64, value: Value) {
+    /// Has the elements that a value has in the store removed, a little at a time.
+    pub fn discard(&mut self, id: u64, value: Value) {
         match value {
             Value::String(StringValue::Memory(_)) => {}
             Value::String(StringValue::Stored { .. }) => {
@@ -384,6 +389,18 @@ impl Keyspace {
         Some(entry)
     }
 
+    /// Forgets when a key expires, without journaling it: for one that is journaled with a new value next.
+    #[inline]
+    pub fn forget_expiry(&mut self, database: usize, slot: Slot) {
+        if let Some(space) = self.databases.get_mut(database)
+            && let Some(entry) = space.keys.get_mut(slot)
+            && entry.expires_ms != NEVER_MS
+        {
+            space.expiring.remove(&(entry.expires_ms, slot));
+            entry.expires_ms = NEVER_MS;
+        }
+    }
+
     /// Sets when a key expires, and journals it; [`changed`](Self::changed) is to follow.
     pub fn set_expiry(&mut self, database: usize, slot: Slot, expires_ms: u64) {
         let Some(space) = self.databases.get_mut(database) else {
@@ -401,6 +418,7 @@ impl Keyspace {
         entry.expires_ms = expires_ms;
         if expires_ms != NEVER_MS {
             space.expiring.insert((expires_ms, slot));
+            self.next_expiry_ms = self.next_expiry_ms.min(expires_ms);
         }
         self.journal_key(database, slot);
     }
@@ -421,9 +439,15 @@ impl Keyspace {
         self.remove(database, slot);
     }
 
-    /// Removes up to `limit` keys that have expired: when to look again, milliseconds since 1970.
-    pub fn expire_due(&mut self, limit: usize) -> Option<u64> {
-        let mut earliest: Option<u64> = None;
+    /// When the next key expires, or is to be removed; milliseconds since 1970.
+    #[inline]
+    pub fn next_expiry_ms(&self) -> u64 {
+        self.next_expiry_ms
+    }
+
+    /// Removes up to `limit` keys that have expired.
+    pub fn expire_due(&mut self, limit: usize) {
+        let mut earliest = u64::MAX;
         let mut left = limit;
         for database in 0..self.databases.len() {
             while let Some(&(due_ms, slot)) = self
@@ -432,7 +456,7 @@ impl Keyspace {
                 .and_then(|space| space.expiring.first())
             {
                 if due_ms > self.now_ms || left == 0 {
-                    earliest = Some(earliest.map_or(due_ms, |other| other.min(due_ms)));
+                    earliest = earliest.min(due_ms);
                     break;
                 }
                 left -= 1;
@@ -440,7 +464,7 @@ impl Keyspace {
                 self.journal.end_unit();
             }
         }
-        earliest
+        self.next_expiry_ms = earliest;
     }
 
     /// Notes an event, if it is wanted.
@@ -569,6 +593,22 @@ impl Keyspace {
         !self.remains.is_empty()
     }
 
+    /// Has a string's chunks removed, a little at a time.
+    pub fn discard_chunks(&mut self, id: u64, count: u32) {
+        self.remains.push_back(Remains::Chunks(id, count));
+    }
+
+    /// Whether there are elements to be removed of keys that are gone.
+    #[inline]
+    pub fn has_remains(&self) -> bool {
+        !self.remains.is_empty()
+    }
+
+    /// Whether a database is this space.
+    pub fn has_space(&self, space: u32) -> bool {
+        self.databases.iter().any(|database| database.space == space)
+    }
+
     /// Puts what a start has read; without journaling, and already counted.
     pub fn load(&mut self, space: u32, key: &[u8], value: Value, id: u64, expires_ms: u64) -> bool {
         let Some(number) = self.databases.iter().position(|database| database.space == space) else {
@@ -581,6 +621,19 @@ impl Keyspace {
         self.journal.set_enabled(true);
         self.journal.reserve_id(id);
         true
+    }
+
+    /// Forgets all keys, for a load that begins anew; nothing is journaled.
+    pub fn forget_everything(&mut self) {
+        for number in 0..DATABASES as u32 {
+            let seed = self.random();
+            if let Some(database) = self.databases.get_mut(number as usize) {
+                *database = Database::new(number, seed);
+            }
+        }
+        self.next_space = DATABASES as u32;
+        self.used_bytes = 0;
+        self.remains.clear();
     }
 
     /// Takes which space each database is, as it was journaled; before any key is loaded.

@@ -9,6 +9,8 @@ use crate::commands::Table;
 use crate::config::Config;
 use crate::error::CommandError;
 use crate::keyspace::Keyspace;
+use crate::ledger::Ledger;
+use crate::loading::Loaded;
 use crate::protocol::{Arguments, OwnedCommand, Reply};
 use crate::pubsub::PubSub;
 use alloc::boxed::Box;
@@ -47,6 +49,16 @@ pub struct Statistics {
     pub by_error: BTreeMap<String, u64>,
     /// Clients that were ended because their output took too much memory.
     pub output_limit: u64,
+}
+
+impl Statistics {
+    /// Nothing counted, of so many commands.
+    pub fn new(commands: usize) -> Statistics {
+        Statistics {
+            by_command: alloc::vec![CommandStatistics::default(); commands],
+            ..Statistics::default()
+        }
+    }
 }
 
 /// Counters of one command.
@@ -95,6 +107,16 @@ pub struct Server {
     pub run_id: String,
     /// For each shard the clients that have output or are to be ended, since it last looked.
     pub attention: Vec<Vec<ClientIndex>>,
+    /// Where groups of changes go.
+    pub ledger: Ledger,
+    /// What the last start found.
+    pub loaded: Loaded,
+    /// Everything so far is to be durable before the next answers, whatever `appendfsync` says.
+    pub settle_requested: bool,
+    /// Keys are removed when they expire, not only when someone asks for them.
+    pub active_expiry: bool,
+    /// When the earliest of those who wait stops, milliseconds since 1970.
+    next_timeout_ms: u64,
     /// Clients that wait, those that waited longest first.
     waiting: BTreeMap<u64, ClientIndex>,
     next_wait: u64,
@@ -115,10 +137,7 @@ impl Server {
             .map(|_| format!("{:08x}", keyspace.random() as u32))
             .collect();
         let table = Table::new();
-        let statistics = Statistics {
-            by_command: alloc::vec![CommandStatistics::default(); table.len()],
-            ..Statistics::default()
-        };
+        let statistics = Statistics::new(table.len());
         Server {
             keyspace,
             clients: Clients::default(),
@@ -129,6 +148,11 @@ impl Server {
             phase: Phase::Loading(0),
             started_ms: now_ms,
             run_id,
+            ledger: Ledger::default(),
+            loaded: Loaded::default(),
+            settle_requested: false,
+            active_expiry: true,
+            next_timeout_ms: u64::MAX,
             attention: (0..shards).map(|_| Vec::new()).collect(),
             waiting: BTreeMap::new(),
             next_wait: 0,
@@ -332,6 +356,9 @@ impl Server {
         self.next_wait += 1;
         self.waiting.insert(since, index);
         let now_ms = self.keyspace.now_ms;
+        if let Some(timeout_ms) = timeout_ms {
+            self.next_timeout_ms = self.next_timeout_ms.min(now_ms.saturating_add(timeout_ms));
+        }
         if let Some(client) = self.clients.get_mut(index) {
             client.blocked = Some(Box::new(Blocked {
                 keys,
@@ -376,13 +403,49 @@ impl Server {
         }
     }
 
-    /// Ends the waiting of those whose time is over: when the next one's is.
-    pub fn expire_waiting(&mut self) -> Option<u64> {
-        if self.waiting.is_empty() {
-            return None;
+    /// When there is something to do by time, milliseconds since 1970.
+    #[inline]
+    pub fn next_deadline_ms(&self) -> u64 {
+        if self.keyspace.has_remains() {
+            return self.keyspace.now_ms;
         }
+        let pause_ms = self.pause.map_or(u64::MAX, |(until_ms, _)| until_ms);
+        let expiry_ms = if self.active_expiry {
+            self.keyspace.next_expiry_ms()
+        } else {
+            u64::MAX
+        };
+        expiry_ms.min(self.next_timeout_ms).min(pause_ms)
+    }
+
+    /// Does what is due by time, a bounded part of it.
+    #[cold]
+    pub fn do_due(&mut self) {
         let now_ms = self.keyspace.now_ms;
-        let mut earliest: Option<u64> = None;
+        if self.pause.is_some_and(|(until_ms, _)| until_ms <= now_ms) {
+            self.end_pause();
+        }
+        if self.is_paused_for_all() {
+            return;
+        }
+        if self.active_expiry && self.keyspace.next_expiry_ms() <= now_ms {
+            self.keyspace.expire_due(200);
+            self.tell_changes();
+        }
+        if self.next_timeout_ms <= now_ms {
+            self.expire_waiting();
+        }
+        self.keyspace.remove_remains(200);
+    }
+
+    fn is_paused_for_all(&self) -> bool {
+        self.pause.is_some_and(|(_, writes_only)| !writes_only)
+    }
+
+    /// Ends the waiting of those whose time is over.
+    pub fn expire_waiting(&mut self) {
+        let now_ms = self.keyspace.now_ms;
+        let mut earliest = u64::MAX;
         let mut due = Vec::new();
         for index in self.waiting.values() {
             let deadline = self
@@ -391,18 +454,60 @@ impl Server {
                 .and_then(|client| client.blocked.as_ref()?.deadline_ms);
             match deadline {
                 Some(deadline_ms) if deadline_ms <= now_ms => due.push(*index),
-                Some(deadline_ms) => {
-                    earliest = Some(earliest.map_or(deadline_ms, |other| other.min(deadline_ms)))
-                }
+                Some(deadline_ms) => earliest = earliest.min(deadline_ms),
                 None => {}
             }
         }
+        self.next_timeout_ms = earliest;
         for index in due {
             self.unblock(index, |server, reply, timeout| {
                 server.reply_timeout(reply, timeout)
             });
         }
-        earliest
+    }
+
+    /// Ends CLIENT PAUSE.
+    pub fn end_pause(&mut self) {
+        self.pause = None;
+        let postponed: Vec<ClientIndex> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.flags.contains(ClientFlags::POSTPONED))
+            .map(|(index, _)| index)
+            .collect();
+        for index in postponed {
+            self.call_attention(index);
+        }
+    }
+
+    /// Whether a client's next request is to wait: the client waits for a key, or CLIENT PAUSE.
+    #[inline]
+    pub fn is_postponed(&mut self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
+        let paused = self.pause.is_some() && self.is_paused_for(arguments);
+        let Some(client) = self.clients.get_mut(index) else {
+            return false;
+        };
+        if client.blocked.is_some() || paused {
+            client.flags.insert(ClientFlags::POSTPONED);
+            return true;
+        }
+        false
+    }
+
+    #[cold]
+    fn is_paused_for(&self, arguments: &Arguments<'_>) -> bool {
+        let command = self
+            .table
+            .find(arguments.get(0), arguments.get(1))
+            .and_then(|position| self.table.get(position));
+        let Some(command) = command else { return false };
+        // What ends a pause isn't paused.
+        if command.name.starts_with("client") {
+            return false;
+        }
+        let writes =
+            command.flags.contains(Flags::WRITE) || matches!(command.name, "exec" | "publish" | "spublish");
+        self.is_paused_for_all() || writes
     }
 
     /// Clients that wait.
@@ -428,13 +533,15 @@ impl Server {
         self.unsubscribe_all(index);
         self.unwatch(index);
         self.monitors.retain(|monitor| *monitor != index);
-        for list in &mut self.attention {
-            list.retain(|listed| *listed != index);
-        }
-        if let Some(client) = self.clients.remove(index)
-            && let Some(blocked) = client.blocked
-        {
-            self.stop_waiting(blocked.since, &blocked.keys);
+        if let Some(client) = self.clients.remove(index) {
+            if client.flags.contains(ClientFlags::LISTED)
+                && let Some(list) = self.attention.get_mut(usize::from(client.shard))
+            {
+                list.retain(|listed| *listed != index);
+            }
+            if let Some(blocked) = client.blocked {
+                self.stop_waiting(blocked.since, &blocked.keys);
+            }
         }
     }
 

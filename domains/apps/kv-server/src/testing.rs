@@ -27,7 +27,7 @@ impl Default for Bench {
 /// Another client.
 pub fn connect(server: &mut Server) -> ClientIndex {
     let address = "10.0.0.1:1".parse().expect("an address");
-    server.connect(|id| Client::new(id, 0, address, address, 1_700_000_000_000))
+    server.connect(|id| Client::new(id, 0, 0, address, address, 1_700_000_000_000))
 }
 
 impl Bench {

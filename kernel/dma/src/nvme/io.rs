@@ -174,6 +174,9 @@ impl IoQueue {
         if self.is_live() || self.slots.iter().any(|slot| slot.count != slot.taken) {
             return Err(QueueError::Busy);
         }
+        for slot in &mut self.slots {
+            (slot.count, slot.taken) = (0, 0);
+        }
         self.ring.reset();
         self.identifiers.reset();
         self.epoch = self.shared().epoch();

@@ -62,6 +62,8 @@ pub struct Results {
     pub recovered: u64,
     /// Longest time from the fault to the death, nanoseconds.
     pub slowest_detection_ns: u64,
+    /// What that death was.
+    pub slowest: String,
     /// Longest time from the death until the domain ran again, nanoseconds.
     pub slowest_recovery_ns: u64,
     /// How many things went wrong.
@@ -323,7 +325,13 @@ impl Campaigns {
         if is_right {
             results.detected += 1;
             let took_ns = death.at_ns.saturating_sub(injected.at_ns);
-            results.slowest_detection_ns = results.slowest_detection_ns.max(took_ns);
+            if took_ns >= results.slowest_detection_ns {
+                results.slowest_detection_ns = took_ns;
+                results.slowest = format!(
+                    "a {} in {} of {name}: {}: {}",
+                    injected.injection, injected.interface, death.cause, death.detail
+                );
+            }
         } else {
             results.problem(format!(
                 "a {} in {} of {name} ended in {}: {}",

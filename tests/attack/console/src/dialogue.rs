@@ -217,6 +217,7 @@ fn results(results: &Results) -> Value {
         "detected": results.detected,
         "recovered": results.recovered,
         "slowest_detection_ms": results.slowest_detection_ns / 1_000_000,
+        "slowest": results.slowest,
         "slowest_recovery_ms": results.slowest_recovery_ns / 1_000_000,
         "problems": results.problems,
         "words": results.words,

@@ -17,17 +17,18 @@ pub use set::Set;
 pub use sorted_set::SortedSet;
 pub use stream::Stream;
 
-use crate::value::{Collection, Kind};
+use crate::value::{Collection, Kind, Value};
 use alloc::boxed::Box;
 
-/// An empty collection of a kind, for what is read from the store; `None` for strings.
-pub fn empty(kind: Kind, seed: u64) -> Option<Box<dyn Collection>> {
-    Some(match kind {
+/// An empty collection of a kind, to be loaded; `None` for a string. `seed` is for its hashing.
+pub fn empty(kind: Kind, seed: u64) -> Option<Value> {
+    let collection: Box<dyn Collection> = match kind {
         Kind::String => return None,
         Kind::List => Box::new(List::default()),
         Kind::Set => Box::new(Set::new(seed)),
         Kind::Hash => Box::new(Hash::new(seed)),
         Kind::SortedSet => Box::new(SortedSet::new(seed)),
         Kind::Stream => Box::new(Stream::default()),
-    })
+    };
+    Some(Value::Collection(collection))
 }

@@ -1,5 +1,4 @@
 //! The domain as others see it: started with a device, called from a runner's and an application's thread.
-#![forbid(unsafe_code)]
 
 use host_platform::{add_boot_file, attach, kill, provide, provide_mortal};
 use interface::net::{
@@ -14,9 +13,7 @@ use rref::packet::Verdict;
 use rref::{Handle, OwnerId, Packet, PacketBatch, RRef};
 use std::sync::{Arc, Mutex};
 
-mod lab;
-
-use lab::{CONFIG, Lab, Peer, STACK_MAC};
+use crate::lab::{self, CONFIG, Lab, Peer, STACK_MAC};
 
 /// A device that only says what it is and notes how it is set.
 struct Device(Mutex<Option<NetConfiguration>>);

@@ -1,7 +1,5 @@
 //! A wire with the stack on one end and a scripted station on the other, in virtual time.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use host_platform::Attached;
 use interface::net::{DeviceInfo, MacAddress};
 use interface::socket::{Event, EventList, SocketId, Sockets, StreamBuffer};

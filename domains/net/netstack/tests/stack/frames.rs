@@ -1,11 +1,8 @@
 //! Everything that isn't TCP, and frames that nobody sends on purpose.
-#![forbid(unsafe_code)]
 
-mod lab;
-
+use crate::lab::{self, CONFIG, Lab, PEER_MAC, Peer, STACK_MAC, buffer, link};
 use interface::path::{Neighbours, PacketProcessor};
 use interface::socket::{SocketError, Sockets};
-use lab::{CONFIG, Lab, PEER_MAC, Peer, STACK_MAC, buffer, link};
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{

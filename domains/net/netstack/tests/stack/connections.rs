@@ -1,10 +1,7 @@
 //! Connections against a scripted peer: handshake, data, closing, limits.
-#![forbid(unsafe_code)]
 
-mod lab;
-
+use crate::lab::{self, CONFIG, Lab, Peer, parse};
 use interface::socket::{SocketError, Sockets};
-use lab::{CONFIG, Lab, Peer, parse};
 use rref::packet::ChecksumState;
 use smoltcp::wire::TcpControl;
 

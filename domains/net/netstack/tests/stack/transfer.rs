@@ -1,10 +1,7 @@
 //! Transfers over a bad wire, against smoltcp as the peer: whatever the wire does, the bytes arrive.
-#![forbid(unsafe_code)]
 
-mod lab;
-
+use crate::lab::{CONFIG, Lab, PEER_MAC};
 use interface::socket::{SocketId, Sockets};
-use lab::{CONFIG, Lab, PEER_MAC};
 use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
