@@ -36,6 +36,7 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
         ["disk"] => Wanted::Words(crate::disk::WORDS),
         ["disk", "bench"] => Wanted::Words(&["read", "write"]),
         ["disk", "create", _] => Wanted::Words(&["scratch", "store"]),
+        ["kv"] => Wanted::Words(crate::kv::WORDS),
         ["nvme"] => Wanted::Words(crate::nvme::WORDS),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,
