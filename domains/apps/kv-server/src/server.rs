@@ -186,6 +186,7 @@ impl Server {
                 resp3: client.resp3,
             },
             database: client.database,
+            touches: !client.flags.contains(ClientFlags::NO_TOUCH) || arguments.is(0, "touch"),
             server: self,
             client: index,
             arguments,
@@ -293,6 +294,7 @@ impl Server {
                 resp3: client.resp3,
             },
             database: client.database,
+            touches: true,
             server: self,
             client: index,
             arguments: blocked.command.arguments(),
@@ -480,13 +482,19 @@ impl Server {
         }
     }
 
-    /// Whether a client's next request is to wait: the client waits for a key, or CLIENT PAUSE.
+    /// Whether a client's next request, of `input_bytes` that have come, is to wait: the client waits for a key, or CLIENT PAUSE.
     #[inline]
-    pub fn is_postponed(&mut self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
+    pub fn is_postponed(
+        &mut self,
+        index: ClientIndex,
+        arguments: &Arguments<'_>,
+        input_bytes: usize,
+    ) -> bool {
         let paused = self.pause.is_some() && self.is_paused_for(arguments);
         let Some(client) = self.clients.get_mut(index) else {
             return false;
         };
+        client.input_bytes = input_bytes;
         if client.blocked.is_some() || paused {
             client.flags.insert(ClientFlags::POSTPONED);
             return true;
