@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod bits;
 pub mod blocking_lists;
+#[cfg(test)]
+mod collection_tests;
 pub mod collections;
 pub mod config;
 pub mod connection;
