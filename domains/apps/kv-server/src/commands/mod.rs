@@ -27,6 +27,7 @@ pub mod sort;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
 pub mod sorted_sets;
+pub mod stream_claims;
 pub mod stream_groups;
 pub mod stream_info;
 pub mod stream_reads;
@@ -62,6 +63,7 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("stream", streams::COMMANDS),
     ("stream", stream_reads::COMMANDS),
     ("stream", stream_groups::COMMANDS),
+    ("stream", stream_claims::COMMANDS),
     ("stream", stream_info::COMMANDS),
     ("generic", sort::COMMANDS),
     ("transactions", transactions::COMMANDS),
