@@ -3,6 +3,8 @@
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
 pub mod admin;
+#[cfg(test)]
+mod argument_tests;
 pub mod bits;
 pub mod blocking_lists;
 #[cfg(test)]
