@@ -82,6 +82,8 @@ fn decide(interface: &'static str, callee: OwnerId) -> Option<inject::Injected> 
         interface: Text::new(short_name(interface)),
         domain: callee.slot().saturating_sub(1),
         generation: callee.generation(),
+        crossing: count,
+        injection,
         at_ns: clock::now_ns(),
     });
     Some(match injection {

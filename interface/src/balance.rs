@@ -119,10 +119,13 @@ impl fmt::Display for BalanceError {
 }
 
 /// Management of the load balancer.
-// A change makes the lookup table anew, which takes a while for a large one.
+///
+/// A classifier calls [`service`](Balancer::service) and [`revision`](Balancer::revision) between two batches: no packet moves until they answer.
+// A change makes the lookup table anew, which takes a while for a large one; who looks may have to wait for it.
 #[interface(deadline_ms = 5000)]
 pub trait Balancer {
     /// The `index`-th service; `None` past the last.
+    #[deadline(ms = 1000)]
     fn service(&self, index: u16) -> Result<Option<ServiceStatus>, BalanceError>;
 
     /// The `index`-th backend of a service; `None` past the last.
@@ -141,5 +144,6 @@ pub trait Balancer {
     fn remove(&self, service: Name, backend: Name) -> Result<(), BalanceError>;
 
     /// Changes whenever the set of services changes: a classifier that saw another value reads them again.
+    #[deadline(ms = 100)]
     fn revision(&self) -> Result<u64, BalanceError>;
 }

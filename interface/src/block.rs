@@ -147,7 +147,10 @@ pub trait BlockDevice {
     fn unit(&self, unit: u16) -> Result<UnitInfo, BlockError>;
 
     /// Takes the requests of `requests` and gives back those that are finished, at most one batch: done or failed ones in any order, and behind them, still
-    /// marked as submitted, those of the call for which there is no room now. Never blocks.
+    /// marked as submitted, those of the call for which there is no room now. A full batch for which there is no room at all comes back as it is: fetch
+    /// answers with an emptier one. Never blocks.
+    ///
+    /// An error but for a wrong queue's number means that all that was under way in the queue is gone, carried out or not.
     #[deadline(ms = 20)]
     fn exchange(&self, queue: u16, requests: BlockBatch) -> Result<BlockBatch, BlockError>;
 

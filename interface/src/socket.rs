@@ -180,7 +180,8 @@ pub trait Sockets {
     /// A UDP socket on a local port.
     fn bind_udp(&self, shard: u16, port: u16) -> Result<SocketId, SocketError>;
 
-    /// Blocks until the caller's sockets of this shard have events, or until `deadline_ns`; an empty list at the deadline or when cancelled. The list is reused for the answer.
+    /// Blocks until the caller's sockets of this shard have events, or until `deadline_ns`; an empty list at the deadline, when
+    /// cancelled, or when another thread of the caller unparked this one. The list is reused for the answer.
     #[deadline(none)]
     fn wait(
         &self,

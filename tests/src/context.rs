@@ -39,8 +39,10 @@ pub const SPARE_BACKEND: &str = "backend5";
 pub struct Attacks {
     /// Cells of the matrix, if not all.
     pub plan: Option<PathBuf>,
-    /// Crossings of each kind that are tried with each fault.
-    pub crossings: u64,
+    /// Crossings of each kind that are tried with each fault; `None` for every one, with the faults by turns.
+    pub crossings: Option<u64>,
+    /// What the interface and domain of crossings must contain, if not all are to be tried.
+    pub kind: Option<String>,
     /// Kills of the random-kills test.
     pub kills: u64,
     /// Seed of what is drawn: victims of kills, crossings of the sample.
@@ -220,6 +222,7 @@ fn guest(built: &Built) -> Result<Guest> {
         arguments: String::new(),
         cpus: CPUS,
         memory_mib: MEMORY_MIB + archive_mib,
+        disk: None,
         instruction_counter: None,
         profile: false,
         restarts: false,

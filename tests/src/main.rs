@@ -15,6 +15,7 @@ mod black_box;
 mod context;
 mod faults;
 mod heritage;
+mod holdings;
 mod http_semantics;
 mod images;
 mod kernel;
@@ -207,9 +208,15 @@ struct Arguments {
     /// For attack-matrix: what to try, as a plan of tests/attack (lines `positions NAME…`, `attacks NAME…`, `seed NUMBER`, `rounds NUMBER`).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// For attack-injector: crossings of each kind that are tried with each fault; as many as there are takes hours.
+    /// For attack-injector: crossings of each kind that are tried with each fault.
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     crossings: u64,
+    /// For attack-injector: only crossings whose interface and domain, as `Sockets of netstack`, contain this.
+    #[arg(long, value_name = "TEXT")]
+    kind: Option<String>,
+    /// For attack-injector: try every crossing, with the faults by turns.
+    #[arg(long, conflicts_with = "crossings")]
+    every: bool,
 }
 
 fn main() -> ExitCode {
@@ -221,7 +228,8 @@ fn main() -> ExitCode {
     };
     let attacks = Attacks {
         plan: arguments.plan,
-        crossings: arguments.crossings,
+        crossings: (!arguments.every).then_some(arguments.crossings),
+        kind: arguments.kind,
         kills: arguments.kills,
         seed: arguments.seed,
     };

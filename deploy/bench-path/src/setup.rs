@@ -60,6 +60,7 @@ pub fn start(root: &Path, cpus: u32, profile: bool) -> Result<Bench> {
             arguments: String::new(),
             cpus,
             memory_mib: 1024,
+            disk: None,
             instruction_counter: Some(plugin),
             restarts: false,
             profile,

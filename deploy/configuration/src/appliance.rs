@@ -24,6 +24,14 @@ pub struct Appliance {
     /// `[maglev]`
     #[serde(default)]
     pub maglev: Maglev,
+    /// `[storage]`, which only domains look at.
+    #[serde(default, rename = "storage")]
+    _storage: toml::Table,
+    /// `[kv]`; without the section there is no key-value store.
+    pub kv: Option<KeyValue>,
+    /// `[store]`, which concerns only the key-value engine.
+    #[serde(default, rename = "store")]
+    _store: toml::Table,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -55,6 +63,20 @@ pub struct Httpd {
 impl Default for Httpd {
     fn default() -> Self {
         Self { port: 80 }
+    }
+}
+
+/// The key-value store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct KeyValue {
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Default for KeyValue {
+    fn default() -> Self {
+        Self { port: 6379 }
     }
 }
 
@@ -173,6 +195,10 @@ impl Appliance {
         httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
         maglev::config::Config::from_toml(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        partitions::config::Config::from_toml(&source.text)
+            .map_err(|message| source.section_error(message))?;
+        kv_engine::config::read(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
         Ok(appliance)
     }
 }
@@ -220,6 +246,10 @@ mod tests {
             (
                 "[network]\nipv4 = \"10.0.0.1/8\"\n[maglev]\ntable_size = 10\n",
                 "appliance.toml:4:",
+            ),
+            (
+                "[network]\nipv4 = \"10.0.0.1/8\"\n[storage]\ncolour = 3\n",
+                "colour",
             ),
             ("[network]\nipv4 = \"10.0.0.1/8\"\n[colour]\n", "colour"),
         ] {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::state::Sockets;
 
 /// The machine that the appliance runs on.
@@ -18,6 +19,8 @@ pub struct Guest {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// The disk behind its NVMe controller, if it has one.
+    pub disk: Option<Disk>,
     /// A TCG plugin that counts instructions, when they are to be counted.
     pub instruction_counter: Option<PathBuf>,
     /// Whether it also counts by block of code.
@@ -28,7 +31,7 @@ pub struct Guest {
 
 impl Guest {
     /// QEMU's arguments: a q35 with the modelled 82599 behind a root port, so that it is a real Express endpoint, and
-    /// nothing else that could carry traffic.
+    /// nothing else that could carry traffic; an NVMe controller behind another root port, when there is a disk.
     pub fn command_line(&self, sockets: &Sockets, serial_log: &Path) -> Vec<OsString> {
         let memory = self.memory_mib;
         let mut words: Vec<OsString> = Vec::new();
@@ -78,6 +81,9 @@ impl Guest {
             );
         }
         add("-append", &self.arguments);
+        if let Some(disk) = &self.disk {
+            words.extend(disk.command_line());
+        }
         words.extend(["-nodefaults".into(), "-no-user-config".into()]);
         if !self.restarts {
             words.push("-no-reboot".into());

@@ -19,9 +19,12 @@
 
 mod access;
 mod console;
+mod disk;
+mod disk_control;
 mod forward;
 mod guest;
 mod instructions;
+mod monitor;
 mod network;
 mod plan;
 mod process;
@@ -31,6 +34,8 @@ mod state;
 mod up;
 
 pub use console::{attach, run_command};
+pub use disk::{Disk, parse_size};
+pub use disk_control::{CriticalWarning, DiskControl, DiskError, Operation};
 pub use forward::Forwarded;
 pub use guest::Guest;
 pub use instructions::InstructionReading;

@@ -30,6 +30,8 @@ pub struct Plan {
     pub http_port: u16,
     /// The first TCP VIP over IPv4.
     pub vip: Option<(Ipv4Addr, u16)>,
+    /// Port of the key-value store, when the configuration has one.
+    pub kv: Option<u16>,
     /// Largest packet on the bridge, in bytes.
     pub mtu: u16,
     /// `client`, `backend1` … by name.
@@ -61,6 +63,7 @@ impl Plan {
             appliance6: address6,
             http_port: appliance.httpd.port,
             vip: None,
+            kv: appliance.kv.as_ref().map(|kv| kv.port),
             mtu: appliance.network.mtu,
             nodes: [("client".to_owned(), client)].into(),
         };

@@ -85,6 +85,18 @@ impl Process {
         }
     }
 
+    /// Ends it from one instruction to the next.
+    pub fn kill(&mut self) {
+        if self.has_ended() {
+            return;
+        }
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until && !self.has_ended() {
+            sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The end of what it has written.
     pub fn last_words(&self, lines: usize) -> String {
         tail(&self.log, lines)

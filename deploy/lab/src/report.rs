@@ -20,6 +20,9 @@ pub struct Report {
     /// `host:port` of the key-value store, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv: Option<String>,
+    /// The file behind the appliance's disk, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<PathBuf>,
     /// Name → namespace and address.
     pub nodes: BTreeMap<String, NodeState>,
     /// Socket of the serial console.
@@ -70,7 +73,8 @@ impl Report {
                 ipv4: ipv4.clone(),
                 http: url(ipv4, *port),
             }),
-            kv: None,
+            kv: state.kv.clone(),
+            disk: state.disk.clone(),
             nodes: state.nodes.clone(),
             serial: state.sockets.serial.clone(),
             nic: state.sockets.nic.clone(),

@@ -44,6 +44,12 @@ pub struct State {
     pub appliance: ApplianceState,
     /// The VIP, as address and port.
     pub vip: Option<(String, u16)>,
+    /// Address and port of the key-value store, when the configuration has one.
+    #[serde(default)]
+    pub kv: Option<String>,
+    /// The file behind the disk, when there is one.
+    #[serde(default)]
+    pub disk: Option<PathBuf>,
     /// Sockets.
     pub sockets: Sockets,
     /// What the serial port has written.

@@ -27,6 +27,8 @@ const PREFERRED: &str = "nice";
 const PREFERENCE: [&str; 2] = ["-n", "-10"];
 /// How long a server may take to make its socket.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(5);
+/// The processes that an appliance is made of.
+const APPLIANCE_PARTS: [&str; 2] = ["appliance", "nic-model"];
 /// Lines of a log that an error repeats.
 const LOG_LINES: usize = 30;
 
@@ -53,6 +55,8 @@ pub struct Options {
 pub struct Lab {
     places: Places,
     state: State,
+    /// What it was started with; `None` when it was found, not started.
+    options: Option<Options>,
     /// From the start of QEMU to the appliance's first HTTP answer; `None` when this lab was found, not started.
     pub boot_time: Option<Duration>,
 }
@@ -76,6 +80,7 @@ impl Lab {
             Self {
                 places: Places::of(&options.root, &options.name)?,
                 state: old,
+                options: None,
                 boot_time: None,
             }
             .down();
@@ -90,6 +95,7 @@ impl Lab {
         let mut lab = Self {
             places,
             state,
+            options: Some(options.clone()),
             boot_time: None,
         };
         match lab.start(options) {
@@ -113,6 +119,7 @@ impl Lab {
         Ok(Self {
             places,
             state,
+            options: None,
             boot_time: None,
         })
     }
@@ -181,6 +188,37 @@ impl Lab {
         let _ = fs::remove_file(self.places.state_file());
     }
 
+    /// Cuts the appliance's power: QEMU ends from one instruction to the next, and with it the model of the card. The network stays.
+    ///
+    /// # Errors
+    /// When the state can't be written.
+    pub fn cut_power(&mut self) -> Result<()> {
+        for process in &mut self.state.processes {
+            if APPLIANCE_PARTS.contains(&process.name.as_str()) {
+                process.kill();
+            }
+        }
+        self.state
+            .processes
+            .retain(|process| !APPLIANCE_PARTS.contains(&process.name.as_str()));
+        self.state.write(&self.places)
+    }
+
+    /// Starts the appliance again after [`Lab::cut_power`], with the same disk, and returns when it answers. `guest` may be another machine than before.
+    ///
+    /// # Errors
+    /// When this lab wasn't started by this process with an appliance, or as [`Lab::up`].
+    pub fn power_on(&mut self, guest: Option<Guest>) -> Result<()> {
+        let mut options = self.options.clone().context("this lab was started elsewhere")?;
+        options.guest = guest.or(options.guest);
+        let guest = options.guest.as_mut().context("this lab has no appliance")?;
+        if let Some(disk) = &mut guest.disk {
+            disk.blank = false;
+        }
+        let guest = guest.clone();
+        self.start_appliance(&options, &guest)
+    }
+
     /// Adds a process to those that [`Lab::down`] ends.
     pub(crate) fn adopt(&mut self, process: Process) -> Result<()> {
         self.state.processes.push(process);
@@ -201,7 +239,10 @@ impl Lab {
         }
         step.done(format!("{} nodes", options.plan.nodes.len()));
         match &options.guest {
-            Some(guest) => self.start_appliance(options, guest),
+            Some(guest) => {
+                network::create_tap(&self.state.access, &self.state.prefix, options.plan.mtu)?;
+                self.start_appliance(options, guest)
+            }
             None => Ok(()),
         }
     }
@@ -234,7 +275,9 @@ impl Lab {
         }
         let _ = fs::remove_file(&self.state.serial_log);
 
-        network::create_tap(&self.state.access, &self.state.prefix, options.plan.mtu)?;
+        if let Some(disk) = &guest.disk {
+            disk.prepare()?;
+        }
         let mut command = self.command_in(network::SWITCH, PREFERRED)?;
         command
             .args(PREFERENCE)
@@ -383,6 +426,11 @@ fn initial_state(options: &Options, places: &Places, access: Access) -> State {
             ipv6: plan.appliance6.map(|ipv6| ipv6.address.to_string()),
             http_port: plan.http_port,
         },
+        kv: plan.kv.map(|port| format!("{}:{port}", plan.appliance.address)),
+        disk: options
+            .guest
+            .as_ref()
+            .and_then(|guest| Some(guest.disk.as_ref()?.file.clone())),
         vip: plan.vip.map(|(ipv4, port)| (ipv4.to_string(), port)),
         sockets: Sockets {
             serial: socket("serial.sock"),

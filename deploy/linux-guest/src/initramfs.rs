@@ -39,6 +39,16 @@ pub struct Initramfs {
 
 /// Builds the archive.
 pub fn build(assets: &Assets) -> Result<Initramfs> {
+    build_with(assets, &MODULES, |_| INIT.to_owned(), &[])
+}
+
+/// Builds an archive with other modules, a start-up script made of their load order, and more files (place below `/`, mode, content).
+pub fn build_with(
+    assets: &Assets,
+    modules: &[&str],
+    init: impl FnOnce(&[(String, Vec<String>)]) -> String,
+    files: &[(String, u32, Vec<u8>)],
+) -> Result<Initramfs> {
     let available = find_modules(&assets.modules())?;
     let mut archive = Archive::default();
     for folder in ["bin", "modules"] {
@@ -46,10 +56,9 @@ pub fn build(assets: &Assets) -> Result<Initramfs> {
     }
     let busybox = fs::read(assets.busybox()).context("can't read busybox")?;
     archive.add("bin/busybox", 0o100_755, &busybox);
-    archive.add("init", 0o100_755, INIT.as_bytes());
     let mut packed = BTreeSet::new();
     let mut load_order = Vec::new();
-    for module in MODULES {
+    for &module in modules {
         let mut order = Vec::new();
         resolve(module, &available, &mut order, 0)?;
         for path in &order {
@@ -62,6 +71,17 @@ pub fn build(assets: &Assets) -> Result<Initramfs> {
             module.to_owned(),
             order.iter().map(|path| file_name(path)).collect(),
         ));
+    }
+    archive.add("init", 0o100_755, init(&load_order).as_bytes());
+    let mut folders = BTreeSet::new();
+    for (name, mode, content) in files {
+        for (at, _) in name.match_indices('/') {
+            let folder = name.get(..at).unwrap_or_default();
+            if folder != "bin" && folders.insert(folder) {
+                archive.add(folder, 0o040_755, &[]);
+            }
+        }
+        archive.add(name, *mode, content);
     }
     Ok(Initramfs {
         archive: archive.finish(),

@@ -4,10 +4,8 @@
 //! Everything runs in a network namespace that ends with the process.
 #![forbid(unsafe_code)]
 
-mod assets;
 mod checks;
 mod guest;
-mod initramfs;
 mod network;
 mod vlan;
 
@@ -15,6 +13,7 @@ use anyhow::{Context, Result};
 use checks::{Amounts, Report};
 use clap::Parser;
 use guest::{Guest, GuestConfig, Model};
+use linux_guest::{assets, initramfs};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -37,6 +37,26 @@ impl Program {
         name: "ping",
         package: "iputils-ping",
     };
+    /// `redis-cli`: a person's client of the key-value store.
+    pub const REDIS_CLI: Self = Self {
+        name: "redis-cli",
+        package: "redis-tools",
+    };
+    /// `redis-benchmark`: its load generator.
+    pub const REDIS_BENCHMARK: Self = Self {
+        name: "redis-benchmark",
+        package: "redis-tools",
+    };
+    /// `tclsh`: runs Redis' own tests.
+    pub const TCL: Self = Self {
+        name: "tclsh",
+        package: "tcl",
+    };
+    /// `mkfs.ext4`: file systems for guests.
+    pub const MKFS_EXT4: Self = Self {
+        name: "mkfs.ext4",
+        package: "e2fsprogs",
+    };
     /// `cc`: compiles the C peers of the benchmarks.
     pub const CC: Self = Self {
         name: "cc",

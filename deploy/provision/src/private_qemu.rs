@@ -15,12 +15,12 @@ use std::process::Command;
 
 use progress::{Step, megabytes};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::apt::{Apt, checksums};
 use crate::cache::{CacheLock, cache_directory};
 use crate::command::{find_program, run};
 use crate::error::Error;
-use crate::mirror::{DebianMirror, debian_mirror};
+use crate::mirror::debian_mirror;
 use crate::qemu::{QemuPaths, QemuVersion, check};
 
 /// Raised when the way a copy is made changes, so that older copies are made again.
@@ -85,7 +85,8 @@ fn make(cache: &Path, home: &Path) -> Result<QemuPaths, Error> {
         .map_err(Error::file(cache))?;
 
     let step = Step::start("Fetching a private QEMU (the system has none with vfio-user-pci; some 45 MB)");
-    let archives = download(work.path(), &mirror, &step)?;
+    let apt = Apt::new(work.path(), &mirror, &["trixie", "trixie-backports"], &step)?;
+    let archives = apt.packages(&PACKAGES, Some("trixie-backports"), &step)?;
     let record = Record {
         recipe: RECIPE,
         packages: checksums(&archives)?,
@@ -125,86 +126,6 @@ fn make(cache: &Path, home: &Path) -> Result<QemuPaths, Error> {
     fs::rename(&copy, home).map_err(Error::file(home))?;
     step.done(format!("QEMU {version} in {}", home.display()));
     Ok(paths(home, version))
-}
-
-/// Downloads the packages with an apt whose lists, state and cache are all below `work`; returns the package files.
-///
-/// The machine's own apt settings (proxies, credentials) stay in force, which is why this is done with a configuration
-/// file read after them and not instead of them.
-fn download(work: &Path, mirror: &DebianMirror, step: &Step) -> Result<Vec<PathBuf>, Error> {
-    let apt = work.join("apt");
-    for directory in ["state/lists/partial", "cache/archives/partial"] {
-        let path = apt.join(directory);
-        fs::create_dir_all(&path).map_err(Error::file(&path))?;
-    }
-    let write = |name: &str, text: String| {
-        let path = apt.join(name);
-        fs::write(&path, text).map_err(Error::file(&path)).map(|()| path)
-    };
-    let status = write("state/status", String::new())?;
-    let sources = write(
-        "sources.list",
-        ["trixie", "trixie-backports"]
-            .map(|suite| format!("deb [signed-by={}] {} {suite} main\n", mirror.keyring, mirror.uri))
-            .concat(),
-    )?;
-    let directory = apt.display();
-    let mut text = format!(
-        "Dir::State \"{directory}/state\";\nDir::State::lists \"{directory}/state/lists\";\nDir::State::status \"{status}\";\n\
-         Dir::Cache \"{directory}/cache\";\nDir::Cache::archives \"{directory}/cache/archives\";\n\
-         Dir::Etc::sourcelist \"{sources}\";\nDir::Etc::sourceparts \"/dev/null\";\n\
-         Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
-         #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Post-Invoke;\n\
-         #clear APT::Architectures;\nAPT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
-         APT::Install-Recommends \"false\";\nAPT::Keep-Downloaded-Packages \"true\";\nAcquire::Languages \"none\";\n\
-         Debug::NoLocking \"true\";\n",
-        status = status.display(),
-        sources = sources.display(),
-    );
-    if nix::unistd::geteuid().is_root() {
-        // apt's own user can't write below a home directory.
-        text.push_str("APT::Sandbox::User \"root\";\n");
-    }
-    let configuration = write("apt.conf", text)?;
-
-    let apt_get = || {
-        let mut command = Command::new("apt-get");
-        command.env("LC_ALL", "C").arg("-q").arg("-c").arg(&configuration);
-        command
-    };
-    step.note("package lists");
-    run(apt_get().arg("update"))?;
-    step.note("packages");
-    run(apt_get()
-        .args(["install", "--yes", "--download-only", "-t", "trixie-backports"])
-        .args(PACKAGES))?;
-
-    let archives = apt.join("cache/archives");
-    let mut files: Vec<PathBuf> = fs::read_dir(&archives)
-        .map_err(Error::file(&archives))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-fn checksums(archives: &[PathBuf]) -> Result<BTreeMap<String, String>, Error> {
-    archives
-        .iter()
-        .map(|path| {
-            let bytes = fs::read(path).map_err(Error::file(path))?;
-            let digest = Sha256::digest(&bytes);
-            let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            Ok((name, hex))
-        })
-        .collect()
 }
 
 /// Debian's QEMU has its module directory compiled in, so with another QEMU on the host it would load that one's modules
@@ -277,7 +198,7 @@ fn keep_needed(full: &Path, kept: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(Error::file(parent))?;
     }

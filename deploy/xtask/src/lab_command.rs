@@ -1,16 +1,17 @@
 //! `cargo xtask lab`: the appliance and its network in the background.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use configuration::appliance::Appliance;
-use lab::{Guest, Lab, Options, Plan, Programs, Report};
+use lab::{Disk, Guest, Lab, Options, Plan, Programs, Report};
 
 use crate::build::ImageArguments;
+use crate::lab_disk::{self, DiskCommand};
 
 /// A lab's name.
 #[derive(Args, Clone, Debug)]
@@ -35,9 +36,32 @@ pub struct MachineArguments {
     /// Seconds until the appliance must answer.
     #[arg(long, default_value_t = 60)]
     pub boot_limit: u64,
+    /// File of the appliance's disk, kept when the lab ends; without it the disk is a blank one in the lab's state folder.
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+    /// Size of a disk that is made (sparse).
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = lab::parse_size)]
+    pub disk_size: u64,
+    /// Bytes of the disk's logical block, 512 or 4096.
+    #[arg(long, value_name = "BYTES", default_value_t = 512)]
+    pub disk_block: u32,
+    /// No disk.
+    #[arg(long, conflicts_with = "disk")]
+    pub no_disk: bool,
     /// Count the appliance's instructions (adds the socket `instructions`).
     #[arg(long)]
     pub count_instructions: bool,
+}
+
+impl MachineArguments {
+    fn disk(&self, root: &Path, name: &Name) -> Option<Disk> {
+        let own = root.join("target/lab").join(&name.name).join("disk.raw");
+        (!self.no_disk).then(|| Disk {
+            logical_block_bytes: self.disk_block,
+            blank: self.disk.is_none(),
+            ..Disk::new(self.disk.clone().unwrap_or(own), self.disk_size)
+        })
+    }
 }
 
 #[derive(Args)]
@@ -90,6 +114,13 @@ enum LabCommand {
         /// The model's command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
+    },
+    /// Faults of the appliance's disk: errors, held requests, slowness, SMART warnings, removal.
+    Disk {
+        #[command(flatten)]
+        name: Name,
+        #[command(subcommand)]
+        command: DiskCommand,
     },
     /// Say what is up and whether all parts run.
     Status {
@@ -166,6 +197,10 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
             let status = program.arg("ctl").arg(&report.nic).args(command).status();
             Ok(code(status.context("nic-model can't be run")?))
         }
+        LabCommand::Disk { name, command } => {
+            lab_disk::run(root, &name.name, command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         LabCommand::Status { name, json } => status(root, name, *json),
         LabCommand::Down { name } => {
             Lab::open(root, &name.name)?.down();
@@ -187,6 +222,7 @@ pub fn up(root: &Path, name: &Name, image: &ImageArguments, machine: &MachineArg
         arguments: machine.append.clone(),
         cpus: machine.cpus,
         memory_mib: machine.memory + u32::try_from(archive_mib).context("the boot archive is too large")?,
+        disk: machine.disk(root, name),
         instruction_counter: match machine.count_instructions {
             true => Some(lab::instruction_counter(root)?),
             false => None,
@@ -249,6 +285,12 @@ fn print_report(report: &Report) {
     println!("appliance    {}", report.appliance.http);
     if let Some(vip) = &report.vip {
         println!("VIP          {}", vip.http);
+    }
+    if let Some(kv) = &report.kv {
+        println!("KV store     {kv}");
+    }
+    if let Some(disk) = &report.disk {
+        println!("disk         {}", disk.display());
     }
     for (name, node) in &report.nodes {
         println!("{name:<12} {:<16} namespace {}", node.ipv4, node.namespace);

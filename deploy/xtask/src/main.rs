@@ -11,6 +11,7 @@ mod cargo;
 mod domain;
 mod fuzz;
 mod lab_command;
+mod lab_disk;
 mod run;
 mod test;
 

@@ -386,6 +386,8 @@ impl BlockDevice for VirtualDisk {
         if state.faults.shallow != 0 {
             depth = depth.min(usize::from(state.faults.shallow));
         }
+        // What is due makes room first: a disk that is full of it would else give none back in a full batch, and stay so.
+        let mut due = state.due(usize::from(queue), BATCH_CAPACITY);
         let under_way = &mut state.queues[usize::from(queue)];
         while under_way.len() < depth
             && let Some(request) = requests.pop_front()
@@ -409,7 +411,12 @@ impl BlockDevice for VirtualDisk {
         }
         // Answers go before what had no room.
         let mut answers = BlockBatch::new().map_err(|_| BlockError::OutOfMemory)?;
-        for mut pending in state.due(usize::from(queue), requests.room()) {
+        if due.len() < requests.room() {
+            due.extend(state.due(usize::from(queue), requests.room() - due.len()));
+        }
+        let later = due.split_off(due.len().min(requests.room()));
+        state.queues[usize::from(queue)].extend(later);
+        for mut pending in due {
             state.carry_out(&self.geometry, &mut pending.request, pending.submitted);
             assert!(answers.push(pending.request).is_ok(), "there is room");
         }

@@ -1,5 +1,7 @@
 //! What can be typed at the shell: the commands, their usage, and the way from words to a command.
 
+use crate::disk::{self, Change as DiskChange};
+use crate::disk_bench::Plan;
 use crate::nvme::View;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -104,6 +106,27 @@ pub const USAGES: &[Usage] = &[
         "[NUMBER]",
         "resets an NVMe controller; nothing is lost",
     ),
+    usage("disk", "[--json]", "shows the disks and their partitions"),
+    usage(
+        "disk table",
+        "DISK",
+        "writes an empty partition table to a blank disk",
+    ),
+    usage(
+        "disk create",
+        "DISK store|scratch [MEBIBYTES]",
+        "makes a partition for the store, or for measurements; of all that is free without a size",
+    ),
+    usage(
+        "disk delete",
+        "DISK NUMBER",
+        "deletes a partition that nobody uses; its content stays on the disk",
+    ),
+    usage(
+        "disk bench",
+        "read|write [depth COUNT] [block BYTES] [seconds COUNT] [sequential] [--json]",
+        "measures the disk, on the partition for measurements only",
+    ),
     usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
     usage(
         "maglev",
@@ -195,6 +218,12 @@ pub enum Command {
     Nic,
     /// Show NVMe controllers, or reset one.
     Nvme(View),
+    /// Show disks and partitions.
+    Disk,
+    /// Change partitions.
+    DiskChange(DiskChange),
+    /// Measure a disk.
+    DiskBench(Plan),
     /// Show addresses and sockets.
     Ip,
     /// Show services and backends.
@@ -287,6 +316,12 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
                 format!("{number} is not a controller's number; they count from 0.")
             })?))
         }
+        ("disk", []) => Command::Disk,
+        ("disk", ["bench", plan @ ..]) => Command::DiskBench(Plan::parse(plan)?),
+        ("disk", words) => match disk::change(words) {
+            Some(change) => Command::DiskChange(change?),
+            None => return Err(misused("disk")),
+        },
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
         ("maglev", [action, service, backend, rest @ ..]) => Command::MaglevChange {
@@ -309,7 +344,7 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         && (!takes_json
             || matches!(
                 command,
-                Command::MaglevChange { .. } | Command::Nvme(View::Reset(_))
+                Command::MaglevChange { .. } | Command::Nvme(View::Reset(_)) | Command::DiskChange(_)
             ))
     {
         return Err(format!("There is no answer in JSON to `{name}`."));
@@ -436,6 +471,23 @@ mod tests {
         assert_eq!(command("nvme"), Command::Nvme(View::Controllers));
         assert_eq!(command("nvme health --json"), Command::Nvme(View::Health));
         assert_eq!(command("nvme reset 1"), Command::Nvme(View::Reset(1)));
+        assert_eq!(command("disk --json"), Command::Disk);
+        assert_eq!(
+            command("disk create 1 scratch 64"),
+            Command::DiskChange(DiskChange::Create {
+                disk: 1,
+                kind: 0,
+                mib: 64
+            })
+        );
+        assert_eq!(
+            command("disk delete 0 2"),
+            Command::DiskChange(DiskChange::Delete { disk: 0, number: 2 })
+        );
+        assert!(matches!(
+            command("disk bench read depth 32 --json"),
+            Command::DiskBench(_)
+        ));
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
             service: balance::Name::new("web"),
@@ -472,6 +524,13 @@ mod tests {
             "nvme melt",
             "nvme reset first",
             "nvme reset --json",
+            "disk melt",
+            "disk table first",
+            "disk create 0 floppy",
+            "disk create 0 store much",
+            "disk create 0 store --json",
+            "disk delete 0",
+            "disk bench melt",
             "--json",
         ] {
             let error = parse(line).expect_err(line);
@@ -488,7 +547,9 @@ mod tests {
                 .arguments
                 .split(' ')
                 .filter_map(|word| match word {
-                    "NUMBER" => Some("1"),
+                    "NUMBER" | "DISK" => Some("1"),
+                    "store|scratch" => Some("store"),
+                    "read|write" => Some("read"),
                     "NAME" | "SERVICE" | "BACKEND" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,

@@ -407,7 +407,8 @@ impl Sockets for Shared {
             state.owners.wait(owner, thread::id());
             drop(state);
             match thread::park_until(deadline_ns) {
-                Wake::Woken => {}
+                // By the shard, or by another thread of the caller, which has its reasons.
+                Wake::Woken => over = true,
                 Wake::TimedOut => over = true,
                 Wake::Cancelled => return Ok(events),
             }

@@ -230,7 +230,8 @@ impl State {
 
     /// Moves what is to be handed over next to `batch`, which is empty: a flush only when everything before it has been answered. How many.
     pub fn fill(&mut self, batch: &mut BlockBatch) -> usize {
-        while !batch.is_full()
+        // Room for an answer is left in any case: a device that is full gives none back in a full batch.
+        while batch.room() > 1
             && let Some(request) = self.waiting.pop_front()
         {
             let is_flush = request.operation() == Some(Operation::Flush);

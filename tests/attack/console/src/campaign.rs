@@ -1,8 +1,9 @@
 //! Campaigns: one injection after the other, each judged.
 //!
-//! A campaign is a comb over the crossings of a workload, counted from its start: the first tooth at one crossing, each further one a stride
-//! later. The next is armed when the last one's domain runs again. Campaigns with the same stride and all offsets below it try every crossing.
+//! A campaign tries crossings of a workload that are still to be tried (`coverage.rs`), in their order. The next is armed when the last one's domain
+//! runs again, for a crossing that is some way after that: what is passed over meanwhile is left for the next campaign.
 
+use crate::coverage::Coverage;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use domain_rt::clock::NEVER;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId};
 use domain_rt::{Handle, StartError, clock};
+use interface::holdings::{Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainControl, DomainName, DomainState, DomainStatus, MemoryStatus,
 };
@@ -26,28 +28,24 @@ const RECOVERY_LIMIT_NS: u64 = 10_000 * MS;
 /// Problems whose words are kept.
 const PROBLEMS_KEPT: usize = 8;
 
-/// What to inject.
+/// How to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Index of the kind of crossing, or any.
-    pub kind: Option<u16>,
-    /// The fault.
-    pub injection: Injection,
-    /// The first crossing that faults, counted from 1.
-    pub first: u64,
-    /// Crossings from one to the next.
-    pub stride: u64,
-    /// None after this one: a workload that meets faults makes more crossings than in peace.
-    pub last: u64,
+    /// The fault; `None` for all by turns, from one crossing to the next.
+    pub injection: Option<Injection>,
+    /// Crossings from one that faulted to the next that may.
+    pub gap: u64,
 }
 
 impl Order {
-    /// The first of its crossings after `count`; `None` past the last.
-    fn after(&self, count: u64) -> Option<u64> {
-        let teeth = (count + 1)
-            .saturating_sub(self.first)
-            .div_ceil(self.stride.max(1));
-        Some(self.first + teeth * self.stride).filter(|next| *next <= self.last)
+    /// What a crossing is to do.
+    fn injection(&self, crossing: u64) -> Injection {
+        let kinds = Injection::ALL;
+        let [turn, ..] = kinds;
+        self.injection.unwrap_or_else(|| {
+            let index = usize::try_from(crossing % kinds.len() as u64).unwrap_or_default();
+            kinds.get(index).copied().unwrap_or(turn)
+        })
     }
 }
 
@@ -56,12 +54,16 @@ impl Order {
 pub struct Results {
     /// Crossings that were made to fault.
     pub tried: u64,
+    /// How many of them were still to be tried.
+    pub covered: u64,
     /// Those that ended in the death of the callee, of the right cause.
     pub detected: u64,
     /// Those after which the callee ran again.
     pub recovered: u64,
     /// Longest time from the fault to the death, nanoseconds.
     pub slowest_detection_ns: u64,
+    /// What that death was.
+    pub slowest: String,
     /// Longest time from the death until the domain ran again, nanoseconds.
     pub slowest_recovery_ns: u64,
     /// How many things went wrong.
@@ -93,7 +95,15 @@ struct State {
     /// A campaign is under way: the thread has not noticed yet that its order was withdrawn, or has an injection in hand.
     busy: bool,
     worker: Option<ThreadId>,
+    coverage: Coverage,
     results: Results,
+}
+
+impl State {
+    fn note_tried(&mut self, injected: &Injected) {
+        self.results.tried += 1;
+        self.results.covered += u64::from(self.coverage.tried(injected.crossing));
+    }
 }
 
 impl Campaigns {
@@ -116,6 +126,23 @@ impl Campaigns {
             names,
             state: Mutex::default(),
         })
+    }
+
+    /// Says which crossings are to be tried; false if a campaign is under way.
+    pub fn cover(&self, coverage: Coverage) -> bool {
+        let mut state = self.state.lock();
+        if !state.busy {
+            state.coverage = coverage;
+        }
+        !state.busy
+    }
+
+    /// Crossings that are still to be tried, and whether one of them comes after those of the workload so far.
+    pub fn left(&self) -> (u64, bool) {
+        let kind = self.state.lock().coverage.kind();
+        let count = self.count(kind);
+        let state = self.state.lock();
+        (state.coverage.left(), state.coverage.next(count).is_some())
     }
 
     /// Begins a campaign; false if one is under way.
@@ -174,6 +201,16 @@ impl Campaigns {
         self.control.memory().ok()
     }
 
+    /// What a domain holds; `None` past the last.
+    pub fn holdings(&self, index: u16) -> Option<Holdings> {
+        self.control.holdings(index).ok().flatten()
+    }
+
+    /// Compares holdings with the allocators.
+    pub fn leaks(&self) -> Option<LeakReport> {
+        self.control.leaks().ok()
+    }
+
     /// The life of the thread that makes campaigns.
     pub fn run(&self) {
         self.state.lock().worker = Some(thread::id());
@@ -195,7 +232,7 @@ impl Campaigns {
     fn carry_out(&self, order: Order) {
         let mut last_death = self.newest_death();
         let mut handled = self.newest_injection().map_or(0, |injected| injected.number);
-        if let Err(error) = self.injector.arm(order.kind, order.first, order.injection) {
+        if let Err(error) = self.arm(order, 0) {
             self.state.lock().results.problem(format!("{error}"));
             self.state.lock().order = None;
             return;
@@ -224,7 +261,7 @@ impl Campaigns {
                     match late {
                         Some(injected) => {
                             handled = injected.number;
-                            self.judge(order, &injected, &death);
+                            self.judge(&injected, &death);
                         }
                         None => {
                             self.unexpected(&death);
@@ -234,7 +271,7 @@ impl Campaigns {
                 }
                 (Some(injected), Some(death)) if is_of(&death, &injected) => {
                     handled = injected.number;
-                    self.judge(order, &injected, &death);
+                    self.judge(&injected, &death);
                 }
                 (Some(_), Some(death)) => {
                     self.unexpected(&death);
@@ -246,26 +283,36 @@ impl Campaigns {
                     }
                     handled = injected.number;
                     let mut state = self.state.lock();
-                    state.results.tried += 1;
+                    state.note_tried(&injected);
                     state.results.problem(format!(
                         "a {} in {} of {} generation {} was not detected",
-                        order.injection,
+                        injected.injection,
                         injected.interface,
                         self.name(injected.domain),
                         injected.generation
                     ));
                 }
             }
-            let next = order.after(self.count(order.kind));
-            if let Some(next) = next.filter(|_| !ends) {
-                self.injector.arm(order.kind, next, order.injection).ok();
+            if !ends && let Err(error) = self.arm(order, order.gap) {
+                self.state.lock().results.problem(format!("{error}"));
             }
         }
     }
 
+    /// Arms the next crossing that is to be tried, at least `gap` after those that the workload has made.
+    fn arm(&self, order: Order, gap: u64) -> Result<(), InjectorError> {
+        let kind = self.state.lock().coverage.kind();
+        let from = self.count(kind) + gap;
+        let next = self.state.lock().coverage.next(from);
+        match next {
+            Some(next) => self.injector.arm(kind, next, order.injection(next)),
+            None => Ok(()),
+        }
+    }
+
     /// An injection and the death that followed it.
-    fn judge(&self, order: Order, injected: &Injected, death: &DeathRecord) {
-        let is_right = match order.injection {
+    fn judge(&self, injected: &Injected, death: &DeathRecord) {
+        let is_right = match injected.injection {
             Injection::Panic => death.cause == DeathCause::Panic,
             Injection::PageFault => death.cause == DeathCause::Exception(14),
             Injection::Hang => matches!(death.cause, DeathCause::Deadline | DeathCause::Heartbeat),
@@ -273,16 +320,22 @@ impl Campaigns {
         let name = self.name(death.domain);
         let recovered = self.wait_until_runs(death);
         let mut state = self.state.lock();
+        state.note_tried(injected);
         let results = &mut state.results;
-        results.tried += 1;
         if is_right {
             results.detected += 1;
             let took_ns = death.at_ns.saturating_sub(injected.at_ns);
-            results.slowest_detection_ns = results.slowest_detection_ns.max(took_ns);
+            if took_ns >= results.slowest_detection_ns {
+                results.slowest_detection_ns = took_ns;
+                results.slowest = format!(
+                    "a {} in {} of {name}: {}: {}",
+                    injected.injection, injected.interface, death.cause, death.detail
+                );
+            }
         } else {
             results.problem(format!(
                 "a {} in {} of {name} ended in {}: {}",
-                order.injection, injected.interface, death.cause, death.detail
+                injected.injection, injected.interface, death.cause, death.detail
             ));
         }
         match recovered {

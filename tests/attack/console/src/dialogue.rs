@@ -1,9 +1,12 @@
 //! Commands from the serial port, answers in JSON.
 //!
-//! `reset` counts crossings anew, `kinds` lists them; `campaign KIND|any INJECTION FIRST STRIDE LAST` begins a campaign and `end` ends it with its
-//! results; `domains` and `memory` are as the shell's.
+//! `reset` counts crossings anew, `kinds` lists them; `cover KIND|any FIRST STRIDE LAST` says which are to be tried; `campaign INJECTION|by-turns GAP`
+//! begins to try them and `end` ends that with its results; `left` says how many are still to be tried. `domains`, `holdings`, `leaks` and
+//! `memory` are as the shell's with `--json`.
 
 use crate::campaign::{Campaigns, Order, Results};
+use crate::coverage::Coverage;
+use crate::holdings;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -13,7 +16,7 @@ use domain_rt::clock;
 use domain_rt::{Handle, thread};
 use interface::kernel::SerialConsole;
 use rref::Text;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 const PROMPT: &str = "attack> ";
 /// Bytes that one write to the console takes.
@@ -22,6 +25,8 @@ const WRITE_BYTES: usize = 512;
 const QUIET_NS: u64 = 3_000_000_000;
 /// Longest line.
 const LINE_BYTES: usize = 256;
+/// Crossings of a kind that can be told apart: a byte is kept for each.
+const CROSSINGS: u64 = 1_000_000;
 /// Pause after a failed read, milliseconds.
 const ERROR_PAUSE_MS: u64 = 100;
 
@@ -79,15 +84,31 @@ impl Dialogue {
             ["kinds"] => self.kinds(),
             ["domains", ..] => self.domains(),
             ["memory", ..] => self.memory(),
-            ["campaign", kind, injection, first, stride, last] => {
-                match order(kind, injection, [first, stride, last]) {
-                    Some(order) if self.campaigns.begin(order) => json!({ "begun": true }),
-                    Some(_) => failed("a campaign is under way"),
-                    None => failed("campaign KIND|any panic|hang|page-fault FIRST STRIDE LAST"),
+            ["holdings", ..] => self.holdings(),
+            ["leaks", ..] => match self.campaigns.leaks() {
+                Some(report) => holdings::leaks(&report),
+                None => failed("the kernel doesn't say"),
+            },
+            ["cover", kind, first, stride, last] => match coverage(kind, [first, stride, last]) {
+                None => failed("cover KIND|any FIRST STRIDE LAST"),
+                Some(coverage) => {
+                    if self.campaigns.cover(coverage) {
+                        self.left()
+                    } else {
+                        failed("a campaign is under way")
+                    }
                 }
-            }
+            },
+            ["left"] => self.left(),
+            ["campaign", injection, gap] => match order(injection, gap) {
+                Some(order) if self.campaigns.begin(order) => json!({ "begun": true }),
+                Some(_) => failed("a campaign is under way"),
+                None => failed("campaign panic|hang|page-fault|by-turns GAP"),
+            },
             ["end"] => results(&self.campaigns.end()),
-            _ => failed("there are `reset`, `kinds`, `campaign`, `end`, `domains` and `memory`"),
+            _ => failed(
+                "there are `reset`, `kinds`, `cover`, `left`, `campaign`, `end`, `domains`, `holdings`, `leaks` and `memory`",
+            ),
         };
         format!("{value}\r\n")
     }
@@ -124,15 +145,24 @@ impl Dialogue {
             .collect()
     }
 
+    fn holdings(&self) -> Value {
+        (0..)
+            .map_while(|index| Some((index, self.campaigns.holdings(index)?)))
+            .map(|(index, held)| (self.campaigns.name(index).to_string(), holdings::held(&held)))
+            .collect::<Map<String, Value>>()
+            .into()
+    }
+
     fn memory(&self) -> Value {
         match self.campaigns.memory() {
-            Some(memory) => json!({
-                "free_pages": memory.free_pages,
-                "shared_used_bytes": memory.shared_used_bytes,
-                "shared_pages": memory.shared_pages,
-            }),
+            Some(memory) => holdings::memory(&memory),
             None => failed("the kernel doesn't say"),
         }
+    }
+
+    fn left(&self) -> Value {
+        let (left, is_ahead) = self.campaigns.left();
+        json!({ "left": left, "ahead": is_ahead })
     }
 
     fn write(&self, text: &str) {
@@ -155,26 +185,39 @@ fn failed(why: &str) -> Value {
     json!({ "error": why.to_string() })
 }
 
-fn order(kind: &str, injection: &str, [first, stride, last]: [&str; 3]) -> Option<Order> {
+fn coverage(kind: &str, [first, stride, last]: [&str; 3]) -> Option<Coverage> {
     let kind = match kind {
         "any" => None,
         number => Some(number.parse().ok()?),
     };
-    Some(Order {
+    let last = last.parse().ok().filter(|last| *last <= CROSSINGS)?;
+    Some(Coverage::new(
         kind,
-        injection: Injection::by_name(injection)?,
-        first: first.parse().ok()?,
-        stride: stride.parse().ok()?,
-        last: last.parse().ok()?,
+        first.parse().ok()?,
+        stride.parse().ok()?,
+        last,
+    ))
+}
+
+fn order(injection: &str, gap: &str) -> Option<Order> {
+    let injection = match injection {
+        "by-turns" => None,
+        name => Some(Injection::by_name(name)?),
+    };
+    Some(Order {
+        injection,
+        gap: gap.parse().ok()?,
     })
 }
 
 fn results(results: &Results) -> Value {
     json!({
         "tried": results.tried,
+        "covered": results.covered,
         "detected": results.detected,
         "recovered": results.recovered,
         "slowest_detection_ms": results.slowest_detection_ns / 1_000_000,
+        "slowest": results.slowest,
         "slowest_recovery_ms": results.slowest_recovery_ns / 1_000_000,
         "problems": results.problems,
         "words": results.words,

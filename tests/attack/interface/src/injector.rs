@@ -64,6 +64,10 @@ pub struct Injected {
     pub domain: u16,
     /// The callee's generation.
     pub generation: u64,
+    /// Which crossing it was, of those among which it was armed, counted from 1 at the last reset.
+    pub crossing: u64,
+    /// What it was made to do.
+    pub injection: Injection,
     /// When, nanoseconds since boot.
     pub at_ns: u64,
 }

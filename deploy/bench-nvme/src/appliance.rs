@@ -1,0 +1,40 @@
+//! Ours: `disk bench` at the appliance's console.
+
+use anyhow::{Context, Result};
+use measure::Machine;
+use serde_json::Value;
+
+use crate::{Kind, Outcome};
+
+/// Makes the partition that may be overwritten.
+pub fn prepare(machine: &Machine) -> Result<()> {
+    machine.console("disk create scratch --type scratch")?;
+    Ok(())
+}
+
+/// One load.
+pub fn measure(machine: &Machine, kind: Kind, depth: u32, seconds: u64) -> Result<Outcome> {
+    let work = match kind {
+        Kind::Read => "read",
+        Kind::Write => "write",
+    };
+    let command = format!("disk bench {work} --depth {depth} --seconds {seconds} --json");
+    let load = machine.count(|| machine.console(&command))?;
+    let value: Value = load
+        .result
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .find_map(|line| serde_json::from_str(line).ok())
+        .with_context(|| format!("`{command}` answered no JSON:\n{}", load.result))?;
+    let number = |name: &str| {
+        value[name]
+            .as_f64()
+            .with_context(|| format!("`{command}` told no `{name}`: {value}"))
+    };
+    Ok(Outcome {
+        operations_per_second: number("operations_per_second")?,
+        instructions_per_operation: load.instructions / number("operations")?,
+        p50_us: number("p50_us")?,
+        p99_us: number("p99_us")?,
+    })
+}

@@ -1,0 +1,225 @@
+//! The commands, by group, and the table that finds them.
+//!
+//! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
+
+pub mod admin;
+pub mod bits;
+pub mod blocking_lists;
+pub mod collections;
+pub mod config;
+pub mod connection;
+pub mod expiry;
+pub mod hashes;
+pub mod info;
+pub mod introspection;
+pub mod keys;
+pub mod lists;
+pub mod pubsub;
+pub mod scan;
+pub mod set_algebra;
+pub mod sets;
+pub mod sort;
+pub mod sorted_set_algebra;
+pub mod sorted_set_ranges;
+pub mod sorted_sets;
+pub mod stream_groups;
+pub mod stream_info;
+pub mod stream_reads;
+pub mod streams;
+pub mod strings;
+pub mod transactions;
+
+use crate::command::{Command, Context, Flags};
+use crate::error::CommandError;
+use crate::protocol::Arguments;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::hash::BuildHasher;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// All commands, by the group that COMMAND DOCS names.
+const GROUPS: &[(&str, &[Command])] = &[
+    ("string", strings::COMMANDS),
+    ("bitmap", bits::COMMANDS),
+    ("generic", keys::COMMANDS),
+    ("generic", expiry::COMMANDS),
+    ("connection", connection::COMMANDS),
+    ("hash", hashes::COMMANDS),
+    ("list", lists::COMMANDS),
+    ("list", blocking_lists::COMMANDS),
+    ("set", sets::COMMANDS),
+    ("set", set_algebra::COMMANDS),
+    ("sorted-set", sorted_sets::COMMANDS),
+    ("sorted-set", sorted_set_ranges::COMMANDS),
+    ("sorted-set", sorted_set_algebra::COMMANDS),
+    ("stream", streams::COMMANDS),
+    ("stream", stream_reads::COMMANDS),
+    ("stream", stream_groups::COMMANDS),
+    ("stream", stream_info::COMMANDS),
+    ("generic", sort::COMMANDS),
+    ("transactions", transactions::COMMANDS),
+    ("pubsub", pubsub::COMMANDS),
+    ("server", admin::COMMANDS),
+    ("server", config::COMMANDS),
+    ("server", info::COMMANDS),
+    ("server", introspection::COMMANDS),
+];
+
+/// The group of a command.
+pub fn group_of(command: &Command) -> &'static str {
+    GROUPS
+        .iter()
+        .find(|(_, commands)| commands.iter().any(|other| other.name == command.name))
+        .map_or("generic", |(group, _)| group)
+}
+
+/// Longest name of a command with its subcommand, in bytes.
+const NAME_LIMIT_BYTES: usize = 48;
+
+/// Finds commands by name.
+pub struct Table {
+    commands: Vec<&'static Command>,
+    index: HashTable<u16>,
+    hasher: FixedState,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
+impl Table {
+    /// The table of all commands.
+    pub fn new() -> Table {
+        let hasher = FixedState::with_seed(0);
+        let commands: Vec<&'static Command> =
+            GROUPS.iter().flat_map(|(_, commands)| commands.iter()).collect();
+        let mut index = HashTable::new();
+        for (position, command) in commands.iter().enumerate() {
+            let hash = hasher.hash_one(command.name.as_bytes());
+            index.insert_unique(hash, position as u16, |other| {
+                commands
+                    .get(usize::from(*other))
+                    .map_or(0, |command| hasher.hash_one(command.name.as_bytes()))
+            });
+        }
+        Table {
+            commands,
+            index,
+            hasher,
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// All of them, subcommands behind their containers or elsewhere.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Command> {
+        self.commands.iter().copied()
+    }
+
+    /// The command at a place.
+    #[inline]
+    pub fn get(&self, position: usize) -> Option<&'static Command> {
+        self.commands.get(position).copied()
+    }
+
+    #[inline]
+    fn find_exactly(&self, name: &[u8]) -> Option<usize> {
+        let hash = self.hasher.hash_one(name);
+        let found = self.index.find(hash, |position| {
+            self.commands
+                .get(usize::from(*position))
+                .is_some_and(|command| command.name.as_bytes() == name)
+        });
+        found.map(|position| usize::from(*position))
+    }
+
+    /// The place of the command of this name, or of its subcommand if it has such; in letters of any case.
+    #[inline]
+    pub fn find(&self, name: &[u8], subcommand: &[u8]) -> Option<usize> {
+        let mut lower = [0; NAME_LIMIT_BYTES];
+        let own = lower.get_mut(..name.len())?;
+        for (to, from) in own.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+        let position = self.find_exactly(own)?;
+        let is_container = self
+            .get(position)
+            .is_some_and(|command| command.flags.contains(Flags::CONTAINER));
+        if !is_container || subcommand.is_empty() {
+            return Some(position);
+        }
+        let full = name.len() + 1 + subcommand.len();
+        let rest = lower.get_mut(name.len()..full)?;
+        let (bar, rest) = rest.split_first_mut()?;
+        *bar = b'|';
+        for (to, from) in rest.iter_mut().zip(subcommand) {
+            *to = from.to_ascii_lowercase();
+        }
+        self.find_exactly(lower.get(..full)?)
+    }
+}
+
+/// The text for a command that isn't there.
+pub fn unknown(table: &Table, arguments: &Arguments<'_>) -> String {
+    let name = arguments.get(0);
+    let mut text = String::new();
+    let lossy = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes.get(..bytes.len().min(128)).unwrap_or_default()).into_owned()
+    };
+    if let Some(position) = table.find(name, b"")
+        && let Some(command) = table.get(position)
+        && command.flags.contains(Flags::CONTAINER)
+    {
+        let _ = write!(
+            text,
+            "ERR unknown subcommand '{}'. Try {} HELP.",
+            lossy(arguments.get(1)),
+            command.name.to_ascii_uppercase()
+        );
+        return text;
+    }
+    let _ = write!(
+        text,
+        "ERR unknown command '{}', with args beginning with: ",
+        lossy(name)
+    );
+    let mut left = 128;
+    for argument in arguments.from(1) {
+        let shown = lossy(argument.get(..argument.len().min(left)).unwrap_or_default());
+        let before = text.len();
+        let _ = write!(text, "'{shown}' ");
+        left = left.saturating_sub(text.len() - before);
+        if left == 0 {
+            break;
+        }
+    }
+    text
+}
+
+/// Answers HELP of a command that has subcommands, and the command without any.
+pub fn help(context: &mut Context<'_>, name: &str, lines: &[&str]) -> Result<(), CommandError> {
+    if context.arguments.len() < 2 {
+        return Err(CommandError::Arity(name.to_ascii_lowercase()));
+    }
+    context.reply.array(lines.len() + 3);
+    let title = alloc::format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    context.reply.simple(&title);
+    for line in lines {
+        context.reply.simple(line);
+    }
+    context.reply.simple("HELP");
+    context.reply.simple("    Print this help.");
+    Ok(())
+}

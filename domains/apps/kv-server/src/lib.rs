@@ -1,0 +1,96 @@
+//! The key-value server: the Redis protocol over the stack's sockets, with its keys and values journaled to the store.
+//!
+//! Everything but the way of the bytes is pure:
+//! - [`protocol`]: requests and replies, RESP2 and RESP3;
+//! - [`server`]: what commands work on, behind one lock; [`client`], [`clients`], [`pubsub`], [`monitor`] are parts of it;
+//! - [`keyspace`]: databases, expiry, who is told of changes; [`value`], [`types`], [`stable_map`]: what keys hold;
+//! - [`journal`]: changes as the store's entries;
+//! - [`command`], [`commands`], [`error`]: the commands; [`number`], [`glob`]: what their arguments say;
+//! - [`config`]: the operator's file.
+//!
+//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`ledger`] and [`loading`] for the store.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
+pub mod client;
+pub mod clients;
+pub mod command;
+pub mod commands;
+pub mod config;
+pub mod connection;
+pub mod decimal;
+pub mod error;
+pub mod glob;
+pub mod journal;
+pub mod keyspace;
+pub mod ledger;
+pub mod loading;
+pub mod monitor;
+pub mod number;
+pub mod protocol;
+pub mod pubsub;
+pub mod server;
+pub mod service;
+pub mod shard;
+pub mod stable_map;
+#[cfg(test)]
+pub mod testing;
+pub mod text;
+pub mod types;
+pub mod value;
+
+use alloc::format;
+use alloc::sync::Arc;
+use config::Config;
+use domain_rt::{BootBytes, Handle, StartError, clock, connect_and, thread};
+use interface::socket::Sockets;
+use log::info;
+use server::Server;
+use service::Service;
+use shard::Shard;
+
+/// How long a start waits for the stack.
+const STACK_WAIT_MS: u64 = 10_000;
+
+/// Reads the configuration and starts a thread for each shard of the stack, on that shard's CPU, and one that reads the store.
+///
+/// # Errors
+/// A mistake in config/appliance.toml, no stack, or no memory for the threads.
+pub fn start() -> Result<(), StartError> {
+    let config = read_config()?;
+    if !config.enabled {
+        info!("not enabled");
+        return Ok(());
+    }
+    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
+        stack.shards()
+    })?;
+    let now_ns = clock::now_ns();
+    let boot_ms = (clock::unix_time_s() * 1000).saturating_sub(now_ns / 1_000_000);
+    let now_ms = boot_ms + now_ns / 1_000_000;
+    info!("port {}: {shards} shards", config.port);
+    let server = Server::new(config, shards, clock::entropy(), now_ms);
+    let service = Arc::new(Service::new(server, shards, boot_ms));
+    for number in 0..shards {
+        let (service, sockets) = (service.clone(), sockets.clone());
+        thread::spawn(&format!("kv-{number}"), Some(number), move || {
+            Shard::new(number, service, sockets).run();
+        })?;
+    }
+    thread::spawn("kv-store", None, move || service.keep_store())?;
+    Ok(())
+}
+
+fn read_config() -> Result<Config, StartError> {
+    let Some(file) = BootBytes::open("config/appliance.toml") else {
+        return Ok(Config::default());
+    };
+    let text = core::str::from_utf8(file.as_slice())
+        .map_err(|_| StartError::new(format_args!("config/appliance.toml is not UTF-8")))?;
+    config::read(text).map_err(|error| StartError::new(format_args!("config/appliance.toml, {error}")))
+}

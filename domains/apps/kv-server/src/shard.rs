@@ -1,0 +1,557 @@
+//! One shard: a thread that waits for the events of its sockets, has the server execute what came, and sends the answers.
+//!
+//! A round takes every event that there is. All that its connections sent is executed, each connection's under the server's lock; then the
+//! changes are appended to the store, which with `appendfsync always` is waited for once; and then the answers are sent. So no answer is on the
+//! wire before what it says, or what it saw, is on the disk.
+
+use crate::client::{Client, ClientFlags, ClientIndex};
+use crate::config::Durability;
+use crate::connection::Connection;
+use crate::protocol::RequestLimits;
+use crate::server::Server;
+use crate::service::Service;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use domain_rt::clock::{NEVER, now_ns};
+use domain_rt::{Handle, reconnect, thread};
+use interface::socket::{
+    EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, STREAM_BYTES, SocketError, SocketId, Sockets,
+    StreamBuffer,
+};
+use log::{info, warn};
+use rref::RRef;
+
+/// Connections that may wait to be taken, per shard.
+const BACKLOG: u16 = 1024;
+/// Sockets of one shard at most: their indices are an index into a table here, of a pointer each.
+const INDEX_LIMIT: u32 = 1 << 17;
+/// More output than this waits for a connection and no more of its requests are executed, in bytes.
+const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// Pieces that are received of one connection in a round.
+const PIECES: usize = 8;
+/// How often connections are looked at that may have been idle for too long.
+const SWEEP_NS: u64 = 1_000_000_000;
+
+/// One shard.
+pub struct Shard {
+    number: u16,
+    service: Arc<Service>,
+    sockets: Handle<dyn Sockets>,
+    input: Option<RRef<StreamBuffer>>,
+    output: Option<RRef<StreamBuffer>>,
+    connections: Vec<Option<Box<Connection>>>,
+    /// Connections with something to send in this round.
+    to_send: Vec<u32>,
+    /// Connections whose output was sent, so that they are received from again.
+    resumed: Vec<u32>,
+    attention: Vec<ClientIndex>,
+    now_ns: u64,
+    sweep_ns: u64,
+}
+
+/// Why a shard stops serving for a moment.
+enum Interruption {
+    /// The stack died, and every connection with it.
+    Dead,
+    /// It refused.
+    Refused(SocketError),
+}
+
+impl From<SocketError> for Interruption {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Dead(_) => Interruption::Dead,
+            error => Interruption::Refused(error),
+        }
+    }
+}
+
+/// Not inlined: a buffer is made on the stack first, and no other function is to have a frame of that size.
+#[cold]
+#[inline(never)]
+fn new_buffer() -> Result<RRef<StreamBuffer>, SocketError> {
+    RRef::new(StreamBuffer {
+        length: 0,
+        data: [0; STREAM_BYTES],
+    })
+    .map_err(|_| SocketError::Full)
+}
+
+impl Shard {
+    /// A shard that serves on the stack's shard of this number.
+    pub fn new(number: u16, service: Arc<Service>, sockets: Handle<dyn Sockets>) -> Shard {
+        Shard {
+            number,
+            service,
+            sockets,
+            input: None,
+            output: None,
+            connections: Vec::new(),
+            to_send: Vec::new(),
+            resumed: Vec::new(),
+            attention: Vec::new(),
+            now_ns: now_ns(),
+            sweep_ns: 0,
+        }
+    }
+
+    /// Serves for ever. Outlives the stack: when that dies, its successor is listened on.
+    pub fn run(&mut self) {
+        self.service.register(self.number, thread::id());
+        let mut told = false;
+        loop {
+            match self.serve(&mut told) {
+                Interruption::Dead => self.follow_stack(),
+                Interruption::Refused(error) => {
+                    // The stack lives: what is open there would stay so.
+                    for connection in self.connections.iter().flatten() {
+                        self.sockets.abort(connection.socket).ok();
+                    }
+                    if !told {
+                        warn!("shard {}: can't serve: {error}", self.number);
+                        told = true;
+                    }
+                    thread::sleep_ms(50);
+                }
+            }
+            self.forget_all();
+        }
+    }
+
+    fn follow_stack(&mut self) {
+        info!(
+            "shard {}: the network stack died; waiting for the next",
+            self.number
+        );
+        loop {
+            match reconnect::<dyn Sockets>("sockets", self.sockets.target(), 1000) {
+                Ok(sockets) => {
+                    self.sockets = sockets;
+                    return;
+                }
+                // Not to spin where connecting fails at once.
+                Err(_) => thread::sleep_ms(10),
+            }
+        }
+    }
+
+    fn serve(&mut self, told: &mut bool) -> Interruption {
+        match self.listen_and_serve(told) {
+            Ok(never) => match never {},
+            Err(interruption) => interruption,
+        }
+    }
+
+    fn listen_and_serve(&mut self, told: &mut bool) -> Result<core::convert::Infallible, Interruption> {
+        let port = self.service.server.lock().config.port;
+        let options = ListenOptions {
+            address: None,
+            port,
+            backlog: BACKLOG,
+        };
+        let listener = self.sockets.listen(self.number, options)?;
+        if *told {
+            info!("shard {}: serving port {port}", self.number);
+            *told = false;
+        }
+        let mut events = RRef::new(EventList {
+            length: 0,
+            events: [None; EVENT_LIMIT],
+        })
+        .map_err(|_| Interruption::Refused(SocketError::Full))?;
+        let mut deadline_ns = 0;
+        loop {
+            if self.service.take_call(self.number) {
+                deadline_ns = 0;
+            }
+            events = match self.sockets.wait(self.number, events, deadline_ns) {
+                Ok(events) => events,
+                Err(error) => {
+                    // Whatever happens next, this listener is not used any more.
+                    self.sockets.close(listener).ok();
+                    return Err(error.into());
+                }
+            };
+            self.now_ns = now_ns();
+            let count = (events.length as usize).min(EVENT_LIMIT);
+            for index in 0..count {
+                if let Some(Some(event)) = events.events.get(index) {
+                    self.handle(event)?;
+                }
+            }
+            for index in core::mem::take(&mut self.resumed) {
+                self.receive(index)?;
+            }
+            deadline_ns = self.end_round()?;
+        }
+    }
+
+    #[inline]
+    fn handle(&mut self, event: &Event) -> Result<(), Interruption> {
+        if let Some(socket) = event.accepted {
+            return self.accept(socket);
+        }
+        if event.closed {
+            self.forget(event.socket);
+            return Ok(());
+        }
+        let index = event.socket.index;
+        let known = match self.connections.get(index as usize) {
+            Some(Some(connection)) => connection.socket == event.socket,
+            _ => false,
+        };
+        if known {
+            if event.readable {
+                self.receive(index)?;
+            }
+            if event.writable {
+                self.to_send.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, socket: SocketId) -> Result<(), Interruption> {
+        let none = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let ends = match self.sockets.endpoints(socket) {
+            Ok(ends) => ends,
+            Err(SocketError::Dead(_)) => return Err(Interruption::Dead),
+            // It went again; its end is told like any other's.
+            Err(_) => Endpoints {
+                local: none,
+                remote: none,
+            },
+        };
+        let service = self.service.clone();
+        let mut server = service.server.lock();
+        if server.clients.len() >= server.config.client_limit as usize || socket.index >= INDEX_LIMIT {
+            server.statistics.rejected += 1;
+            drop(server);
+            return self.turn_away(socket);
+        }
+        let now_ms = service.now_ms(self.now_ns);
+        let shard = self.number;
+        let client =
+            server.connect(|id| Client::new(id, shard, socket.index, ends.remote, ends.local, now_ms));
+        drop(server);
+        let index = socket.index as usize;
+        if index >= self.connections.len() {
+            self.connections
+                .resize_with((index + 1).next_power_of_two(), || None);
+        }
+        if let Some(slot) = self.connections.get_mut(index)
+            && let Some(old) = slot.replace(Box::new(Connection::new(socket, client)))
+        {
+            service.server.lock().disconnect(old.client);
+        }
+        // A request may have come before its connection was handed over.
+        self.receive(socket.index)
+    }
+
+    /// Says that there is no room.
+    fn turn_away(&mut self, socket: SocketId) -> Result<(), Interruption> {
+        self.send_piece(socket, b"-ERR max number of clients reached\r\n")?;
+        only_death(self.sockets.close(socket))
+    }
+
+    /// Receives what a connection has sent, and has it executed.
+    #[inline]
+    fn receive(&mut self, index: u32) -> Result<(), Interruption> {
+        for _ in 0..PIECES {
+            let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+                return Ok(());
+            };
+            if connection.outgoing_bytes() > OUTPUT_PAUSE_BYTES {
+                connection.left_alone = true;
+                return Ok(());
+            }
+            let buffer = match self.input.take() {
+                Some(buffer) => buffer,
+                None => new_buffer()?,
+            };
+            let received = match self.sockets.receive(connection.socket, buffer) {
+                Ok(received) => received,
+                Err(SocketError::Dead(_)) => return Err(Interruption::Dead),
+                Err(_) => {
+                    let socket = connection.socket;
+                    self.forget(socket);
+                    return only_death(self.sockets.abort(socket));
+                }
+            };
+            let length = (received.buffer.length as usize).min(STREAM_BYTES);
+            let bytes = received.buffer.data.get(..length).unwrap_or_default();
+            connection.finished |= received.finished;
+            let more = length == STREAM_BYTES && !received.finished;
+            let mut server = self.service.server.lock();
+            server.keyspace.now_ms = self.service.now_ms(self.now_ns);
+            let alive = connection.execute(&mut server, bytes);
+            self.service.call_others(&mut server, self.number);
+            drop(server);
+            self.input = Some(received.buffer);
+            if !alive {
+                let socket = connection.socket;
+                self.forget(socket);
+                return only_death(self.sockets.abort(socket));
+            }
+            if connection.outgoing_bytes() > 0 || connection.finished || connection.closing {
+                self.to_send.push(index);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+        // The others first; the stack tells of this connection's rest in the next round.
+        Ok(())
+    }
+
+    /// Looks after clients that others have written to, has changes appended and made durable, and sends: when to look again.
+    fn end_round(&mut self) -> Result<u64, Interruption> {
+        let service = self.service.clone();
+        let mut server = service.server.lock();
+        let now_ms = service.now_ms(self.now_ns);
+        server.keyspace.now_ms = now_ms;
+        if server.next_deadline_ms() <= now_ms {
+            server.do_due();
+        }
+        self.attend(&mut server);
+        let Server { ledger, keyspace, .. } = &mut *server;
+        ledger.append(&mut keyspace.journal);
+        let newest = ledger.newest(&keyspace.journal);
+        let asked = core::mem::take(&mut server.settle_requested);
+        let wait = (asked || server.config.durability == Durability::Always)
+            && !server.ledger.is_durable(newest)
+            || server.ledger.kept_bytes() > crate::ledger::KEPT_LIMIT_BYTES;
+        let deadline_ms = server.next_deadline_ms();
+        let timeout_s = server.config.timeout_s;
+        service.call_others(&mut server, self.number);
+        drop(server);
+        if wait && let Err(error) = service.settle(newest) {
+            // What was to be said would not be true.
+            service.report_failure(error);
+            self.end_unsettled()?;
+        }
+        self.send_all()?;
+        let mut deadline_ns = NEVER;
+        if timeout_s > 0 {
+            self.sweep(timeout_s)?;
+            deadline_ns = self.now_ns.saturating_add(SWEEP_NS);
+        }
+        if deadline_ms <= now_ms {
+            return Ok(0);
+        }
+        if deadline_ms < u64::MAX {
+            let wait_ns = (deadline_ms - now_ms).saturating_mul(1_000_000);
+            deadline_ns = deadline_ns.min(self.now_ns.saturating_add(wait_ns));
+        }
+        Ok(deadline_ns)
+    }
+
+    /// Takes the output of clients that others have written to, and goes on with those that waited.
+    #[inline]
+    fn attend(&mut self, server: &mut Server) {
+        loop {
+            let Some(list) = server.attention.get_mut(usize::from(self.number)) else {
+                return;
+            };
+            if list.is_empty() {
+                return;
+            }
+            core::mem::swap(list, &mut self.attention);
+            for position in 0..self.attention.len() {
+                let Some(index) = self.attention.get(position).copied() else {
+                    break;
+                };
+                let Some(client) = server.clients.get_mut(index) else {
+                    continue;
+                };
+                client.flags.remove(ClientFlags::LISTED);
+                let place = client.place;
+                if let Some(Some(connection)) = self.connections.get_mut(place as usize)
+                    && connection.client == index
+                {
+                    if !connection.execute(server, &[]) {
+                        connection.killed = true;
+                    }
+                    self.to_send.push(place);
+                }
+            }
+            self.attention.clear();
+        }
+    }
+
+    /// Ends the connections whose answers can't be sent, since what they say isn't so.
+    #[cold]
+    fn end_unsettled(&mut self) -> Result<(), Interruption> {
+        for index in core::mem::take(&mut self.to_send) {
+            if let Some(Some(connection)) = self.connections.get(index as usize) {
+                let socket = connection.socket;
+                self.forget(socket);
+                only_death(self.sockets.abort(socket))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_all(&mut self) -> Result<(), Interruption> {
+        let mut position = 0;
+        while let Some(&index) = self.to_send.get(position) {
+            position += 1;
+            self.send(index)?;
+        }
+        self.to_send.clear();
+        Ok(())
+    }
+
+    #[inline]
+    fn send(&mut self, index: u32) -> Result<(), Interruption> {
+        let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+            return Ok(());
+        };
+        let socket = connection.socket;
+        if connection.killed {
+            self.forget(socket);
+            return only_death(self.sockets.abort(socket));
+        }
+        loop {
+            let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+                return Ok(());
+            };
+            let part = connection.outgoing();
+            if part.is_empty() {
+                break;
+            }
+            let mut buffer = match self.output.take() {
+                Some(buffer) => buffer,
+                None => new_buffer()?,
+            };
+            let length = part.len().min(STREAM_BYTES);
+            if let (Some(to), Some(from)) = (buffer.data.get_mut(..length), part.get(..length)) {
+                to.copy_from_slice(from);
+            }
+            buffer.length = length as u32;
+            match self.sockets.send(socket, buffer) {
+                Ok(sent) => {
+                    self.output = Some(sent.buffer);
+                    let taken = (sent.taken as usize).min(length);
+                    connection.sent(taken);
+                    if taken < length {
+                        // An event tells when there is room.
+                        return Ok(());
+                    }
+                }
+                Err(SocketError::Dead(_)) => return Err(Interruption::Dead),
+                Err(_) => {
+                    self.forget(socket);
+                    return only_death(self.sockets.abort(socket));
+                }
+            }
+        }
+        let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+            return Ok(());
+        };
+        if connection.closing || connection.finished {
+            self.forget(socket);
+            return only_death(self.sockets.close(socket));
+        }
+        if connection.left_alone {
+            connection.left_alone = false;
+            self.resumed.push(index);
+            self.service.call(self.number);
+        }
+        Ok(())
+    }
+
+    fn send_piece(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), Interruption> {
+        let mut buffer = match self.output.take() {
+            Some(buffer) => buffer,
+            None => new_buffer()?,
+        };
+        if let Some(to) = buffer.data.get_mut(..bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+        buffer.length = bytes.len() as u32;
+        match self.sockets.send(socket, buffer) {
+            Ok(sent) => self.output = Some(sent.buffer),
+            Err(SocketError::Dead(_)) => return Err(Interruption::Dead),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Ends connections that have been idle for too long.
+    #[cold]
+    fn sweep(&mut self, timeout_s: u64) -> Result<(), Interruption> {
+        if self.now_ns < self.sweep_ns {
+            return Ok(());
+        }
+        self.sweep_ns = self.now_ns.saturating_add(SWEEP_NS);
+        let service = self.service.clone();
+        let mut server = service.server.lock();
+        let now_ms = service.now_ms(self.now_ns);
+        let idle: Vec<SocketId> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(|connection| {
+                server.clients.get(connection.client).is_some_and(|client| {
+                    client.blocked.is_none()
+                        && !client.is_subscriber()
+                        && now_ms.saturating_sub(client.active_ms) > timeout_s * 1000
+                })
+            })
+            .map(|connection| connection.socket)
+            .collect();
+        for socket in &idle {
+            if let Some(slot) = self.connections.get_mut(socket.index as usize)
+                && let Some(connection) = slot.take()
+            {
+                server.disconnect(connection.client);
+            }
+        }
+        drop(server);
+        for socket in idle {
+            only_death(self.sockets.close(socket))?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, socket: SocketId) {
+        if let Some(slot) = self.connections.get_mut(socket.index as usize)
+            && let Some(connection) = slot.take_if(|connection| connection.socket == socket)
+        {
+            self.service.server.lock().disconnect(connection.client);
+        }
+    }
+
+    fn forget_all(&mut self) {
+        let mut server = self.service.server.lock();
+        for connection in self.connections.drain(..).flatten() {
+            server.disconnect(connection.client);
+        }
+        drop(server);
+        self.to_send.clear();
+        self.resumed.clear();
+    }
+}
+
+/// The limits of a client's requests.
+pub fn request_limits(server: &Server, client: ClientIndex) -> RequestLimits {
+    let authenticated = server
+        .clients
+        .get(client)
+        .is_some_and(|client| client.flags.contains(ClientFlags::AUTHENTICATED));
+    RequestLimits {
+        bulk_bytes: server.config.bulk_limit_bytes,
+        authenticated,
+    }
+}
+
+/// A socket that is gone already is as good as closed.
+fn only_death(result: Result<(), SocketError>) -> Result<(), Interruption> {
+    match result {
+        Err(SocketError::Dead(_)) => Err(Interruption::Dead),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,252 @@
+//! The disk as the engine sees it: whole requests carried out in the caller's thread, and bytes moved in runs of them.
+//!
+//! What is behind it is for [`Disk`]'s implementations: a partition (`device.rs`), or a disk with faults in tests.
+
+use alloc::vec::Vec;
+use domain_rt::sync::Mutex;
+use rref::RRef;
+use rref::block::{BLOCK_BYTES, Block, Fault, Operation, Progress};
+
+/// Blocks that are kept for the next requests.
+const POOL_BLOCKS: usize = 256;
+/// Blocks that are under way at once for a long run.
+const WINDOW_BLOCKS: usize = 128;
+
+/// What a disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of a logical block: a power of two from 512 to 4,096.
+    pub block_bytes: u32,
+    /// Logical blocks.
+    pub blocks: u64,
+    /// Writes can be lost by a power cut until they are flushed or forced.
+    pub volatile_cache: bool,
+    /// Logical blocks can be deallocated.
+    pub deallocate: bool,
+}
+
+impl Shape {
+    /// Bytes of the whole.
+    pub fn bytes(&self) -> u64 {
+        self.blocks.saturating_mul(u64::from(self.block_bytes))
+    }
+}
+
+/// Why requests weren't carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskError {
+    /// The disk answered so.
+    Fault(Fault),
+    /// Requests are gone with a domain that held them, and may have been carried out or not: make them again.
+    Lost,
+    /// There is no disk, or it has failed for good.
+    Gone,
+    /// No memory for requests.
+    OutOfMemory,
+}
+
+impl DiskError {
+    /// Whether trying again can help.
+    pub fn is_passing(self) -> bool {
+        matches!(
+            self,
+            DiskError::Lost | DiskError::Fault(Fault::TimedOut | Fault::Internal)
+        )
+    }
+}
+
+/// A disk.
+pub trait Disk: Send + Sync {
+    /// What it is.
+    fn shape(&self) -> Shape;
+
+    /// Carries out all of `requests`, in any order, and gives the same blocks back, in any order, each with its outcome.
+    ///
+    /// # Errors
+    /// When requests were lost, or there is no disk. What failed by itself is in its block.
+    fn run(&self, requests: &mut Vec<RRef<Block>>) -> Result<(), DiskError>;
+}
+
+/// A disk, and the blocks that requests are made of.
+pub struct Runs<D> {
+    disk: D,
+    shape: Shape,
+    pool: Mutex<Vec<RRef<Block>>>,
+}
+
+impl<D: Disk> Runs<D> {
+    /// Around a disk.
+    pub fn new(disk: D) -> Runs<D> {
+        let shape = disk.shape();
+        Runs {
+            disk,
+            shape,
+            pool: Mutex::default(),
+        }
+    }
+
+    /// What the disk is.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn block(&self) -> Result<RRef<Block>, DiskError> {
+        if let Some(block) = self.pool.lock().pop() {
+            return Ok(block);
+        }
+        Block::allocate().map_err(|_| DiskError::OutOfMemory)
+    }
+
+    fn put_back(&self, blocks: &mut Vec<RRef<Block>>) {
+        let mut pool = self.pool.lock();
+        let room = POOL_BLOCKS.saturating_sub(pool.len());
+        pool.extend(blocks.drain(..room.min(blocks.len())));
+        drop(pool);
+        blocks.clear();
+    }
+
+    fn blocks_of(&self, bytes: usize) -> u32 {
+        bytes as u32 / self.shape.block_bytes
+    }
+
+    /// Requests that write `bytes` from `offset` on, both whole logical blocks; what a page of data has behind the last is not sent.
+    pub fn write_requests(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        force: bool,
+        requests: &mut Vec<RRef<Block>>,
+    ) -> Result<(), DiskError> {
+        let mut address = offset / u64::from(self.shape.block_bytes);
+        for page in bytes.chunks(BLOCK_BYTES) {
+            let mut block = self.block()?;
+            let count = self.blocks_of(page.len());
+            block.request(Operation::Write, address, count);
+            block.set_force_unit_access(force);
+            if let Some(to) = block.data_mut().get_mut(..page.len()) {
+                to.copy_from_slice(page);
+            }
+            address += u64::from(count);
+            requests.push(block);
+        }
+        Ok(())
+    }
+
+    /// A request that makes what was written durable.
+    pub fn flush_request(&self, requests: &mut Vec<RRef<Block>>) -> Result<(), DiskError> {
+        let mut block = self.block()?;
+        block.request(Operation::Flush, 0, 0);
+        requests.push(block);
+        Ok(())
+    }
+
+    /// Carries requests out and keeps their blocks for others.
+    ///
+    /// # Errors
+    /// The first request's that failed; the others were carried out or have failed too.
+    pub fn run(&self, requests: &mut Vec<RRef<Block>>) -> Result<(), DiskError> {
+        let mut result = self.disk.run(requests);
+        if result.is_ok() {
+            let failed = requests.iter().find(|block| block.progress() != Progress::Done);
+            if let Some(block) = failed {
+                result = Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
+            }
+        }
+        self.put_back(requests);
+        result
+    }
+
+    /// Writes whole logical blocks.
+    pub fn write(&self, offset: u64, bytes: &[u8], force: bool) -> Result<(), DiskError> {
+        let mut requests = Vec::new();
+        for (index, part) in bytes.chunks(WINDOW_BLOCKS * BLOCK_BYTES).enumerate() {
+            let at = offset + (index * WINDOW_BLOCKS * BLOCK_BYTES) as u64;
+            self.write_requests(at, part, force && self.shape.volatile_cache, &mut requests)?;
+            self.run(&mut requests)?;
+        }
+        Ok(())
+    }
+
+    /// Makes all that was written durable.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        if !self.shape.volatile_cache {
+            return Ok(());
+        }
+        let mut requests = Vec::new();
+        self.flush_request(&mut requests)?;
+        self.run(&mut requests)
+    }
+
+    /// Reads whole logical blocks.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        let mut requests = Vec::new();
+        let mut start = offset;
+        for part in into.chunks_mut(WINDOW_BLOCKS * BLOCK_BYTES) {
+            self.read_part(start, part, &mut requests)?;
+            start += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn read_part(
+        &self,
+        offset: u64,
+        into: &mut [u8],
+        requests: &mut Vec<RRef<Block>>,
+    ) -> Result<(), DiskError> {
+        let mut address = offset / u64::from(self.shape.block_bytes);
+        for (index, page) in into.chunks(BLOCK_BYTES).enumerate() {
+            let mut block = self.block()?;
+            let count = self.blocks_of(page.len());
+            block.request(Operation::Read, address, count);
+            block.cookie = index as u64;
+            address += u64::from(count);
+            requests.push(block);
+        }
+        let mut result = self.disk.run(requests);
+        if result.is_ok() {
+            for block in requests.iter() {
+                if block.progress() != Progress::Done {
+                    result = Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
+                    break;
+                }
+                let start = block.cookie as usize * BLOCK_BYTES;
+                let rest = into.get_mut(start..).unwrap_or_default();
+                for (to, from) in rest.chunks_mut(BLOCK_BYTES).take(1).zip([block.data()]) {
+                    let length = to.len();
+                    to.copy_from_slice(from.get(..length).unwrap_or_default());
+                }
+            }
+        }
+        self.put_back(requests);
+        result
+    }
+
+    /// Reads one logical block at each of `offsets`, and gives each to `each`, in any order, with its position among the offsets.
+    pub fn read_scattered(
+        &self,
+        offsets: impl Iterator<Item = u64>,
+        mut each: impl FnMut(usize, &[u8]),
+    ) -> Result<(), DiskError> {
+        let mut requests = Vec::new();
+        let mut offsets = offsets.enumerate().peekable();
+        while offsets.peek().is_some() {
+            for (index, offset) in offsets.by_ref().take(WINDOW_BLOCKS) {
+                let mut block = self.block()?;
+                block.request(Operation::Read, offset / u64::from(self.shape.block_bytes), 1);
+                block.cookie = index as u64;
+                requests.push(block);
+            }
+            self.disk.run(&mut requests)?;
+            for block in &requests {
+                if block.progress() != Progress::Done {
+                    return Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
+                }
+                let data = block.data().get(..self.shape.block_bytes as usize);
+                each(block.cookie as usize, data.unwrap_or_default());
+            }
+            self.put_back(&mut requests);
+        }
+        Ok(())
+    }
+}

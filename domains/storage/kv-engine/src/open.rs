@@ -1,0 +1,466 @@
+//! Opening a store: finding its segments, making the index again, and where the log ends.
+//!
+//! Sealed segments say by their summaries what is in them, and only these are read. The one that was open is read as a whole, up to the first
+//! record that isn't right or doesn't follow: with that the log ends, and what a disk may have written behind it, out of order, is dropped
+//! and counted. Then the segment is sealed where it ended, so that what was dropped can't come back, and the log goes on in another.
+//!
+//! A partition that is blank gets a store. One that holds anything else is left as it is.
+
+use crate::disk::{Disk, Runs};
+use crate::engine::{Engine, Limits, Opened, store_error};
+use crate::image::{Action, Summary};
+use crate::key_hash::Secret;
+use crate::layout::{Begin, Footer, HEAD_BYTES, Header, Layout, SUPERBLOCKS, Superblock};
+use crate::record::{self, LAST, LOOSE, Seed};
+use crate::state::{Segment, State, Unnamed, Use};
+use crate::walk::hash_of;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use interface::key_value::StoreError;
+
+/// How to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Memory.
+    pub limits: Limits,
+    /// Bytes of a segment of a new store; `None` chooses by the partition's size.
+    pub segment_bytes: Option<u32>,
+    /// Where random numbers come from.
+    pub random: fn() -> u64,
+}
+
+/// A segment as it was found.
+struct Found {
+    number: u32,
+    header: Header,
+    footer: Option<Footer>,
+}
+
+/// What a segment without a footer turned out to hold.
+struct Scanned {
+    summary: Summary,
+    end: usize,
+    sequence: u64,
+    /// Bytes of a group that ends too early.
+    cut_bytes: usize,
+    dropped_groups: u64,
+    dropped_bytes: u64,
+    is_damaged: bool,
+}
+
+impl<D: Disk> Engine<D> {
+    /// Opens the store on `disk`, or makes one if it is blank. `progress` is told the share that is done, in percent.
+    ///
+    /// # Errors
+    /// [`StoreError::Unrecognised`] when the partition holds something else, [`StoreError::NoPartition`] when it is too small,
+    /// [`StoreError::OutOfMemory`] when the index doesn't fit, [`StoreError::Device`].
+    pub fn open(disk: D, options: Options, progress: impl Fn(u8)) -> Result<Engine<D>, StoreError> {
+        let runs = Runs::new(disk);
+        let (layout, generation) = match find_layout(&runs)? {
+            Some(found) => found,
+            None => (format(&runs, options)?, 0),
+        };
+        let mut opening = Opening {
+            runs: &runs,
+            state: State::new(layout, options.limits.index_bytes),
+            opened: Opened::default(),
+            unnamed: Unnamed::default(),
+        };
+        opening.load(&progress)?;
+        let Opening {
+            mut state, opened, ..
+        } = opening;
+        // So that no name of a long value is given twice, this opening has its own.
+        state.next_value = (generation + 1) << 32;
+        write_superblock(&runs, &layout, generation + 1)?;
+        Ok(Engine::from_parts(runs, state, options.limits, opened))
+    }
+}
+
+fn read_block<D: Disk>(runs: &Runs<D>, offset: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = alloc::vec![0; runs.shape().block_bytes as usize];
+    runs.read(offset, &mut bytes).map_err(store_error)?;
+    Ok(bytes)
+}
+
+/// The layout by the newest superblock, with its generation; `None` on a blank partition.
+fn find_layout<D: Disk>(runs: &Runs<D>) -> Result<Option<(Layout, u64)>, StoreError> {
+    let partition_bytes = runs.shape().bytes();
+    if partition_bytes < HEAD_BYTES {
+        return Err(StoreError::NoPartition);
+    }
+    let mut best = None;
+    let mut is_blank = true;
+    for offset in SUPERBLOCKS {
+        match Layout::decode(&read_block(runs, offset)?, partition_bytes) {
+            Superblock::Blank => {}
+            Superblock::Unknown => is_blank = false,
+            Superblock::Foreign => return Err(StoreError::Unrecognised),
+            Superblock::Store { layout, generation } => {
+                if best.is_none_or(|(_, other)| generation > other) {
+                    best = Some((layout, generation));
+                }
+            }
+        }
+    }
+    match best {
+        Some((layout, _)) if layout.block_bytes != runs.shape().block_bytes => Err(StoreError::Unrecognised),
+        Some(found) => Ok(Some(found)),
+        None if is_blank => Ok(None),
+        None => Err(StoreError::Unrecognised),
+    }
+}
+
+fn write_superblock<D: Disk>(runs: &Runs<D>, layout: &Layout, generation: u64) -> Result<(), StoreError> {
+    let mut bytes = alloc::vec![0; layout.block_bytes as usize];
+    layout.encode(generation).write_to(&mut bytes);
+    let [even, odd] = SUPERBLOCKS;
+    let offset = if generation.is_multiple_of(2) { even } else { odd };
+    runs.write(offset, &bytes, false).map_err(store_error)?;
+    runs.flush().map_err(store_error)
+}
+
+/// Makes a store on a partition that is blank wherever a store or something else would have left a trace.
+fn format<D: Disk>(runs: &Runs<D>, options: Options) -> Result<Layout, StoreError> {
+    let random = [(); 3].map(|()| (options.random)());
+    let shape = runs.shape();
+    let layout = Layout::choose(shape.bytes(), shape.block_bytes, options.segment_bytes, random)
+        .map_err(|_| StoreError::NoPartition)?;
+    let mut head = alloc::vec![0; HEAD_BYTES as usize];
+    runs.read(0, &mut head).map_err(store_error)?;
+    let mut is_blank = head.iter().all(|&byte| byte == 0);
+    let starts = (0..layout.segments).map(|segment| layout.segment_start(segment));
+    runs.read_scattered(starts, |_, bytes| is_blank &= bytes.iter().all(|&byte| byte == 0))
+        .map_err(store_error)?;
+    if !is_blank {
+        return Err(StoreError::Unrecognised);
+    }
+    write_superblock(runs, &layout, 0)?;
+    Ok(layout)
+}
+
+struct Opening<'a, D> {
+    runs: &'a Runs<D>,
+    state: State,
+    opened: Opened,
+    unnamed: Unnamed,
+}
+
+impl<D: Disk> Opening<'_, D> {
+    fn load(&mut self, progress: &impl Fn(u8)) -> Result<(), StoreError> {
+        let found = self.find_segments()?;
+        let mut changed = false;
+        let order: Vec<u64> = found.keys().copied().collect();
+        for (index, &serial) in order.iter().enumerate() {
+            progress((index * 100 / order.len()) as u8);
+            domain_rt::thread::heartbeat();
+            let Some(this) = found.get(&serial) else { continue };
+            let next = order.get(index + 1).and_then(|next| found.get(next));
+            changed |= self.load_segment(this, next)?;
+        }
+        // What was taken up is durable before anything follows it, and before anybody is told of it.
+        self.runs.flush().map_err(store_error)?;
+        if changed {
+            self.end_segments(&found)?;
+        }
+        for number in 0..self.state.layout.segments {
+            let segment = self.state.segments.get(number as usize);
+            if segment.is_some_and(|segment| segment.usage == Use::Free) {
+                self.state.free.push_back(number);
+            }
+        }
+        self.state.durable = self.state.appended;
+        Ok(())
+    }
+
+    /// All segments in use, by serial number.
+    fn find_segments(&mut self) -> Result<BTreeMap<u64, Found>, StoreError> {
+        let layout = self.state.layout;
+        let mut begins = alloc::vec![Begin::Blank; layout.segments as usize];
+        let mut footers = alloc::vec![None; layout.segments as usize];
+        let starts = (0..layout.segments).map(|segment| layout.segment_start(segment));
+        let read = |offset| starts.clone().map(move |start| start + offset);
+        self.runs
+            .read_scattered(read(0), |index, bytes| {
+                if let Some(begin) = begins.get_mut(index) {
+                    *begin = Header::decode(bytes, layout.store);
+                }
+            })
+            .map_err(store_error)?;
+        self.runs
+            .read_scattered(read(layout.footer_start() as u64), |index, bytes| {
+                if let Some(footer) = footers.get_mut(index) {
+                    *footer = Footer::decode(bytes, &layout);
+                }
+            })
+            .map_err(store_error)?;
+        self.opened.read_bytes += 2 * u64::from(layout.segments) * u64::from(layout.block_bytes);
+        let mut found = BTreeMap::new();
+        let mut newest = 0;
+        for (number, (begin, footer)) in (0..).zip(begins.into_iter().zip(footers)) {
+            match begin {
+                Begin::Used(header) => {
+                    newest = newest.max(header.serial);
+                    let footer = footer.filter(|footer: &Footer| footer.serial == header.serial);
+                    let segment = Found {
+                        number,
+                        header,
+                        footer,
+                    };
+                    found.insert(header.serial, segment);
+                }
+                Begin::Free(serial) => newest = newest.max(serial),
+                Begin::Blank => {}
+                Begin::Damaged => {
+                    // What it was is unknown; nothing is written over it.
+                    self.opened.damaged_segments += 1;
+                    if let Some(segment) = self.state.segments.get_mut(number as usize) {
+                        segment.usage = Use::Sealed;
+                        segment.is_stuck = true;
+                    }
+                }
+            }
+        }
+        self.state.next_serial = newest + 1;
+        Ok(found)
+    }
+
+    /// Takes a segment up; true when it isn't sealed.
+    fn load_segment(&mut self, this: &Found, next: Option<&Found>) -> Result<bool, StoreError> {
+        let serial = this.header.serial;
+        let sealed = match this.footer {
+            Some(footer) => self
+                .read_summary(this.number, &footer)?
+                .map(|summary| (summary, footer)),
+            None => None,
+        };
+        let (summary, end, sequence) = match sealed {
+            Some((summary, footer)) => (summary, footer.end as usize, footer.sequence),
+            None => {
+                let limit = match (this.footer, next) {
+                    (Some(footer), _) => footer.end as usize,
+                    (None, Some(next)) if next.header.previous == serial => next.header.previous_end as usize,
+                    (None, _) => self.state.layout.footer_start(),
+                };
+                let is_last = this.footer.is_none() && next.is_none();
+                let scanned =
+                    self.scan_segment(this, limit.min(self.state.layout.footer_start()), is_last)?;
+                self.opened.dropped_groups += scanned.dropped_groups;
+                self.opened.dropped_bytes += scanned.dropped_bytes;
+                self.opened.damaged_segments += u32::from(scanned.is_damaged);
+                (scanned.summary, scanned.end, scanned.sequence)
+            }
+        };
+        self.state.log.insert(serial, this.number);
+        if let Some(segment) = self.state.segments.get_mut(this.number as usize) {
+            *segment = Segment {
+                usage: Use::Sealed,
+                serial,
+                end,
+                ..Segment::default()
+            };
+        }
+        for note in summary.notes() {
+            self.state.index.reserve(1).map_err(|_| StoreError::OutOfMemory)?;
+            let unnamed = self.unnamed.pieces.values().map(BTreeMap::len);
+            if matches!(note.action, Action::PutLong(_)) {
+                let most = unnamed.sum::<usize>() + 1;
+                self.state
+                    .index
+                    .reserve(most)
+                    .map_err(|_| StoreError::OutOfMemory)?;
+            }
+            self.state.replay(this.number, serial, note, &mut self.unnamed);
+        }
+        self.state.appended = self.state.appended.max(sequence);
+        self.state.previous = (serial, end as u64);
+        Ok(this.footer.is_none())
+    }
+
+    fn read_summary(&mut self, number: u32, footer: &Footer) -> Result<Option<Summary>, StoreError> {
+        let layout = self.state.layout;
+        let words = footer.words as usize;
+        let at = layout.summary_start(words);
+        let mut bytes = alloc::vec![0; layout.footer_start() - at];
+        self.runs
+            .read(layout.segment_start(number) + at as u64, &mut bytes)
+            .map_err(store_error)?;
+        self.opened.read_bytes += bytes.len() as u64;
+        bytes.truncate(words * 8);
+        if checksum::extend(0, &bytes) != footer.summary_crc {
+            return Ok(None);
+        }
+        let words = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_le_bytes(*word));
+        Ok(Some(Summary::from_words(words.collect())))
+    }
+
+    /// Reads a segment's records up to `limit`. In the last one, the log ends at the first that isn't right or doesn't follow; in others, all
+    /// before `limit` was durable when the next was begun, so what isn't right there is damage, and what comes behind it counts.
+    fn scan_segment(&mut self, this: &Found, limit: usize, is_last: bool) -> Result<Scanned, StoreError> {
+        let layout = self.state.layout;
+        let mut bytes = alloc::vec![0; layout.round_up(limit)];
+        self.runs
+            .read(layout.segment_start(this.number), &mut bytes)
+            .map_err(store_error)?;
+        self.opened.read_bytes += bytes.len() as u64;
+        bytes.truncate(limit);
+        let scan = Scan {
+            layout,
+            bytes: &bytes,
+            seed: Seed::new(layout.store, this.header.serial),
+            secret: self.state.secret,
+        };
+        let mut scanned = Scanned {
+            summary: Summary::default(),
+            end: layout.block_bytes as usize,
+            sequence: this.header.sequence,
+            cut_bytes: 0,
+            dropped_groups: 0,
+            dropped_bytes: 0,
+            is_damaged: false,
+        };
+        let mut stopped = scan.follow(&mut scanned, layout.block_bytes as usize);
+        if is_last {
+            scan.count_dropped(&mut scanned, stopped);
+            return Ok(scanned);
+        }
+        while stopped < limit {
+            scanned.is_damaged = true;
+            let next = scan.next_record(stopped);
+            scanned.dropped_bytes += (next - stopped) as u64;
+            let Some((record, _)) = scan.record(next) else {
+                break;
+            };
+            // The groups in between are gone; the log goes on with this one.
+            scanned.sequence = match record.head.flags & LOOSE {
+                0 => record.head.sequence - 1,
+                _ => scanned.sequence,
+            };
+            stopped = scan.follow(&mut scanned, next);
+        }
+        scanned.end = limit;
+        Ok(scanned)
+    }
+
+    /// Seals the segments that aren't, where their records end, and frees those that have none.
+    fn end_segments(&mut self, found: &BTreeMap<u64, Found>) -> Result<(), StoreError> {
+        let layout = self.state.layout;
+        for this in found.values().filter(|this| this.footer.is_none()) {
+            let Some(segment) = self.state.segments.get(this.number as usize).copied() else {
+                continue;
+            };
+            let start = layout.segment_start(this.number);
+            let head_bytes = layout.block_bytes as usize;
+            if segment.end <= head_bytes {
+                let mut header = alloc::vec![0; head_bytes];
+                Header::encode_free(layout.store, this.header.serial).write_to(&mut header);
+                self.runs.write(start, &header, false).map_err(store_error)?;
+                self.state.log.remove(&this.header.serial);
+                if let Some(segment) = self.state.segments.get_mut(this.number as usize) {
+                    *segment = Segment::default();
+                }
+                self.state.previous = match this.header.previous {
+                    previous if self.state.previous.0 == this.header.serial => {
+                        (previous, this.header.previous_end)
+                    }
+                    _ => self.state.previous,
+                };
+                continue;
+            }
+            let again = Found {
+                number: this.number,
+                header: this.header,
+                footer: None,
+            };
+            let scanned = self.scan_segment(&again, segment.end, false)?;
+            let (at, bytes) =
+                scanned
+                    .summary
+                    .ending(&layout, this.header.serial, segment.end as u64, scanned.sequence);
+            self.runs.write(start + at, &bytes, false).map_err(store_error)?;
+        }
+        self.runs.flush().map_err(store_error)
+    }
+}
+
+/// A segment's bytes, to look for records in.
+struct Scan<'a> {
+    layout: Layout,
+    bytes: &'a [u8],
+    seed: Seed,
+    secret: Secret,
+}
+
+impl<'a> Scan<'a> {
+    fn record(&self, offset: usize) -> Option<(record::Record<'a>, usize)> {
+        record::decode(self.bytes.get(offset..)?, self.seed, offset)
+    }
+
+    /// Notes the records of whole groups from `offset` on, as long as they follow each other; where that ends.
+    fn follow(&self, scanned: &mut Scanned, mut offset: usize) -> usize {
+        let mut whole_words = scanned.summary.words();
+        let mut group = None;
+        loop {
+            let Some((record, length)) = self.record(offset) else {
+                let next = self.layout.round_up(offset);
+                let rest = self.bytes.get(offset..).unwrap_or_default();
+                if next != offset && record::is_padding(rest) && group.is_none() {
+                    offset = next;
+                    continue;
+                }
+                break;
+            };
+            let is_loose = record.head.flags & LOOSE != 0;
+            let expected = group.unwrap_or(scanned.sequence + 1);
+            if (is_loose && group.is_some()) || (!is_loose && record.head.sequence != expected) {
+                break;
+            }
+            let hash = hash_of(self.secret, &record).unwrap_or(self.secret.hash(&[]));
+            scanned
+                .summary
+                .push(offset, length, record.head, hash, record.key, record.value);
+            offset += length;
+            group = Some(expected);
+            if is_loose || record.head.flags & LAST != 0 {
+                if !is_loose {
+                    scanned.sequence = expected;
+                }
+                group = None;
+                whole_words = scanned.summary.words();
+                scanned.end = offset;
+            }
+        }
+        scanned.summary.truncate(whole_words);
+        scanned.cut_bytes = if group.is_some() { offset - scanned.end } else { 0 };
+        offset
+    }
+
+    /// The next record behind `offset` that begins a logical block; the end of the bytes if there is none.
+    fn next_record(&self, offset: usize) -> usize {
+        let mut next = self.layout.round_up(offset + 1);
+        while next < self.bytes.len() && self.record(next).is_none() {
+            next += self.layout.block_bytes as usize;
+        }
+        next.min(self.bytes.len())
+    }
+
+    /// Counts what the log doesn't reach: the group that is cut off at `offset`, and all behind.
+    fn count_dropped(&self, scanned: &mut Scanned, offset: usize) {
+        scanned.dropped_groups += u64::from(scanned.cut_bytes > 0);
+        scanned.dropped_bytes += scanned.cut_bytes as u64;
+        let mut next = self.next_record(offset.saturating_sub(1));
+        while let Some((record, length)) = self.record(next) {
+            let is_end = record.head.flags & (LAST | LOOSE) == LAST;
+            scanned.dropped_groups += u64::from(is_end);
+            scanned.dropped_bytes += length as u64;
+            next += length;
+            if self.record(next).is_none() {
+                next = self.next_record(next.saturating_sub(1));
+            }
+        }
+    }
+}

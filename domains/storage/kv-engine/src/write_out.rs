@@ -1,0 +1,238 @@
+//! Writing out: how what is in memory comes to the disk, step by step, one thread at a time.
+//!
+//! The segment that is being sealed goes before the one that is open: its records are written, then flushed, and only then is its footer written and
+//! the next segment begun on the disk. So a segment's footer, and the header of the next, say that all before them is durable.
+
+use crate::disk::{Disk, DiskError};
+use crate::engine::{ATTEMPTS, Engine, store_error};
+use crate::state::{State, Use};
+use alloc::vec::Vec;
+use domain_rt::thread;
+use interface::key_value::StoreError;
+use rref::block::{BLOCK_BYTES, Block};
+use rref::{BATCH_CAPACITY, RRef};
+
+/// Bytes that one forced command is to write at most; more is written and then flushed.
+const FORCED_LIMIT_BYTES: usize = BATCH_CAPACITY * BLOCK_BYTES;
+/// Times that requests are made again which were lost with a domain that held them.
+const LOST_ATTEMPTS: u32 = 100;
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// No segment is being sealed.
+    Sealed,
+    /// Less than this many bytes are in memory only.
+    Written(usize),
+    /// Every group up to this is durable.
+    Durable(u64),
+    /// All that is in memory is durable, records of no group included.
+    AllDurable,
+}
+
+/// One step on the way.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Records of the segment of this serial number, up to an end, with which so much of the groups is written.
+    Write {
+        serial: u64,
+        end: usize,
+        sequence: u64,
+        durable: bool,
+    },
+    /// A flush.
+    Flush,
+    /// Summary and footer of the segment that is being sealed.
+    Ending,
+}
+
+impl State {
+    fn reached(&self, goal: Goal) -> bool {
+        match goal {
+            Goal::Sealed => self.sealing.is_none(),
+            Goal::Written(limit) => self
+                .open
+                .as_ref()
+                .is_none_or(|image| image.tail - image.written.min(image.tail) < limit),
+            Goal::Durable(sequence) => self.durable >= sequence,
+            Goal::AllDurable => {
+                self.sealing.is_none()
+                    && self
+                        .open
+                        .as_ref()
+                        .is_none_or(|image| image.is_durable(&self.layout) || image.is_empty())
+            }
+        }
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    /// Reaches a goal, by writing out or by waiting for the thread that does.
+    pub(crate) fn write_out(&self, goal: Goal) -> Result<(), StoreError> {
+        let (mut attempts, mut lost) = (0, 0);
+        let mut requests = Vec::new();
+        loop {
+            let mut state = self.state.lock();
+            if state.reached(goal) {
+                return Ok(());
+            }
+            if state.writing {
+                let failures = state.failures;
+                state.waiters.push(thread::id());
+                drop(state);
+                self.wait()?;
+                if self.state.lock().failures != failures {
+                    return Err(StoreError::Device);
+                }
+                continue;
+            }
+            let step = match self.plan(&mut state, goal, &mut requests) {
+                Ok(Some(step)) => step,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(store_error(error)),
+            };
+            state.writing = true;
+            drop(state);
+            let result = self.runs.run(&mut requests);
+            let mut state = self.state.lock();
+            state.writing = false;
+            let mut failed = None;
+            match result {
+                Ok(()) => self.advance(&mut state, step),
+                Err(error) => {
+                    Self::retreat(&mut state, step, error);
+                    attempts += u32::from(error != DiskError::Lost);
+                    lost += u32::from(error == DiskError::Lost);
+                    if !error.is_passing() || attempts >= ATTEMPTS || lost >= LOST_ATTEMPTS {
+                        state.failures += 1;
+                        failed = Some(error);
+                    }
+                }
+            }
+            let waiters = core::mem::take(&mut state.waiters);
+            drop(state);
+            for waiter in waiters {
+                thread::unpark(waiter);
+            }
+            if let Some(error) = failed {
+                return Err(store_error(error));
+            }
+        }
+    }
+
+    /// The next step, and the requests that it takes.
+    fn plan(
+        &self,
+        state: &mut State,
+        goal: Goal,
+        requests: &mut Vec<RRef<Block>>,
+    ) -> Result<Option<Step>, DiskError> {
+        requests.clear();
+        let cached = self.runs.shape().volatile_cache;
+        let layout = state.layout;
+        let sequence = state.appended;
+        if let Some(image) = &mut state.sealing {
+            if !image.is_written(&layout) {
+                let (serial, sequence) = (image.serial, image.sequence);
+                let (offset, bytes) = image.unwritten(&layout);
+                self.runs.write_requests(offset, bytes, false, requests)?;
+                state.counters.written_bytes += bytes.len() as u64;
+                return Ok(Some(Step::Write {
+                    serial,
+                    end: layout.round_up(image.tail),
+                    sequence,
+                    durable: !cached,
+                }));
+            }
+            if !image.is_durable(&layout) {
+                self.runs.flush_request(requests)?;
+                return Ok(Some(Step::Flush));
+            }
+            let (offset, bytes) = image.ending(&layout);
+            self.runs.write_requests(offset, &bytes, false, requests)?;
+            state.counters.written_bytes += bytes.len() as u64;
+            return Ok(Some(Step::Ending));
+        }
+        let Some(image) = &mut state.open else {
+            return Ok(None);
+        };
+        let is_durable = matches!(goal, Goal::Durable(_) | Goal::AllDurable);
+        if image.is_written(&layout) {
+            if !is_durable || image.is_durable(&layout) {
+                return Ok(None);
+            }
+            self.runs.flush_request(requests)?;
+            return Ok(Some(Step::Flush));
+        }
+        let serial = image.serial;
+        let (offset, bytes) = image.unwritten(&layout);
+        let force = cached && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
+        self.runs.write_requests(offset, bytes, force, requests)?;
+        state.counters.written_bytes += bytes.len() as u64;
+        Ok(Some(Step::Write {
+            serial,
+            end: image.tail,
+            sequence,
+            durable: force || !cached,
+        }))
+    }
+
+    /// A step was carried out.
+    fn advance(&self, state: &mut State, step: Step) {
+        match step {
+            Step::Write {
+                serial,
+                end,
+                sequence,
+                durable,
+            } => {
+                state.unflushed |= !durable;
+                let images = [&mut state.open, &mut state.sealing];
+                if let Some(image) = images.into_iter().flatten().find(|image| image.serial == serial) {
+                    image.written = end;
+                    image.written_sequence = sequence;
+                    if durable {
+                        image.durable = end;
+                        state.durable = state.durable.max(sequence);
+                        state.counters.flushes += u64::from(self.runs.shape().volatile_cache);
+                    }
+                }
+            }
+            Step::Flush => {
+                state.unflushed = false;
+                state.counters.flushes += 1;
+                for image in [&mut state.open, &mut state.sealing].into_iter().flatten() {
+                    image.durable = image.written;
+                    if image.written > 0 {
+                        state.durable = state.durable.max(image.written_sequence);
+                    }
+                }
+            }
+            Step::Ending => {
+                state.unflushed |= self.runs.shape().volatile_cache;
+                if let Some(image) = state.sealing.take() {
+                    if let Some(segment) = state.segments.get_mut(image.segment as usize) {
+                        segment.usage = Use::Sealed;
+                    }
+                    state.spare.push(image.into_bytes());
+                    state.spare.truncate(2);
+                }
+            }
+        }
+    }
+
+    /// A step failed. After a flush that failed nobody knows what the disk still has of what was written before: it is written again.
+    fn retreat(state: &mut State, step: Step, error: DiskError) {
+        state.last_error = Some(error);
+        state.counters.disk_errors += 1;
+        // A forced or plain write that failed may be there or not, whole or in part: it can be lost again, too.
+        state.unflushed = true;
+        if matches!(step, Step::Flush) {
+            let durable = state.durable;
+            for image in [&mut state.open, &mut state.sealing].into_iter().flatten() {
+                image.written = image.durable;
+                image.written_sequence = durable;
+            }
+        }
+    }
+}
