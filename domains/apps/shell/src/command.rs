@@ -2,6 +2,8 @@
 
 use crate::disk::{self, Change as DiskChange};
 use crate::disk_bench::Plan;
+use crate::disk_verify;
+use crate::kv;
 use crate::nvme::View;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -127,6 +129,29 @@ pub const USAGES: &[Usage] = &[
         "read|write [depth COUNT] [block BYTES] [seconds COUNT] [sequential] [--json]",
         "measures the disk, on the partition for measurements only",
     ),
+    usage(
+        "disk verify",
+        "[depth COUNT] [seconds COUNT] [kill DOMAIN] [--json]",
+        "writes to the partition for measurements and reads all back; kills a domain once a second meanwhile",
+    ),
+    usage("kv", "[stats] [--json]", "shows how the key-value store is"),
+    usage(
+        "kv get",
+        "KEY [--json]",
+        "shows an entry of the store as it is on the disk; \\xNN stands for a byte",
+    ),
+    usage(
+        "kv set",
+        "KEY VALUE",
+        "writes an entry to the disk; a server that is running doesn't know of it",
+    ),
+    usage("kv keys", "[COUNT] [--json]", "shows some keys of the store"),
+    usage(
+        "kv check",
+        "[--json]",
+        "reads the whole store and compares it with its checksums and its index",
+    ),
+    usage("kv compact", "", "frees all segments that can be freed"),
     usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
     usage(
         "maglev",
@@ -224,6 +249,10 @@ pub enum Command {
     DiskChange(DiskChange),
     /// Measure a disk.
     DiskBench(Plan),
+    /// See whether a disk holds what it acknowledged.
+    DiskVerify(disk_verify::Plan),
+    /// The key-value store.
+    Kv(kv::Request),
     /// Show addresses and sockets.
     Ip,
     /// Show services and backends.
@@ -318,9 +347,14 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         }
         ("disk", []) => Command::Disk,
         ("disk", ["bench", plan @ ..]) => Command::DiskBench(Plan::parse(plan)?),
+        ("disk", ["verify", plan @ ..]) => Command::DiskVerify(disk_verify::Plan::parse(plan)?),
         ("disk", words) => match disk::change(words) {
             Some(change) => Command::DiskChange(change?),
             None => return Err(misused("disk")),
+        },
+        ("kv", words) => match kv::request(words) {
+            Some(request) => Command::Kv(request?),
+            None => return Err(misused("kv")),
         },
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
@@ -345,7 +379,8 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
             || matches!(
                 command,
                 Command::MaglevChange { .. } | Command::Nvme(View::Reset(_)) | Command::DiskChange(_)
-            ))
+            )
+            || matches!(&command, Command::Kv(request) if !request.has_json()))
     {
         return Err(format!("There is no answer in JSON to `{name}`."));
     }
@@ -531,6 +566,7 @@ mod tests {
             "disk create 0 store --json",
             "disk delete 0",
             "disk bench melt",
+            "disk verify melt",
             "--json",
         ] {
             let error = parse(line).expect_err(line);
@@ -550,7 +586,7 @@ mod tests {
                     "NUMBER" | "DISK" => Some("1"),
                     "store|scratch" => Some("store"),
                     "read|write" => Some("read"),
-                    "NAME" | "SERVICE" | "BACKEND" => Some("x"),
+                    "NAME" | "SERVICE" | "BACKEND" | "KEY" | "VALUE" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,
                 })
