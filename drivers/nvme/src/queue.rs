@@ -9,7 +9,7 @@ use crate::units::{Unit, Units};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use dma::nvme::{CommandKind, IoQueue};
+use dma::nvme::{CommandKind, IoQueue, Transfer};
 use rref::block::{Block, Fault, Operation};
 use rref::{BlockBatch, RRef};
 
@@ -261,6 +261,41 @@ impl Requests {
                 continue;
             }
             let count = first.count;
+            let transfer = match operation {
+                Operation::Read => Some(Transfer::Read),
+                Operation::Write if force => Some(Transfer::WriteThrough),
+                Operation::Write => Some(Transfer::Write),
+                _ => None,
+            };
+            if let Some(transfer) = transfer
+                && batch
+                    .get(1)
+                    .is_none_or(|next| next.address != first.address.wrapping_add(u64::from(count)))
+            {
+                // Alone in its command, as most are: the short way.
+                if ring.room() == 0 {
+                    break None;
+                }
+                let Some(block) = batch.pop_front() else {
+                    break None;
+                };
+                match ring.submit_one(&unit.namespace, transfer, block) {
+                    Ok(slot) => {
+                        note(under_way, slot, now_ns, 0, 0, 0);
+                        *commands += 1;
+                        counters.totals.commands += 1;
+                    }
+                    Err(block) => {
+                        again.push_back(Again {
+                            block,
+                            attempts: 0,
+                            progress: 0,
+                        });
+                        break None;
+                    }
+                }
+                continue;
+            }
             let (kind, covers) = command_kind(unit, operation, first.address, count, force, 0);
             let Some(mut command) = ring.command(&unit.namespace, kind) else {
                 break None;
@@ -440,11 +475,28 @@ impl Requests {
         }
         let now_ns = now();
         while batch.as_ref().is_none_or(|batch| !batch.is_full()) {
+            // Most are of one block, and succeed.
+            if let Some((slot, block)) = ring.finished_one() {
+                let command = under_way
+                    .get_mut(usize::from(slot))
+                    .map_or(UnderWay::default(), core::mem::take);
+                *commands = commands.saturating_sub(1);
+                counters.answered(now_ns.saturating_sub(command.since_ns));
+                if !command.abandoned
+                    && let Some(block) = succeed(block, &command, units, counters, again)
+                {
+                    match batch.as_mut() {
+                        // There is room, by the loop's condition.
+                        Some(batch) => drop(batch.push(block)),
+                        None => finished.push_back(block),
+                    }
+                }
+                continue;
+            }
             let Some(mut done) = ring.finished() else { break };
-            let command = match under_way.get_mut(usize::from(done.slot())) {
-                Some(place) => core::mem::take(place),
-                None => UnderWay::default(),
-            };
+            let command = under_way
+                .get_mut(usize::from(done.slot()))
+                .map_or(UnderWay::default(), core::mem::take);
             *commands = commands.saturating_sub(1);
             counters.answered(now_ns.saturating_sub(command.since_ns));
             let status = Status(done.status());
@@ -477,24 +529,10 @@ impl Requests {
                 }
                 continue;
             }
-            while let Some(mut block) = done.take() {
-                if let Some(operation) = block.operation() {
-                    let covered = command.progress.saturating_add(command.covers);
-                    if command.covers != 0 && covered < block.count {
-                        again.push_back(Again {
-                            block,
-                            attempts: command.attempts,
-                            progress: covered,
-                        });
-                        continue;
-                    }
-                    let block_bytes = units
-                        .get(block.unit)
-                        .map_or(0, |unit| unit.namespace.block_bytes());
-                    counters.done(operation, moved_bytes(&block, block_bytes));
+            while let Some(block) = done.take() {
+                if let Some(block) = succeed(block, &command, units, counters, again) {
+                    give(block);
                 }
-                block.complete();
-                give(block);
             }
         }
         ring.acknowledge();
@@ -564,6 +602,34 @@ fn command_kind(
         }
         Operation::Deallocate => (CommandKind::Deallocate, (count - progress).min(unit.range_blocks)),
     }
+}
+
+/// Marks a request whose command succeeded as done, unless that covered a part of its range only.
+#[inline(always)]
+fn succeed(
+    mut block: RRef<Block>,
+    command: &UnderWay,
+    units: &Units,
+    counters: &mut Counters,
+    again: &mut VecDeque<Again>,
+) -> Option<RRef<Block>> {
+    if let Some(operation) = block.operation() {
+        let covered = command.progress.saturating_add(command.covers);
+        if command.covers != 0 && covered < block.count {
+            again.push_back(Again {
+                block,
+                attempts: command.attempts,
+                progress: covered,
+            });
+            return None;
+        }
+        let block_bytes = units
+            .get(block.unit)
+            .map_or(0, |unit| unit.namespace.block_bytes());
+        counters.done(operation, moved_bytes(&block, block_bytes));
+    }
+    block.complete();
+    Some(block)
 }
 
 /// Notes a command that was handed in.

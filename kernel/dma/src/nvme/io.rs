@@ -81,6 +81,22 @@ pub enum CommandKind {
     Deallocate,
 }
 
+/// What is done with one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Fill it from the namespace.
+    Read,
+    /// Write it.
+    Write,
+    /// Write it; it is durable with the completion.
+    WriteThrough,
+}
+
+/// Opcodes, and a bit of the word behind the address (NVM command set 1.0, 3.2).
+const OPCODE_WRITE: u64 = 0x01;
+const OPCODE_READ: u64 = 0x02;
+const FORCE_UNIT_ACCESS: u64 = 1 << 30;
+
 /// One slot's command.
 struct Slot {
     blocks: [Option<RRef<Block>>; TRANSFER_BLOCKS],
@@ -207,6 +223,74 @@ impl IoQueue {
             ranges: 0,
             submitted: false,
         })
+    }
+
+    /// Submits a read or write of one block, as a [`command`](Self::command) of it alone does for more instructions: its slot, or the block
+    /// when there is no room, when it has no data or too much, or when the controller was turned off.
+    #[inline]
+    pub fn submit_one(
+        &mut self,
+        namespace: &Namespace,
+        transfer: Transfer,
+        block: RRef<Block>,
+    ) -> Result<u8, RRef<Block>> {
+        let (address, count) = (block.address, block.count);
+        let fits = count != 0 && count <= (BLOCK_BYTES >> namespace.block_shift()) as u32;
+        if !fits || !self.is_live() {
+            return Err(block);
+        }
+        let Some(index) = self.identifiers.take() else {
+            return Err(block);
+        };
+        let (Some(slot), Some(identifier)) = (
+            self.slots.get_mut(usize::from(index)),
+            self.identifiers.identifier(index),
+        ) else {
+            return Err(block);
+        };
+        let page = data_address(&block);
+        // Nothing is there; forgetting it spares its drop code.
+        core::mem::forget(slot.blocks[0].replace(block));
+        (slot.count, slot.taken) = (1, 0);
+        let (opcode, flags) = match transfer {
+            Transfer::Read => (OPCODE_READ, 0),
+            Transfer::Write => (OPCODE_WRITE, 0),
+            Transfer::WriteThrough => (OPCODE_WRITE, FORCE_UNIT_ACCESS),
+        };
+        self.ring.push([
+            opcode | u64::from(identifier) << 16 | u64::from(namespace.id()) << 32,
+            0,
+            0,
+            page,
+            0,
+            address,
+            u64::from(count - 1) | flags,
+            0,
+        ]);
+        Ok(index)
+    }
+
+    /// Takes the next completion if it is that of a command of one block that succeeded: its slot, which is free then, and the block. For
+    /// others there is [`finished`](Self::finished).
+    #[inline]
+    pub fn finished_one(&mut self) -> Option<(u8, RRef<Block>)> {
+        if !self.is_live() {
+            return None;
+        }
+        let entry = self.ring.peek()?;
+        if entry.status != 0 || entry.queue != self.claim.queue {
+            return None;
+        }
+        let index = self.identifiers.slot(entry.command)?;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        if (slot.count, slot.taken) != (1, 0) {
+            return None;
+        }
+        let block = slot.blocks[0].take()?;
+        (slot.count, slot.taken) = (0, 0);
+        self.ring.advance();
+        self.identifiers.release(index);
+        Some((index, block))
     }
 
     /// Tells the controller of commands submitted since: one register write, or none.
@@ -411,7 +495,6 @@ impl Command<'_> {
     /// [`IoQueue::publish`].
     #[inline(always)]
     pub fn submit(mut self) -> bool {
-        const FORCE_UNIT_ACCESS: u64 = 1 << 30;
         const DEALLOCATE: u64 = 1 << 2;
         let list =
             self.queue.lists.physical() + u64::from(self.slot) * (LIST_WORDS * size_of::<u64>()) as u64;
@@ -434,9 +517,14 @@ impl Command<'_> {
                 match self.kind {
                     CommandKind::Write {
                         force_unit_access: true,
-                    } => (0x01, [first, second], self.address, length | FORCE_UNIT_ACCESS),
-                    CommandKind::Write { .. } => (0x01, [first, second], self.address, length),
-                    _ => (0x02, [first, second], self.address, length),
+                    } => (
+                        OPCODE_WRITE,
+                        [first, second],
+                        self.address,
+                        length | FORCE_UNIT_ACCESS,
+                    ),
+                    CommandKind::Write { .. } => (OPCODE_WRITE, [first, second], self.address, length),
+                    _ => (OPCODE_READ, [first, second], self.address, length),
                 }
             }
             CommandKind::Flush => (0x00, [0; 2], 0, 0),

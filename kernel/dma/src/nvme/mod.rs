@@ -18,7 +18,9 @@ mod registers;
 mod ring;
 
 pub use admin::{AdminCommand, AdminCompletion, Feature};
-pub use io::{Accepted, Command, CommandKind, Finished, IoQueue, QueueError, RANGE_LIMIT, TRANSFER_BLOCKS};
+pub use io::{
+    Accepted, Command, CommandKind, Finished, IoQueue, QueueError, RANGE_LIMIT, TRANSFER_BLOCKS, Transfer,
+};
 pub use namespace::{Namespace, NamespaceError};
 pub use registers::Capabilities;
 
