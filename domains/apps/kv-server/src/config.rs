@@ -4,6 +4,7 @@
 //! act on.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -78,6 +79,8 @@ pub struct Config {
     pub pubsub_output: OutputLimit,
     /// Up to which size collections count as small; CONFIG SET alone changes it.
     pub limits: crate::types::Limits,
+    /// What CONFIG SET set of what has no other place.
+    pub free: BTreeMap<&'static str, String>,
 }
 
 impl fmt::Debug for Config {
@@ -112,6 +115,7 @@ impl Default for Config {
                 soft_s: 60,
             },
             limits: crate::types::Limits::DEFAULT,
+            free: BTreeMap::new(),
         }
     }
 }

@@ -389,6 +389,18 @@ impl Keyspace {
         Some(entry)
     }
 
+    /// Forgets when a key expires, without journaling it: for one that is journaled with a new value next.
+    #[inline]
+    pub fn forget_expiry(&mut self, database: usize, slot: Slot) {
+        if let Some(space) = self.databases.get_mut(database)
+            && let Some(entry) = space.keys.get_mut(slot)
+            && entry.expires_ms != NEVER_MS
+        {
+            space.expiring.remove(&(entry.expires_ms, slot));
+            entry.expires_ms = NEVER_MS;
+        }
+    }
+
     /// Sets when a key expires, and journals it; [`changed`](Self::changed) is to follow.
     pub fn set_expiry(&mut self, database: usize, slot: Slot, expires_ms: u64) {
         let Some(space) = self.databases.get_mut(database) else {

@@ -23,6 +23,7 @@ pub mod command;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod decimal;
 pub mod error;
 pub mod glob;
 pub mod journal;
@@ -39,6 +40,7 @@ pub mod shard;
 pub mod stable_map;
 #[cfg(test)]
 pub mod testing;
+pub mod text;
 pub mod types;
 pub mod value;
 

@@ -51,6 +51,16 @@ pub struct Statistics {
     pub output_limit: u64,
 }
 
+impl Statistics {
+    /// Nothing counted, of so many commands.
+    pub fn new(commands: usize) -> Statistics {
+        Statistics {
+            by_command: alloc::vec![CommandStatistics::default(); commands],
+            ..Statistics::default()
+        }
+    }
+}
+
 /// Counters of one command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CommandStatistics {
@@ -101,6 +111,10 @@ pub struct Server {
     pub ledger: Ledger,
     /// What the last start found.
     pub loaded: Loaded,
+    /// Everything so far is to be durable before the next answers, whatever `appendfsync` says.
+    pub settle_requested: bool,
+    /// Keys are removed when they expire, not only when someone asks for them.
+    pub active_expiry: bool,
     /// When the earliest of those who wait stops, milliseconds since 1970.
     next_timeout_ms: u64,
     /// Clients that wait, those that waited longest first.
@@ -123,10 +137,7 @@ impl Server {
             .map(|_| format!("{:08x}", keyspace.random() as u32))
             .collect();
         let table = Table::new();
-        let statistics = Statistics {
-            by_command: alloc::vec![CommandStatistics::default(); table.len()],
-            ..Statistics::default()
-        };
+        let statistics = Statistics::new(table.len());
         Server {
             keyspace,
             clients: Clients::default(),
@@ -139,6 +150,8 @@ impl Server {
             run_id,
             ledger: Ledger::default(),
             loaded: Loaded::default(),
+            settle_requested: false,
+            active_expiry: true,
             next_timeout_ms: u64::MAX,
             attention: (0..shards).map(|_| Vec::new()).collect(),
             waiting: BTreeMap::new(),
@@ -397,10 +410,12 @@ impl Server {
             return self.keyspace.now_ms;
         }
         let pause_ms = self.pause.map_or(u64::MAX, |(until_ms, _)| until_ms);
-        self.keyspace
-            .next_expiry_ms()
-            .min(self.next_timeout_ms)
-            .min(pause_ms)
+        let expiry_ms = if self.active_expiry {
+            self.keyspace.next_expiry_ms()
+        } else {
+            u64::MAX
+        };
+        expiry_ms.min(self.next_timeout_ms).min(pause_ms)
     }
 
     /// Does what is due by time, a bounded part of it.
@@ -413,7 +428,7 @@ impl Server {
         if self.is_paused_for_all() {
             return;
         }
-        if self.keyspace.next_expiry_ms() <= now_ms {
+        if self.active_expiry && self.keyspace.next_expiry_ms() <= now_ms {
             self.keyspace.expire_due(200);
             self.tell_changes();
         }

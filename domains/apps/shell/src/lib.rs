@@ -12,6 +12,8 @@ mod answer;
 mod command;
 mod completion;
 mod death_report;
+#[cfg(test)]
+mod death_report_tests;
 mod disk;
 mod disk_bench;
 #[cfg(test)]
@@ -24,6 +26,8 @@ mod keys;
 mod line;
 mod log_view;
 mod network;
+#[cfg(test)]
+mod network_tests;
 mod nvme;
 #[cfg(test)]
 mod nvme_tests;
