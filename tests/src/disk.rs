@@ -29,7 +29,7 @@ pub fn driver_killed(context: &Context) -> Result<()> {
             number("writes")?,
             number("kills")?
         ));
-        for wrong in ["errors", "stale", "wrong"] {
+        for wrong in ["errors", "lost", "stale", "wrong"] {
             ensure!(
                 number(wrong)? == 0,
                 "the disk is not what was acknowledged: {found}"
