@@ -24,7 +24,7 @@ pub fn driver_killed(context: &Context) -> Result<()> {
                 .as_u64()
                 .with_context(|| format!("`disk verify` told no {name}: {found}"))
         };
-        step.done(&format!(
+        step.done(format!(
             "{} writes, {} kills",
             number("writes")?,
             number("kills")?
