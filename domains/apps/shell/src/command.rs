@@ -2,6 +2,7 @@
 
 use crate::disk::{self, Change as DiskChange};
 use crate::disk_bench::Plan;
+use crate::disk_verify;
 use crate::kv;
 use crate::nvme::View;
 use alloc::format;
@@ -128,6 +129,11 @@ pub const USAGES: &[Usage] = &[
         "read|write [depth COUNT] [block BYTES] [seconds COUNT] [sequential] [--json]",
         "measures the disk, on the partition for measurements only",
     ),
+    usage(
+        "disk verify",
+        "[depth COUNT] [seconds COUNT] [kill DOMAIN] [--json]",
+        "writes to the partition for measurements and reads all back; kills a domain once a second meanwhile",
+    ),
     usage("kv", "[stats] [--json]", "shows how the key-value store is"),
     usage(
         "kv get",
@@ -243,6 +249,8 @@ pub enum Command {
     DiskChange(DiskChange),
     /// Measure a disk.
     DiskBench(Plan),
+    /// See whether a disk holds what it acknowledged.
+    DiskVerify(disk_verify::Plan),
     /// The key-value store.
     Kv(kv::Request),
     /// Show addresses and sockets.
@@ -339,6 +347,7 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         }
         ("disk", []) => Command::Disk,
         ("disk", ["bench", plan @ ..]) => Command::DiskBench(Plan::parse(plan)?),
+        ("disk", ["verify", plan @ ..]) => Command::DiskVerify(disk_verify::Plan::parse(plan)?),
         ("disk", words) => match disk::change(words) {
             Some(change) => Command::DiskChange(change?),
             None => return Err(misused("disk")),
@@ -557,6 +566,7 @@ mod tests {
             "disk create 0 store --json",
             "disk delete 0",
             "disk bench melt",
+            "disk verify melt",
             "--json",
         ] {
             let error = parse(line).expect_err(line);

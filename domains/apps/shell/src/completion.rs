@@ -35,6 +35,8 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
         ["deaths"] => Wanted::Words(&["last"]),
         ["disk"] => Wanted::Words(crate::disk::WORDS),
         ["disk", "bench"] => Wanted::Words(&["read", "write"]),
+        ["disk", "verify"] => Wanted::Words(&["depth", "kill", "seconds"]),
+        ["disk", "verify", .., "kill"] => Wanted::Domain,
         ["disk", "create", _] => Wanted::Words(&["scratch", "store"]),
         ["kv"] => Wanted::Words(crate::kv::WORDS),
         ["nvme"] => Wanted::Words(crate::nvme::WORDS),

@@ -1,4 +1,4 @@
-//! `disk`: disks, their partitions, and what is done to these. `disk_bench.rs` measures them.
+//! `disk`: disks, their partitions, and what is done to these. `disk_bench.rs` measures them, `disk_verify.rs` tries them.
 
 use crate::answer::Answer;
 use crate::import::Import;
@@ -13,7 +13,7 @@ use rref::Text;
 use serde_json::{Value, json};
 
 /// Second words of `disk`.
-pub const WORDS: &[&str] = &["bench", "create", "delete", "table"];
+pub const WORDS: &[&str] = &["bench", "create", "delete", "table", "verify"];
 /// Names of the types of partitions that can be created.
 pub const KINDS: &[(&str, [u8; 16])] = &[("scratch", SCRATCH_PARTITION), ("store", STORE_PARTITION)];
 

@@ -180,17 +180,97 @@ struct Outcome {
     elapsed_ns: u64,
 }
 
+/// Hands pages over and takes them back.
+pub struct Pump<'a> {
+    device: &'a dyn BlockDevice,
+    queue: u16,
+    /// Pages that are to be handed over.
+    pub outgoing: VecDeque<RRef<Block>>,
+    under_way: usize,
+    batch: Option<BlockBatch>,
+}
+
+impl<'a> Pump<'a> {
+    /// A pump that has nothing to do.
+    pub fn new(device: &'a dyn BlockDevice, queues: u16) -> Pump<'a> {
+        Pump {
+            device,
+            queue: thread::cpu() % queues.max(1),
+            outgoing: VecDeque::new(),
+            under_way: 0,
+            batch: None,
+        }
+    }
+
+    /// Whether nothing is to be handed over or to be had back.
+    pub fn is_idle(&self) -> bool {
+        self.under_way + self.outgoing.len() == 0
+    }
+
+    /// Hands over what there is room for, and adds what is finished to `finished`; waits for some if there is none.
+    pub fn turn(&mut self, finished: &mut Vec<RRef<Block>>) -> Result<(), String> {
+        let mut batch = match self.batch.take() {
+            Some(batch) => batch,
+            None => BlockBatch::new().map_err(|error| error.to_string())?,
+        };
+        // Room for an answer is left: a device that is full gives none back in a full batch.
+        while batch.room() > 1
+            && let Some(page) = self.outgoing.pop_front()
+        {
+            self.under_way += 1;
+            drop(batch.push(page));
+        }
+        let mut batch = self
+            .device
+            .exchange(self.queue, batch)
+            .map_err(|error| error.to_string())?;
+        while let Some(page) = batch.pop() {
+            self.under_way = self.under_way.saturating_sub(1);
+            if page.progress() == Progress::Submitted {
+                self.outgoing.push_front(page);
+            } else {
+                finished.push(page);
+            }
+        }
+        self.batch = Some(batch);
+        if finished.is_empty() && !self.is_idle() {
+            let waited = self
+                .device
+                .wait(self.queue, clock::now_ns().saturating_add(SECOND_NS))
+                .map_err(|error| error.to_string())?;
+            if waited == WaitResult::Cancelled {
+                return Err("it was called off".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The partition for measurements, with the number of the device's queues.
+pub fn scratch(device: &mut Import<dyn BlockDevice>) -> Result<(u16, UnitInfo, u16), String> {
+    let info = device.call(|device| device.info())?;
+    let mut found = None;
+    for unit in 0..info.units {
+        let unit_info = device.call(|device| device.unit(unit))?;
+        if unit_info.kind == SCRATCH_PARTITION && unit_info.blocks != 0 {
+            found = Some((unit, unit_info, info.queues));
+        }
+    }
+    // An earlier measurement may have ended with requests under way.
+    device.call(|device| device.abandon())?;
+    found.ok_or_else(|| {
+        "There is no partition that may be overwritten; `disk create DISK scratch MEBIBYTES` makes one."
+            .into()
+    })
+}
+
 /// A measurement under way.
 struct Run<'a> {
-    device: &'a dyn BlockDevice,
+    pump: Pump<'a>,
     plan: Plan,
     unit: u16,
     info: UnitInfo,
-    queue: u16,
     slots: Vec<Slot>,
-    /// Pages that are to be handed over.
-    outgoing: VecDeque<RRef<Block>>,
-    under_way: usize,
     /// Where the next operation goes, or the state of the generator of places.
     place: u64,
     latencies: Histogram,
@@ -199,34 +279,13 @@ struct Run<'a> {
 
 /// Answers `disk bench`.
 pub fn answer(device: &mut Import<dyn BlockDevice>, plan: Plan) -> Result<Answer, String> {
-    let info = device.call(|device| device.info())?;
-    let mut found = None;
-    for unit in 0..info.units {
-        let unit_info = device.call(|device| device.unit(unit))?;
-        if unit_info.kind == SCRATCH_PARTITION && unit_info.blocks != 0 {
-            found = Some((unit, unit_info));
-        }
-    }
-    let (unit, unit_info) = found.ok_or(
-        "There is no partition that may be overwritten; `disk create DISK scratch MEBIBYTES` makes one.",
-    )?;
-    let queue = thread::cpu() % info.queues.max(1);
-    // An earlier measurement may have ended with requests under way.
-    device.call(|device| device.abandon())?;
-    let outcome = device.call(|device| {
-        let run = Run::new(device, plan, (unit, unit_info), queue)?;
-        run.measure()
-    })?;
+    let (unit, info, queues) = scratch(device)?;
+    let outcome = device.call(|device| Run::new(Pump::new(device, queues), plan, unit, info)?.measure())?;
     Ok(report(plan, &outcome))
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        device: &'a dyn BlockDevice,
-        plan: Plan,
-        (unit, info): (u16, UnitInfo),
-        queue: u16,
-    ) -> Result<Run<'a>, String> {
+    fn new(pump: Pump<'a>, plan: Plan, unit: u16, info: UnitInfo) -> Result<Run<'a>, String> {
         let mut slots = Vec::new();
         for number in 0..plan.depth {
             let mut pages = Vec::new();
@@ -246,14 +305,11 @@ impl<'a> Run<'a> {
             return Err("the partition is smaller than one block".into());
         }
         Ok(Run {
-            device,
+            pump,
             plan,
             unit,
             info,
-            queue,
             slots,
-            outgoing: VecDeque::new(),
-            under_way: 0,
             place: 0,
             latencies: Histogram::default(),
             errors: 0,
@@ -267,41 +323,15 @@ impl<'a> Run<'a> {
         for slot in 0..self.slots.len() {
             self.begin(slot, now_ns);
         }
-        let mut batch = BlockBatch::new().map_err(|error| error.to_string())?;
-        while self.under_way + self.outgoing.len() != 0 {
-            // Room for an answer is left: a device that is full gives none back in a full batch.
-            while batch.room() > 1
-                && let Some(page) = self.outgoing.pop_front()
-            {
-                self.under_way += 1;
-                drop(batch.push(page));
-            }
-            batch = self
-                .device
-                .exchange(self.queue, batch)
-                .map_err(|error| error.to_string())?;
+        let mut finished = Vec::new();
+        while !self.pump.is_idle() {
+            self.pump.turn(&mut finished)?;
             now_ns = clock::now_ns();
-            let mut finished = 0;
-            while let Some(page) = batch.pop() {
-                self.under_way = self.under_way.saturating_sub(1);
-                if page.progress() == Progress::Submitted {
-                    self.outgoing.push_front(page);
-                } else {
-                    finished += 1;
-                    self.finish(page, now_ns, now_ns < end_ns);
-                }
+            for page in finished.drain(..) {
+                self.finish(page, now_ns, now_ns < end_ns);
             }
             if now_ns > end_ns.saturating_add(END_NS) {
                 return Err("the disk doesn't answer".into());
-            }
-            if finished == 0 {
-                let waited = self
-                    .device
-                    .wait(self.queue, now_ns.saturating_add(SECOND_NS))
-                    .map_err(|error| error.to_string())?;
-                if waited == WaitResult::Cancelled {
-                    return Err("it was called off".into());
-                }
             }
         }
         Ok(Outcome {
@@ -339,7 +369,7 @@ impl<'a> Run<'a> {
             );
             page.unit = self.unit;
             page.cookie = number as u64;
-            self.outgoing.push_back(page);
+            self.pump.outgoing.push_back(page);
         }
     }
 
@@ -361,12 +391,12 @@ impl<'a> Run<'a> {
 }
 
 /// Logical blocks in so many bytes.
-fn blocks_of(info: &UnitInfo, bytes: u32) -> u64 {
+pub fn blocks_of(info: &UnitInfo, bytes: u32) -> u64 {
     u64::from(bytes / info.block_bytes.max(1)).max(1)
 }
 
 /// Spreads numbers over all of 64 bits (the finaliser of SplitMix64).
-fn scramble(number: u64) -> u64 {
+pub fn scramble(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

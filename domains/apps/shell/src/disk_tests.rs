@@ -7,6 +7,8 @@ use interface::partition::{
 };
 use rref::block::Operation;
 use rref::{BlockBatch, Text};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 /// One disk with two partitions.
 pub struct Partitions;
@@ -77,6 +79,9 @@ impl Disks for Partitions {
     }
 }
 
+/// What was written to it, by block.
+static MEDIUM: Mutex<BTreeMap<usize, Box<[u8; 4096]>>> = Mutex::new(BTreeMap::new());
+
 /// Its units: requests are done at once, but for writes to the store, which must not be.
 pub struct Device;
 
@@ -109,10 +114,17 @@ impl BlockDevice for Device {
         for request in requests.iter_mut() {
             assert_eq!(request.unit, 0, "only the partition for measurements");
             assert!(request.address + 8 <= 2048 && request.address.is_multiple_of(8));
-            assert!(matches!(
-                request.operation(),
-                Some(Operation::Read | Operation::Write)
-            ));
+            let place = request.address as usize;
+            let mut medium = MEDIUM.lock().unwrap();
+            match request.operation() {
+                Some(Operation::Read) => {
+                    if let Some(page) = medium.get(&place) {
+                        *request.data_mut() = **page;
+                    }
+                }
+                Some(Operation::Write) => drop(medium.insert(place, Box::new(*request.data()))),
+                _ => {}
+            }
             request.complete();
         }
         Ok(requests)
@@ -192,4 +204,16 @@ fn a_measurement_stays_where_it_may_write_and_counts_what_it_did() {
         assert_eq!(json["errors"], 0);
         assert!(json["p99_9_ns"].as_u64() <= json["longest_ns"].as_u64());
     }
+}
+
+#[test]
+fn what_was_written_is_compared_with_what_is_read() {
+    let mut fixture = fixture();
+    let json = fixture.json("disk verify depth 7 seconds 1 --json");
+    assert!(json["writes"].as_u64().is_some_and(|count| count > 256), "{json}");
+    assert!(json["flushes"].as_u64().is_some_and(|count| count > 0), "{json}");
+    assert_eq!(
+        (&json["places"], &json["stale"], &json["wrong"]),
+        (&256.into(), &0.into(), &0.into())
+    );
 }

@@ -11,7 +11,7 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{death_report, disk, disk_bench, domains, holdings, kv, network, nvme, update};
+use crate::{death_report, disk, disk_bench, disk_verify, domains, holdings, kv, network, nvme, update};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -189,9 +189,14 @@ impl Session {
             Err(error) => return error,
         };
         let Request { command, json } = request;
-        if let (Command::DiskBench(plan), false) = (&command, json) {
+        let lasts_s = match &command {
+            Command::DiskBench(plan) => Some(plan.seconds),
+            Command::DiskVerify(plan) => Some(plan.seconds),
+            _ => None,
+        };
+        if let (Some(seconds), false) = (lasts_s, json) {
             // There is nothing to see for a while.
-            self.write(&format!("measuring for {} s\n", plan.seconds)).ok();
+            self.write(&format!("this takes {seconds} s\n")).ok();
         }
         match self.execute(command) {
             Ok(answer) => answer.render(json),
@@ -246,6 +251,7 @@ impl Session {
             Command::Disk => disk::show(&mut self.disks),
             Command::DiskChange(change) => disk::carry_out(&mut self.disks, change),
             Command::DiskBench(plan) => disk_bench::answer(&mut self.partitions, plan),
+            Command::DiskVerify(plan) => disk_verify::answer(&mut self.partitions, plan),
             Command::Kv(request) => kv::answer(&mut self.store, request),
             Command::Ip => network::ip(&mut self.sockets),
             Command::Maglev => network::maglev(&mut self.balancer),

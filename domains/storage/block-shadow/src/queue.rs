@@ -193,6 +193,11 @@ impl State {
         self.waiting.is_empty() && self.finished.is_empty() && !self.watch
     }
 
+    /// Whether somebody waits for something.
+    pub fn is_used(&self) -> bool {
+        self.under_way != 0 || !self.waiting.is_empty()
+    }
+
     /// Whether there is something to give back.
     pub fn has_finished(&self) -> bool {
         !self.finished.is_empty()

@@ -147,6 +147,15 @@ impl Shadow {
         }
     }
 
+    /// A call found the driver dead, to which it was to hand `offered` requests.
+    fn meet_death(&self, state: &mut State, dead: OwnerId, offered: usize) {
+        let now_ns = clock::now_ns();
+        if offered != 0 || state.is_used() {
+            self.driver.outages().meet(now_ns);
+        }
+        state.lost_driver(dead, now_ns);
+    }
+
     /// An exchange that doesn't go straight through.
     #[cold]
     fn exchange_slowly(
@@ -182,7 +191,7 @@ impl Shadow {
                     }
                 }
                 Err(BlockError::Dead(_)) => {
-                    state.lost_driver(driver.target(), clock::now_ns());
+                    self.meet_death(state, driver.target(), offered);
                     batch = self.new_batch(queue, state)?;
                 }
                 Err(error) => {
@@ -242,7 +251,7 @@ impl BlockDevice for Shadow {
                 },
                 Err(BlockError::Dead(_)) => {
                     let dead = driver.target();
-                    state.lost_driver(dead, clock::now_ns());
+                    self.meet_death(state, dead, offered);
                 }
                 Err(error) => {
                     queue.forget(state, self.next_term());
@@ -272,7 +281,7 @@ impl BlockDevice for Shadow {
                         .as_ref()
                         .is_some_and(|of| of.target() == driver.target())
                     {
-                        state.lost_driver(driver.target(), clock::now_ns());
+                        self.meet_death(&mut state, driver.target(), 0);
                     }
                     driver.target()
                 }

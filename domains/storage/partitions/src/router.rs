@@ -136,7 +136,10 @@ impl Router {
             requests = take_refused(requests, own)?;
         }
         let offered = requests.len();
-        let device = match &state.device {
+        // Nothing is lost to a device that died while nothing was under way, if that is found out before it gets anything.
+        let is_idle = state.users.iter().all(|known| known.under_way == 0);
+        let known = state.device.as_ref();
+        let device = match known.filter(|device| !is_idle || domain_rt::is_live(device.target())) {
             Some(device) => device.clone(),
             None => {
                 let device = self.device()?;
