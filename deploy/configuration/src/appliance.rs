@@ -195,6 +195,8 @@ impl Appliance {
         httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
         maglev::config::Config::from_toml(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        kv_server::config::check(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
         partitions::config::Config::from_toml(&source.text)
             .map_err(|message| source.section_error(message))?;
         kv_engine::config::read(&source.text)

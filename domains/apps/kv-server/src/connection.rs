@@ -162,7 +162,7 @@ impl Connection {
                 Ok(Some(length)) => {
                     let arguments = self.parser.arguments(rest);
                     if arguments.len() > 0 {
-                        if server.is_postponed(self.client, &arguments) {
+                        if server.is_postponed(self.client, &arguments, rest.len()) {
                             // It is read again when its time has come.
                             self.parser.finish();
                             return done;

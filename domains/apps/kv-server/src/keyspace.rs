@@ -210,6 +210,15 @@ impl Keyspace {
         self.databases.get(database)?.keys.get(slot)
     }
 
+    /// The key in a slot is used now.
+    #[inline]
+    pub fn touch(&mut self, database: usize, slot: Slot) {
+        let now_s = (self.now_ms / 1000) as u32;
+        if let Some(entry) = self.entry_mut(database, slot) {
+            entry.used_s = now_s;
+        }
+    }
+
     /// What the key in a slot has, to change it; [`changed`](Self::changed) is to follow.
     #[inline]
     pub fn entry_mut(&mut self, database: usize, slot: Slot) -> Option<&mut Entry> {

@@ -82,6 +82,8 @@ pub fn start() -> Result<(), StartError> {
             Shard::new(number, service, sockets).run();
         })?;
     }
+    let clock = service.clone();
+    thread::spawn("kv-clock", None, move || clock.set_clock())?;
     thread::spawn("kv-store", None, move || service.keep_store())?;
     Ok(())
 }

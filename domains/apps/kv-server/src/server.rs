@@ -186,6 +186,7 @@ impl Server {
                 resp3: client.resp3,
             },
             database: client.database,
+            touches: !client.flags.contains(ClientFlags::NO_TOUCH) || arguments.is(0, "touch"),
             server: self,
             client: index,
             arguments,
@@ -293,6 +294,7 @@ impl Server {
                 resp3: client.resp3,
             },
             database: client.database,
+            touches: true,
             server: self,
             client: index,
             arguments: blocked.command.arguments(),
@@ -480,13 +482,19 @@ impl Server {
         }
     }
 
-    /// Whether a client's next request is to wait: the client waits for a key, or CLIENT PAUSE.
+    /// Whether a client's next request, of `input_bytes` that have come, is to wait: the client waits for a key, or CLIENT PAUSE.
     #[inline]
-    pub fn is_postponed(&mut self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
+    pub fn is_postponed(
+        &mut self,
+        index: ClientIndex,
+        arguments: &Arguments<'_>,
+        input_bytes: usize,
+    ) -> bool {
         let paused = self.pause.is_some() && self.is_paused_for(arguments);
         let Some(client) = self.clients.get_mut(index) else {
             return false;
         };
+        client.input_bytes = input_bytes;
         if client.blocked.is_some() || paused {
             client.flags.insert(ClientFlags::POSTPONED);
             return true;
@@ -601,14 +609,16 @@ impl Context<'_> {
     /// Runs a command that may run.
     #[inline]
     pub fn run(&mut self, position: usize, command: &'static Command) {
-        self.server.statistics.commands += 1;
-        if !self.server.monitors.is_empty() {
-            self.show_monitors(command);
+        if !self.retried {
+            self.server.statistics.commands += 1;
+            if !self.server.monitors.is_empty() {
+                self.show_monitors(command);
+            }
         }
         let start = self.reply.bytes.len();
         let result = (command.run)(self);
         if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
-            counters.calls += 1;
+            counters.calls += u64::from(!self.retried);
             if result.is_err() {
                 counters.failed += 1;
             }

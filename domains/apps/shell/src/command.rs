@@ -3,6 +3,7 @@
 use crate::disk::{self, Change as DiskChange};
 use crate::disk_bench::Plan;
 use crate::disk_verify;
+use crate::kv;
 use crate::nvme::View;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -133,6 +134,24 @@ pub const USAGES: &[Usage] = &[
         "[depth COUNT] [seconds COUNT] [kill DOMAIN] [--json]",
         "writes to the partition for measurements and reads all back; kills a domain once a second meanwhile",
     ),
+    usage("kv", "[stats] [--json]", "shows how the key-value store is"),
+    usage(
+        "kv get",
+        "KEY [--json]",
+        "shows an entry of the store as it is on the disk; \\xNN stands for a byte",
+    ),
+    usage(
+        "kv set",
+        "KEY VALUE",
+        "writes an entry to the disk; a server that is running doesn't know of it",
+    ),
+    usage("kv keys", "[COUNT] [--json]", "shows some keys of the store"),
+    usage(
+        "kv check",
+        "[--json]",
+        "reads the whole store and compares it with its checksums and its index",
+    ),
+    usage("kv compact", "", "frees all segments that can be freed"),
     usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
     usage(
         "maglev",
@@ -232,6 +251,8 @@ pub enum Command {
     DiskBench(Plan),
     /// See whether a disk holds what it acknowledged.
     DiskVerify(disk_verify::Plan),
+    /// The key-value store.
+    Kv(kv::Request),
     /// Show addresses and sockets.
     Ip,
     /// Show services and backends.
@@ -331,6 +352,10 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
             Some(change) => Command::DiskChange(change?),
             None => return Err(misused("disk")),
         },
+        ("kv", words) => match kv::request(words) {
+            Some(request) => Command::Kv(request?),
+            None => return Err(misused("kv")),
+        },
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
         ("maglev", [action, service, backend, rest @ ..]) => Command::MaglevChange {
@@ -354,7 +379,8 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
             || matches!(
                 command,
                 Command::MaglevChange { .. } | Command::Nvme(View::Reset(_)) | Command::DiskChange(_)
-            ))
+            )
+            || matches!(&command, Command::Kv(request) if !request.has_json()))
     {
         return Err(format!("There is no answer in JSON to `{name}`."));
     }
@@ -560,7 +586,7 @@ mod tests {
                     "NUMBER" | "DISK" => Some("1"),
                     "store|scratch" => Some("store"),
                     "read|write" => Some("read"),
-                    "NAME" | "SERVICE" | "BACKEND" => Some("x"),
+                    "NAME" | "SERVICE" | "BACKEND" | "KEY" | "VALUE" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,
                 })

@@ -38,6 +38,7 @@ pub fn wanted(before_cursor: &str) -> (Wanted<'_>, &str) {
         ["disk", "verify"] => Wanted::Words(&["depth", "kill", "seconds"]),
         ["disk", "verify", .., "kill"] => Wanted::Domain,
         ["disk", "create", _] => Wanted::Words(&["scratch", "store"]),
+        ["kv"] => Wanted::Words(crate::kv::WORDS),
         ["nvme"] => Wanted::Words(crate::nvme::WORDS),
         ["maglev"] => Wanted::Words(MAGLEV_ACTIONS),
         ["maglev", "add" | "activate" | "drain" | "remove"] => Wanted::Service,

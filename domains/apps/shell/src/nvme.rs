@@ -179,7 +179,7 @@ fn health(storage: &mut Storage, index: u16) -> Result<Answer, String> {
             some => some.join(", "),
         },
     );
-    row("temperature", format!("{celsius} °C"));
+    row("temperature", format!("{celsius} C"));
     row(
         "spare capacity",
         format!(

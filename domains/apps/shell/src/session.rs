@@ -11,7 +11,7 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{death_report, disk, disk_bench, disk_verify, domains, holdings, network, nvme, update};
+use crate::{death_report, disk, disk_bench, disk_verify, domains, holdings, kv, network, nvme, update};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -21,6 +21,7 @@ use interface::balance::{Balancer, Name};
 use interface::black_box::BlackBoxes;
 use interface::block::BlockDevice;
 use interface::kernel::{DomainName, LogReader, Power, SerialConsole, ServiceError};
+use interface::key_value::KeyValueStore;
 use interface::net::NetDevice;
 use interface::partition::Disks;
 use interface::socket::Sockets;
@@ -51,6 +52,7 @@ pub struct Session {
     storage: Import<dyn StorageHealth>,
     disks: Import<dyn Disks>,
     partitions: Import<dyn BlockDevice>,
+    store: Import<dyn KeyValueStore>,
     sockets: Import<dyn Sockets>,
     balancer: Import<dyn Balancer>,
     decoder: Decoder,
@@ -78,6 +80,7 @@ impl Session {
             storage: Import::new("storage", "The storage controller's driver"),
             disks: Import::new("disks", "The partitions' domain"),
             partitions: Import::new("partitions", "The partitions' domain"),
+            store: Import::new("store", "The key-value store"),
             sockets: Import::new("sockets", "The TCP/IP stack"),
             balancer: Import::new("balancer", "The load balancer"),
             decoder: Decoder::default(),
@@ -249,6 +252,7 @@ impl Session {
             Command::DiskChange(change) => disk::carry_out(&mut self.disks, change),
             Command::DiskBench(plan) => disk_bench::answer(&mut self.partitions, plan),
             Command::DiskVerify(plan) => disk_verify::answer(&mut self.partitions, plan),
+            Command::Kv(request) => kv::answer(&mut self.store, request),
             Command::Ip => network::ip(&mut self.sockets),
             Command::Maglev => network::maglev(&mut self.balancer),
             Command::MaglevChange {

@@ -129,9 +129,13 @@ fn format<D: Disk>(runs: &Runs<D>, options: Options) -> Result<Layout, StoreErro
     let mut head = alloc::vec![0; HEAD_BYTES as usize];
     runs.read(0, &mut head).map_err(store_error)?;
     let mut is_blank = head.iter().all(|&byte| byte == 0);
-    let starts = (0..layout.segments).map(|segment| layout.segment_start(segment));
-    runs.read_scattered(starts, |_, bytes| is_blank &= bytes.iter().all(|&byte| byte == 0))
-        .map_err(store_error)?;
+    let starts: Vec<u64> = (0..layout.segments)
+        .map(|segment| layout.segment_start(segment))
+        .collect();
+    runs.read_scattered(&starts, |_, bytes| {
+        is_blank &= bytes.iter().all(|&byte| byte == 0)
+    })
+    .map_err(store_error)?;
     if !is_blank {
         return Err(StoreError::Unrecognised);
     }
@@ -176,19 +180,30 @@ impl<D: Disk> Opening<'_, D> {
     /// All segments in use, by serial number.
     fn find_segments(&mut self) -> Result<BTreeMap<u64, Found>, StoreError> {
         let layout = self.state.layout;
-        let mut begins = alloc::vec![Begin::Blank; layout.segments as usize];
+        let mut begins = alloc::vec![Begin::Damaged; layout.segments as usize];
         let mut footers = alloc::vec![None; layout.segments as usize];
-        let starts = (0..layout.segments).map(|segment| layout.segment_start(segment));
-        let read = |offset| starts.clone().map(move |start| start + offset);
+        let starts: Vec<u64> = (0..layout.segments)
+            .map(|segment| layout.segment_start(segment))
+            .collect();
+        let ends: Vec<u64> = starts
+            .iter()
+            .map(|start| start + layout.footer_start() as u64)
+            .collect();
+        // What is damaged is read again: perhaps it was so on the way only.
+        for _ in 0..2 {
+            self.runs
+                .read_scattered(&starts, |index, bytes| {
+                    if let Some(begin @ Begin::Damaged) = begins.get_mut(index) {
+                        *begin = Header::decode(bytes, layout.store);
+                    }
+                })
+                .map_err(store_error)?;
+            if !begins.contains(&Begin::Damaged) {
+                break;
+            }
+        }
         self.runs
-            .read_scattered(read(0), |index, bytes| {
-                if let Some(begin) = begins.get_mut(index) {
-                    *begin = Header::decode(bytes, layout.store);
-                }
-            })
-            .map_err(store_error)?;
-        self.runs
-            .read_scattered(read(layout.footer_start() as u64), |index, bytes| {
+            .read_scattered(&ends, |index, bytes| {
                 if let Some(footer) = footers.get_mut(index) {
                     *footer = Footer::decode(bytes, &layout);
                 }
@@ -300,7 +315,23 @@ impl<D: Disk> Opening<'_, D> {
 
     /// Reads a segment's records up to `limit`. In the last one, the log ends at the first that isn't right or doesn't follow; in others, all
     /// before `limit` was durable when the next was begun, so what isn't right there is damage, and what comes behind it counts.
+    ///
+    /// Reads it again where that ends early, and takes what goes further: what was wrong may have been so on the way only.
     fn scan_segment(&mut self, this: &Found, limit: usize, is_last: bool) -> Result<Scanned, StoreError> {
+        let first = self.scan_once(this, limit, is_last)?;
+        if first.end >= limit && !first.is_damaged {
+            return Ok(first);
+        }
+        let second = self.scan_once(this, limit, is_last)?;
+        let further = |scanned: &Scanned| (!scanned.is_damaged, scanned.end, scanned.summary.words());
+        Ok(if further(&second) > further(&first) {
+            second
+        } else {
+            first
+        })
+    }
+
+    fn scan_once(&mut self, this: &Found, limit: usize, is_last: bool) -> Result<Scanned, StoreError> {
         let layout = self.state.layout;
         let mut bytes = alloc::vec![0; layout.round_up(limit)];
         self.runs

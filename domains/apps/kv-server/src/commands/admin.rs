@@ -95,6 +95,21 @@ pub const COMMANDS: &[Command] = &[
         Ok(())
     }),
     command("acl|cat", -2, ADMIN, NO_KEYS, empty_array),
+    // There are no scripts and functions: none to list, and all of them gone when they are flushed.
+    command(
+        "function",
+        -2,
+        ADMIN.union(Flags::CONTAINER),
+        NO_KEYS,
+        function_help,
+    ),
+    command("function|help", 2, ADMIN, NO_KEYS, function_help),
+    command("function|flush", -2, ADMIN, NO_KEYS, ok),
+    command("function|list", -2, ADMIN, NO_KEYS, empty_array),
+    command("script", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, script_help),
+    command("script|help", 2, ADMIN, NO_KEYS, script_help),
+    command("script|flush", -2, ADMIN, NO_KEYS, ok),
+    command("script|exists", -3, ADMIN, NO_KEYS, no_scripts),
     command("debug", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, debug_help),
     command("debug|help", 2, ADMIN, NO_KEYS, debug_help),
     command("debug|sleep", 3, ADMIN, NO_KEYS, sleep),
@@ -285,6 +300,25 @@ fn string_match(context: &mut Context<'_>) -> Result<(), CommandError> {
     let found = crate::glob::matches(context.argument(3), &text);
     context.reply.flag(found);
     Ok(())
+}
+
+fn no_scripts(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let count = context.arguments.len() - 2;
+    context.reply.array(count);
+    (0..count).for_each(|_| context.reply.integer(0));
+    Ok(())
+}
+
+fn function_help(context: &mut Context<'_>) -> Result<(), CommandError> {
+    super::help(context, "FUNCTION", &["FLUSH [ASYNC|SYNC]", "LIST"])
+}
+
+fn script_help(context: &mut Context<'_>) -> Result<(), CommandError> {
+    super::help(
+        context,
+        "SCRIPT",
+        &["EXISTS <sha1> [<sha1> ...]", "FLUSH [ASYNC|SYNC]"],
+    )
 }
 
 fn slow_log_help(context: &mut Context<'_>) -> Result<(), CommandError> {

@@ -67,8 +67,10 @@ fn set(context: &mut Context<'_>) -> Result<(), CommandError> {
         Some(slot) => slot,
         None => context.set_string(key, b"", false)?,
     };
-    let slot = context.write_at(key, slot, offset / 8, &[after])?;
-    context.changed(slot, Events::STRING, "setbit", key);
+    if before != after || offset / 8 >= context.string_length(slot) {
+        let slot = context.write_at(key, slot, offset / 8, &[after])?;
+        context.changed(slot, Events::STRING, "setbit", key);
+    }
     context.reply.flag(before & mask != 0);
     Ok(())
 }
@@ -440,8 +442,10 @@ fn field(context: &mut Context<'_>, read_only: bool) -> Result<(), CommandError>
             Some(slot) => slot,
             None => context.set_string(key, b"", false)?,
         };
-        slot = Some(context.write_at(key, at, first, &bytes)?);
-        written = true;
+        if before != after || last > context.string_length(at) {
+            slot = Some(context.write_at(key, at, first, &bytes)?);
+            written = true;
+        }
     }
     if written && let Some(slot) = slot {
         context.changed(slot, Events::STRING, "setbit", key);

@@ -151,7 +151,7 @@ fn write_full(stream: &Stream, reply: &mut Reply, limit: usize) {
 
 /// What is pending in a group, and its consumers with theirs.
 fn write_pending(group: &Group, reply: &mut Reply, limit: usize) {
-    reply.bulk(b"pel");
+    reply.bulk(b"pending");
     reply.array(group.pending.len().min(limit));
     for (id, pending) in group.pending.iter().take(limit) {
         reply.array(4);
@@ -170,7 +170,7 @@ fn write_pending(group: &Group, reply: &mut Reply, limit: usize) {
         reply.bulk(b"active-time");
         reply.integer(consumer.active_ms.map_or(-1, |active_ms| active_ms as i64));
         field_number(reply, "pel-count", consumer.pending.len() as u64);
-        reply.bulk(b"pel");
+        reply.bulk(b"pending");
         reply.array(consumer.pending.len().min(limit));
         for id in consumer.pending.iter().take(limit) {
             let pending = group.pending.get(id);

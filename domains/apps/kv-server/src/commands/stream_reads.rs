@@ -182,17 +182,18 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
         let Some(stream) = context.get::<Stream>(slot) else {
             continue;
         };
+        let has_behind = |id: StreamId| match id.next() {
+            Some(first) => stream.range(first, StreamId::GREATEST).next().is_some(),
+            None => false,
+        };
         let serves = match (request.group, from) {
             // A consumer's own history is an answer, even if it is empty.
             (Some(_), From::Id(_)) => true,
             (Some((name, _)), _) => stream
                 .groups
                 .get(name)
-                .is_some_and(|group| stream.last_id > group.last_id),
-            (None, From::Id(id)) => match id.next() {
-                Some(first) => stream.range(first, StreamId::GREATEST).next().is_some(),
-                None => false,
-            },
+                .is_some_and(|group| has_behind(group.last_id)),
+            (None, From::Id(id)) => has_behind(id),
             (None, _) => false,
         };
         if serves {
