@@ -24,14 +24,14 @@ pub struct Appliance {
     /// `[maglev]`
     #[serde(default)]
     pub maglev: Maglev,
+    /// `[storage]`, which only domains look at.
+    #[serde(default, rename = "storage")]
+    _storage: toml::Table,
     /// `[kv]`; without the section there is no key-value store.
     pub kv: Option<KeyValue>,
     /// `[store]`, which concerns only the key-value engine.
     #[serde(default, rename = "store")]
     _store: toml::Table,
-    /// `[storage]`, which only domains look at.
-    #[serde(default, rename = "storage")]
-    _storage: toml::Table,
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
@@ -197,10 +197,10 @@ impl Appliance {
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
         kv_server::config::check(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
-        kv_engine::config::read(&source.text)
-            .map_err(|error| at_line(error.line, error.key, error.problem))?;
         partitions::config::Config::from_toml(&source.text)
             .map_err(|message| source.section_error(message))?;
+        kv_engine::config::read(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
         Ok(appliance)
     }
 }

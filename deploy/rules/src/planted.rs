@@ -32,6 +32,11 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
         outcomes.push(plant_unsafe(root, package)?);
         outcomes.push(plant_missing_forbid(root, package)?);
     }
+    if let Some(package) = of_layer(&project, Layer::Kernel).next() {
+        for (what, text) in UNARGUED {
+            outcomes.push(plant_unargued(root, package, what, text)?);
+        }
+    }
     let domains: Vec<&Package> = of_layer(&project, Layer::Domain).collect();
     if let [one, .., other] = domains.as_slice() {
         outcomes.push(plant_dependency(root, one, other)?);
@@ -81,6 +86,37 @@ fn plant_unsafe(root: &Path, package: &Package) -> Result<Outcome> {
     fs::remove_file(&path)?;
     Ok(Outcome {
         what: format!("`unsafe` in {}", file.display()),
+        noticed,
+    })
+}
+
+/// What kernel/ may have only with an argument; the second line is the one to be named.
+const UNARGUED: [(&str, &str); 4] = [
+    (
+        "an unargued block",
+        "fn f(a: *const u8) -> u8 {\n    unsafe { *a }\n}\n",
+    ),
+    (
+        "an unargued implementation",
+        "struct A;\nunsafe impl Send for A {}\n",
+    ),
+    (
+        "an unargued declaration",
+        "\nunsafe extern \"C\" {\n    fn f();\n}\n",
+    ),
+    ("a function without its contract", "/// It.\nunsafe fn f() {}\n"),
+];
+
+fn plant_unargued(root: &Path, package: &Package, what: &str, text: &str) -> Result<Outcome> {
+    let file = package.directory.join("src/planted_by_the_rules_test.rs");
+    let path = root.join(&file);
+    fs::write(&path, text)?;
+    let noticed = unsafe_code::check(&Project::read(root)?)?
+        .iter()
+        .any(|violation| violation.file == file && violation.line == Some(2));
+    fs::remove_file(&path)?;
+    Ok(Outcome {
+        what: format!("{what} in {}", file.display()),
         noticed,
     })
 }

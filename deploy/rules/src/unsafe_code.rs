@@ -1,6 +1,6 @@
-//! No `unsafe` outside kernel/ (docs/soundness.md, invariant 1).
+//! No `unsafe` outside kernel/, and none inside it that doesn't say why it is sound (docs/soundness.md, invariant 1).
 //!
-//! Two checks, because each alone has a hole: every root file of every target forbids unsafe code, which the compiler then
+//! What is inside is for `contracts.rs`. Outside there are two checks, because each alone has a hole: every root file of every target forbids unsafe code, which the compiler then
 //! enforces; and no source file has the token, in code that is compiled only under some configuration either. Comments,
 //! strings and identifiers such as `unsafe_code` don't count.
 
@@ -11,15 +11,26 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use proc_macro2::{TokenStream, TokenTree};
 
-use crate::project::{Layer, Project};
+use crate::contracts;
+use crate::project::{Layer, Package, Project};
 use crate::violation::Violation;
 
-/// Checks every package that isn't in kernel/.
+/// Folders of programs that must not compile, whatever they say.
+const REFUSED: &str = "refused";
+
+/// Checks every package.
 ///
 /// # Errors
 /// When a source can't be read.
 pub fn check(project: &Project) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
+    for package in project
+        .packages
+        .iter()
+        .filter(|package| package.layer == Some(Layer::Kernel))
+    {
+        violations.extend(check_contracts(project, package)?);
+    }
     for package in project
         .packages
         .iter()
@@ -53,6 +64,31 @@ pub fn check(project: &Project) -> Result<Vec<Violation>> {
                 // What can't be read as Rust can't be shown to be safe.
                 None => violations.push(place(None, "this is no Rust source")),
             }
+        }
+    }
+    Ok(violations)
+}
+
+/// Checks that every `unsafe` of a package of kernel/ is argued for.
+fn check_contracts(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    let mut files = Vec::new();
+    sources(&project.root.join(&package.directory), &mut files)?;
+    files.sort();
+    let mut violations = Vec::new();
+    for path in files {
+        if path
+            .parent()
+            .is_some_and(|directory| directory.ends_with(REFUSED))
+        {
+            continue;
+        }
+        let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
+        for missing in contracts::missing(&read(&path)?).unwrap_or_default() {
+            violations.push(Violation {
+                file: file.clone(),
+                line: Some(missing.line),
+                message: missing.what.message().to_owned(),
+            });
         }
     }
     Ok(violations)

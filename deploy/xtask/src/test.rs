@@ -41,7 +41,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "unsafe",
-        about: "no `unsafe` outside kernel/",
+        about: "no `unsafe` outside kernel/, and none inside without its argument",
         run: unsafe_gate,
     },
     Step {

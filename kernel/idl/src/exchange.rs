@@ -37,10 +37,13 @@ fn transfer(fields: &Fields) -> (TokenStream, TokenStream) {
         Fields::Unnamed(_) => quote!((#(#names),*)),
         Fields::Unit => quote!(),
     };
-    (
-        pattern,
-        quote!(#(unsafe { ::rref::Exchange::transfer(#names, to) };)*),
-    )
+    let body = quote! {
+        #(
+            // SAFETY: The caller's promise for the whole holds for each of its fields.
+            unsafe { ::rref::Exchange::transfer(#names, to) };
+        )*
+    };
+    (pattern, body)
 }
 
 /// Proves the bound for every field where it is named, so that the error points there.

@@ -248,6 +248,8 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
                 name: #text,
                 methods: &[#(#descriptions),*],
                 make: {
+                    /// # Safety
+                    /// As `ProxyFactory::make`.
                     unsafe fn make(
                         header: &'static ::rref::handle::generated::DomainHeader,
                         incarnation: ::rref::OwnerId,
@@ -267,6 +269,8 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
                     make
                 },
                 free: {
+                    /// # Safety
+                    /// As `ProxyFactory::free`.
                     unsafe fn free(raw: ::rref::handle::generated::RawObject) {
                         // SAFETY: The caller passes what `make` returned, once.
                         let proxy = unsafe { <dyn #name as ::rref::Interface>::from_raw(raw) };

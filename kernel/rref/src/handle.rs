@@ -39,8 +39,14 @@ pub struct ProxyFactory {
     /// Its methods.
     pub methods: &'static [Method],
     /// Makes a proxy on the kernel's heap.
+    ///
+    /// # Safety
+    /// The object is a trait object of this interface, valid as [`Target::new`] wants it.
     pub make: unsafe fn(&'static DomainHeader, OwnerId, RawObject) -> RawObject,
     /// Frees a proxy that `make` made.
+    ///
+    /// # Safety
+    /// It is what `make` returned, is passed once, and nobody uses it any more.
     pub free: unsafe fn(RawObject),
 }
 

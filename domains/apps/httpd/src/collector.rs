@@ -5,6 +5,7 @@
 
 use crate::counters::Counters;
 use crate::death_metrics;
+use crate::disk_metrics;
 use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
 use alloc::boxed::Box;
@@ -16,8 +17,10 @@ use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, SpawnError, ThreadId};
 use domain_rt::{Interface, OwnerId, clock};
 use interface::balance::Balancer;
+use interface::block::{BlockDevice, BlockError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
+use interface::storage_health::{HealthError, StorageHealth};
 use interface::supervise::Supervisor;
 use rref::Handle;
 
@@ -81,6 +84,8 @@ impl Collector {
         collector.source("sockets", read_sockets)?;
         collector.source("nic", read_network_device)?;
         collector.source("balancer", read_balancer)?;
+        collector.source("disk", read_disk)?;
+        collector.source("storage", read_storage)?;
         Ok(collector)
     }
 
@@ -191,6 +196,42 @@ fn read_sockets(sockets: &dyn Sockets) -> Result<String, interface::socket::Sock
 fn read_network_device(device: &dyn NetDevice) -> Result<String, interface::net::NetError> {
     let mut text = Exposition::default();
     metrics::network_device(&mut text, &device.link()?, &device.statistics()?);
+    Ok(text.into_text())
+}
+
+fn read_disk(device: &dyn BlockDevice) -> Result<String, BlockError> {
+    let info = match device.info() {
+        // An appliance need not have one.
+        Err(BlockError::NoDevice) => return Ok(String::new()),
+        result => result?,
+    };
+    let mut units = Vec::new();
+    for unit in 0..info.units {
+        let info = device.unit(unit)?;
+        // The numbers of deleted partitions stay empty.
+        if info.blocks != 0 {
+            units.push((unit, info));
+        }
+    }
+    let mut text = Exposition::default();
+    disk_metrics::device(&mut text, &device.statistics()?);
+    disk_metrics::partitions(&mut text, &units);
+    Ok(text.into_text())
+}
+
+fn read_storage(storage: &dyn StorageHealth) -> Result<String, HealthError> {
+    let mut controllers = Vec::new();
+    for index in 0..SERVICE_LIMIT {
+        let Some(info) = storage.controller(index)? else {
+            break;
+        };
+        controllers.push((info, storage.smart(index).ok()));
+    }
+    if controllers.is_empty() {
+        return Ok(String::new());
+    }
+    let mut text = Exposition::default();
+    disk_metrics::controllers(&mut text, &controllers);
     Ok(text.into_text())
 }
 

@@ -27,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod date;
 mod death_metrics;
+mod disk_metrics;
 pub mod holdings;
 pub mod metrics;
 pub mod pump;

@@ -1,32 +1,28 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
+use crate::death_report_tests::Boxes;
+use crate::disk_tests::{Device, Partitions};
+use crate::network_tests::{Balance, Card};
 use crate::nvme_tests::Disk;
 use crate::session::Session;
 use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
-use interface::balance::{
-    BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
-};
-use interface::black_box::{
-    BlackBox, BlackBoxes, Crossing, DeathCounts, EventKind, FaultDetail, Frame, Position, Registers,
-    SeenThread, TraceEvent,
-};
+use interface::balance::Balancer;
+use interface::black_box::{BlackBoxes, DeathCounts};
+use interface::block::BlockDevice;
 use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainName, DomainState, DomainStatus, LogLine, LogReader, MemoryStatus, Power,
     SerialConsole, ServiceError,
 };
-use interface::net::{
-    DeviceInfo, Exchanged, LinkState, MacAddress, NetConfiguration, NetDevice, NetError, NetStatistics,
-    WaitResult,
-};
+use interface::net::NetDevice;
+use interface::partition::Disks;
 use interface::storage_health::StorageHealth;
 use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use interface::update::Updates;
-use rref::{PacketBatch, Text};
+use rref::Text;
 use serde_json::Value;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
@@ -226,195 +222,6 @@ impl Operator for Domains {
     }
 }
 
-/// The box of death 2: a page fault in `harvest`, which the classifier had asked for.
-struct Boxes;
-
-impl BlackBoxes for Boxes {
-    fn black_box(&self, number: u64) -> Result<Option<BlackBox>, ServiceError> {
-        Ok((number == 2).then(|| BlackBox {
-            number,
-            domain: DomainName::new("ixgbe"),
-            generation: 6,
-            uptime_ns: 61_000_000_000,
-            crossings: 12,
-            crossings_since_boot: 34,
-            memory_bytes: 1 << 20,
-            threads: 3,
-            shared_objects: Some(5),
-            shared_bytes: Some(2048),
-            seen_threads: 1,
-            more_threads: 2,
-            events: 2,
-        }))
-    }
-
-    fn thread(&self, _number: u64, index: u16) -> Result<Option<SeenThread>, ServiceError> {
-        Ok((index == 0).then(|| SeenThread {
-            id: 33,
-            name: Text::new("classifier/rx-0"),
-            cpu: 1,
-            position: Position::AtFault,
-            fault: Some(FaultDetail {
-                vector: 14,
-                error: 2,
-                address: Some(0xdead_0000),
-                registers: Registers {
-                    rip: 0x1234,
-                    ..Registers::default()
-                },
-            }),
-            frames: 2,
-            is_exact: true,
-            crossings: 2,
-        }))
-    }
-
-    fn frame(&self, _number: u64, _thread: u16, index: u16) -> Result<Option<Frame>, ServiceError> {
-        let frame = |domain, function, offset| Frame {
-            address: 0x1234,
-            domain: DomainName::new(domain),
-            function: Text::new(function),
-            offset,
-        };
-        let frames = [
-            frame("ixgbe", "ixgbe::receive::harvest", 0x12),
-            frame("classifier", "", 0),
-        ];
-        Ok(frames.get(usize::from(index)).copied())
-    }
-
-    fn crossing(&self, _number: u64, _thread: u16, index: u16) -> Result<Option<Crossing>, ServiceError> {
-        let crossing = |callee, method| Crossing {
-            callee: DomainName::new(callee),
-            generation: 6,
-            method: Text::new(method),
-        };
-        let crossings = [
-            crossing("ixgbe", "NetDevice.exchange"),
-            crossing("classifier", ""),
-        ];
-        Ok(crossings.get(usize::from(index)).copied())
-    }
-
-    fn event(&self, _number: u64, index: u16) -> Result<Option<TraceEvent>, ServiceError> {
-        let event = |kind, text, count| TraceEvent {
-            at_ns: 12_000_000_000,
-            generation: 6,
-            kind,
-            text: Text::new(text),
-            count,
-        };
-        let events = [
-            event(EventKind::Loaded, "", 1),
-            event(EventKind::Refused, "shared memory: quota", 7),
-        ];
-        Ok(events.get(usize::from(index)).copied())
-    }
-}
-
-struct Card;
-
-impl NetDevice for Card {
-    fn info(&self) -> Result<DeviceInfo, NetError> {
-        Ok(DeviceInfo {
-            mac: MacAddress([2, 0, 0, 0, 0, 0xab]),
-            queues: 4,
-            frame_limit_bytes: 9000,
-            receive_checksum: true,
-            transmit_checksum: true,
-        })
-    }
-
-    fn configure(&self, _: NetConfiguration) -> Result<(), NetError> {
-        Err(NetError::Unsupported)
-    }
-
-    fn link(&self) -> Result<LinkState, NetError> {
-        Ok(LinkState {
-            up: true,
-            speed_mbps: 10_000,
-            changes: 1,
-        })
-    }
-
-    fn exchange(&self, _: u16, _: PacketBatch, _: PacketBatch) -> Result<Exchanged, NetError> {
-        Err(NetError::Unsupported)
-    }
-
-    fn wait(&self, _: u16, _: u64) -> Result<WaitResult, NetError> {
-        Err(NetError::Unsupported)
-    }
-
-    fn statistics(&self) -> Result<NetStatistics, NetError> {
-        Ok(NetStatistics {
-            received_frames: 42,
-            ..NetStatistics::default()
-        })
-    }
-}
-
-/// One service with two backends, of which one can be changed.
-struct Balance;
-
-impl Balancer for Balance {
-    fn service(&self, index: u16) -> Result<Option<ServiceStatus>, BalanceError> {
-        Ok((index == 0).then(|| ServiceStatus {
-            name: Name::new("web"),
-            address: IpAddr::from([10, 82, 99, 100]),
-            port: 80,
-            protocol: Protocol::Tcp,
-            backends: 2,
-            packets: 10,
-            bytes: 640,
-            connections: 3,
-            dropped: 0,
-            tracked: 3,
-        }))
-    }
-
-    fn backend(&self, _service: Name, index: u16) -> Result<Option<BackendStatus>, BalanceError> {
-        Ok((index < 2).then(|| BackendStatus {
-            name: Text::format(format_args!("b{}", index + 1)),
-            address: IpAddr::from([10, 82, 99, 11]),
-            mac: None,
-            weight: 1,
-            state: BackendState::Active,
-            slots: 32_768,
-            packets: 5,
-            bytes: 320,
-            connections: 1,
-        }))
-    }
-
-    fn add(&self, _: Name, _: Name, _: IpAddr, weight: u16) -> Result<(), BalanceError> {
-        if weight == 0 {
-            Err(BalanceError::BadWeight)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn drain(&self, _: Name, backend: Name) -> Result<(), BalanceError> {
-        if backend.as_str() == "b1" {
-            Ok(())
-        } else {
-            Err(BalanceError::NoBackend)
-        }
-    }
-
-    fn activate(&self, _: Name, _: Name) -> Result<(), BalanceError> {
-        Ok(())
-    }
-
-    fn remove(&self, _: Name, _: Name) -> Result<(), BalanceError> {
-        Err(BalanceError::NoService)
-    }
-
-    fn revision(&self) -> Result<u64, BalanceError> {
-        Ok(1)
-    }
-}
-
 pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
@@ -439,6 +246,8 @@ pub fn fixture() -> Fixture {
     host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
     let disk: &'static Disk = Box::leak(Box::default());
     host_platform::provide::<dyn StorageHealth>("storage", disk);
+    host_platform::provide::<dyn Disks>("disks", &Partitions);
+    host_platform::provide::<dyn BlockDevice>("partitions", &Device);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
     Fixture {
@@ -546,47 +355,6 @@ fn tables_are_for_people_and_json_for_scripts() {
 }
 
 #[test]
-fn a_death_is_shown_with_all_that_is_known_of_it() {
-    let mut fixture = fixture();
-    let report = fixture.session.answer("deaths 2");
-    for text in [
-        "Death 2: ixgbe, generation 6, 12.345 s after boot",
-        "panic: index out of bounds at receive.rs:7",
-        "generation 7 ran 4.500 ms later",
-        "1 minute 1 second, 12 crossings into it (34 since boot)",
-        "3 threads, 1.0 MiB of private memory, 5 shared objects of 2.0 KiB",
-        "Thread 33 \"classifier/rx-0\" of classifier on CPU 1, at fault",
-        "page fault writing to 0xdead0000: nothing is mapped there (error 0x2)",
-        "rip   0000000000001234",
-        "in ixgbe (NetDevice.exchange), called by classifier",
-        "0  ixgbe       ixgbe::receive::harvest + 0x12",
-        "1  classifier  0x1234",
-        "and 2 more threads",
-        "shared memory: quota (7 times)",
-    ] {
-        assert!(report.contains(text), "{text} is not in\n{report}");
-    }
-    let json = fixture.json("deaths 2 --json");
-    assert_eq!(json["number"], 2);
-    assert_eq!(json["restart_ns"], 4_500_000);
-    let thread = &json["black_box"]["threads"][0];
-    assert_eq!(thread["stack"][0]["function"], "ixgbe::receive::harvest");
-    assert_eq!(thread["stack"][1]["function"], Value::Null);
-    assert_eq!(thread["fault"]["registers"]["rip"], 0x1234);
-    assert_eq!(thread["crossings"][0]["method"], "NetDevice.exchange");
-    assert_eq!(json["black_box"]["events"][1]["count"], 7);
-
-    let old = fixture.session.answer("deaths 1");
-    assert!(old.contains("did its first work after 6.000 ms"), "{old}");
-    assert!(old.contains("not kept any more"), "{old}");
-    assert_eq!(fixture.json("deaths 1 --json")["black_box"], Value::Null);
-    assert_eq!(
-        fixture.session.answer("deaths 3"),
-        "There is no death 3 yet: the newest is 2."
-    );
-}
-
-#[test]
 fn errors_are_sentences() {
     let mut fixture = fixture();
     for (line, error) in [
@@ -612,31 +380,6 @@ fn errors_are_sentences() {
     assert_eq!(
         fixture.session.answer("maglev drain web b1"),
         "b1 gets no new connections of web."
-    );
-}
-
-#[test]
-fn a_dead_domain_is_said_to_be_and_its_successor_is_found() {
-    let mut fixture = fixture();
-    assert!(
-        fixture
-            .session
-            .answer("maglev")
-            .starts_with("web: tcp 10.82.99.100 port 80")
-    );
-    host_platform::kill("balancer");
-    assert_eq!(
-        fixture.session.answer("maglev"),
-        "The load balancer can't be reached: the provider is not up."
-    );
-    host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
-    assert!(fixture.session.answer("maglev").starts_with("web"));
-    assert!(
-        fixture
-            .session
-            .answer("ip")
-            .starts_with("The TCP/IP stack can't be reached"),
-        "there is none in this test"
     );
 }
 

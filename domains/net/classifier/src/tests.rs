@@ -376,6 +376,32 @@ fn a_tagged_frame_is_not_the_balancers_and_a_long_one_stays_whole() {
     assert_eq!(fixture.stack.seen(), [3, 4]);
 }
 
+/// A batch of the balancer's alone is told by a shorter look at each frame, once the one before was such a batch.
+#[test]
+fn a_long_frame_after_single_ones_goes_where_its_head_goes_whatever_its_tail_looks_like() {
+    for usual in [VIP, OWN] {
+        let mut fixture = fixture(0);
+        fixture.arrive((0..5).map(|count| numbered(usual, count)));
+        fixture.settle();
+        {
+            let mut state = fixture.device.state.lock().unwrap();
+            for count in 10..13 {
+                state.arrivals.push_back((numbered(VIP, count), false));
+            }
+            state.arrivals.push_back((numbered(OWN, 20), true));
+            state.arrivals.push_back((numbered(VIP, 21), true));
+            state.arrivals.push_back((numbered(VIP, 22), false));
+            state.arrivals.push_back((numbered(VIP, 30), false));
+        }
+        fixture.settle();
+        let after = |seen: Vec<u16>| seen.into_iter().filter(|number| *number >= 10).collect();
+        let (balancers, stacks): (Vec<u16>, Vec<u16>) =
+            (after(fixture.balancer.seen()), after(fixture.stack.seen()));
+        assert_eq!(balancers, [10, 11, 12, 30]);
+        assert_eq!(stacks, [20, 21, 22]);
+    }
+}
+
 #[test]
 fn steady_traffic_allocates_nothing() {
     let mut fixture = fixture(3);

@@ -390,6 +390,17 @@ fn look_up<'a>(snapshot: &'a Snapshot, pending: &Pending) -> Choice<'a> {
     look_up_by(snapshot, pending, pending.hash)
 }
 
+/// Frames from the `first` on, each with what is known of it.
+#[inline(always)]
+fn remaining<'a, F: Frames>(
+    pending: &'a [Pending],
+    frames: &'a mut F,
+    first: usize,
+) -> impl Iterator<Item = (&'a Pending, F::Frame<'a>)> {
+    let pending = pending.get(first..).unwrap_or_default();
+    pending.iter().zip(frames.from(first))
+}
+
 /// The same by another hash than the frame's.
 #[inline(always)]
 fn look_up_by<'a>(snapshot: &'a Snapshot, pending: &Pending, hash: u64) -> Choice<'a> {
@@ -436,12 +447,7 @@ impl Flows {
         first: usize,
     ) -> usize {
         let mut next = first;
-        for (pending, mut frame) in all_pending
-            .get(first..)
-            .unwrap_or_default()
-            .iter()
-            .zip(frames.from(first))
-        {
+        for (pending, mut frame) in remaining(all_pending, frames, first) {
             let Some((slot, target)) = self.settled(snapshot, pending) else {
                 break;
             };
@@ -475,12 +481,7 @@ impl Flows {
         first: usize,
     ) -> usize {
         let mut next = first;
-        for (pending, mut frame) in all_pending
-            .get(first..)
-            .unwrap_or_default()
-            .iter()
-            .zip(frames.from(first))
-        {
+        for (pending, mut frame) in remaining(all_pending, frames, first) {
             let choice = match pending.step {
                 Step::Opens => self.assign(snapshot, pending, Event::Opens, counters),
                 _ if next != first && pending.step.event().is_some() => break,

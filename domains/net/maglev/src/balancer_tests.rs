@@ -350,6 +350,13 @@ fn icmp_errors_reach_the_flows_backend() {
         assert_eq!(send(&mut balancer, SECOND, frame), Ok(backend), "flow {flow}");
     }
     assert_eq!(control.report()[0].traffic.connections, 100);
+    for (index, vip) in (0..).zip(control.report()) {
+        let summary = control.summary(index).unwrap();
+        assert_eq!(
+            (summary.spec, summary.traffic, summary.backends),
+            (&vip.spec, vip.traffic, vip.backends.len())
+        );
+    }
 }
 
 #[test]

@@ -152,6 +152,17 @@ pub struct VipReport {
     pub backends: Vec<BackendReport>,
 }
 
+/// A VIP without what takes long to find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipSummary<'a> {
+    /// What the operator said of it.
+    pub spec: &'a VipSpec,
+    /// What was sent on for it.
+    pub traffic: Traffic,
+    /// How many backends it has.
+    pub backends: usize,
+}
+
 /// The balancer's configuration, and the sum of what its CPUs do.
 #[derive(Debug)]
 pub struct Control {
@@ -369,6 +380,29 @@ impl Control {
             .zip(&self.vips)
             .map(|(index, vip)| self.report_vip(index, vip))
             .collect()
+    }
+
+    /// One VIP; `None` past the last. Packets may wait for it, so it doesn't look at the lookup table as [`report`](Self::report) does.
+    #[must_use]
+    pub fn summary(&self, index: VipIndex) -> Option<VipSummary<'_>> {
+        let vip = self.vips.get(usize::from(index))?;
+        let of_vip = VipSummary {
+            spec: &vip.spec,
+            traffic: vip.retired,
+            backends: 0,
+        };
+        Some(self.tenants().filter(|(_, backend)| backend.vip == index).fold(
+            of_vip,
+            |sum, (slot, backend)| {
+                VipSummary {
+                    traffic: sum
+                        .traffic
+                        .plus(self.slot_traffic(slot).since(backend.counted_before)),
+                    backends: sum.backends + 1,
+                    ..sum
+                }
+            },
+        ))
     }
 
     /// Drops and connection-table figures, summed over CPUs.

@@ -189,25 +189,21 @@ impl Balancer for Management {
     fn service(&self, index: u16) -> Result<Option<ServiceStatus>, BalanceError> {
         let control = self.0.control.lock();
         let totals = control.totals();
-        Ok(control
-            .report()
-            .into_iter()
-            .nth(usize::from(index))
-            .map(|vip| ServiceStatus {
-                name: Name::new(&vip.spec.name),
-                address: vip.spec.address,
-                port: vip.spec.port,
-                protocol: match vip.spec.protocol {
-                    Transport::Tcp => Protocol::Tcp,
-                    Transport::Udp => Protocol::Udp,
-                },
-                backends: vip.backends.len() as u16,
-                packets: vip.traffic.packets,
-                bytes: vip.traffic.bytes,
-                connections: vip.traffic.connections,
-                dropped: totals.malformed + totals.no_backend + totals.neighbour_unknown,
-                tracked: totals.connection_entries,
-            }))
+        Ok(control.summary(index).map(|vip| ServiceStatus {
+            name: Name::new(&vip.spec.name),
+            address: vip.spec.address,
+            port: vip.spec.port,
+            protocol: match vip.spec.protocol {
+                Transport::Tcp => Protocol::Tcp,
+                Transport::Udp => Protocol::Udp,
+            },
+            backends: vip.backends as u16,
+            packets: vip.traffic.packets,
+            bytes: vip.traffic.bytes,
+            connections: vip.traffic.connections,
+            dropped: totals.malformed + totals.no_backend + totals.neighbour_unknown,
+            tracked: totals.connection_entries,
+        }))
     }
 
     fn backend(&self, service: Name, index: u16) -> Result<Option<BackendStatus>, BalanceError> {

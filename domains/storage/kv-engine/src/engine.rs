@@ -5,7 +5,7 @@
 //! goes with the next write-out. A write-out that can be made durable by one forced command is; a larger one is followed by a flush. Where the
 //! device has no volatile cache neither is needed.
 //!
-//! When the disk fails a write-out, it is tried again up to [`ATTEMPTS`] times if that can help. Then the commits that waited for it fail; what they
+//! When the disk fails a write-out, it is tried again up to [`ATTEMPTS`](crate::disk::ATTEMPTS) times if that can help. Then the commits that waited for it fail; what they
 //! were for is still in memory, is read as before, and goes out with the next commit that succeeds.
 
 use crate::cache::Cache;
@@ -19,8 +19,6 @@ use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId, Wake};
 use interface::key_value::{Entry, Reader, StoreBuffer, StoreError, StoreStatistics, VALUE_LIMIT_BYTES};
 
-/// Times that a write-out is tried.
-pub const ATTEMPTS: u32 = 4;
 /// Bytes that may be in memory only, beyond which an append writes out itself.
 const UNWRITTEN_LIMIT_BYTES: usize = 512 << 10;
 /// How long a thread waits for another's write-out before it looks again, in nanoseconds: only so that no lost wake-up can hold it for ever.

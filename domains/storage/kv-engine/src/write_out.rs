@@ -3,8 +3,8 @@
 //! The segment that is being sealed goes before the one that is open: its records are written, then flushed, and only then is its footer written and
 //! the next segment begun on the disk. So a segment's footer, and the header of the next, say that all before them is durable.
 
-use crate::disk::{Disk, DiskError};
-use crate::engine::{ATTEMPTS, Engine, store_error};
+use crate::disk::{Attempts, Disk, DiskError};
+use crate::engine::{Engine, store_error};
 use crate::state::{State, Use};
 use alloc::vec::Vec;
 use domain_rt::thread;
@@ -14,8 +14,6 @@ use rref::{BATCH_CAPACITY, RRef};
 
 /// Bytes that one forced command is to write at most; more is written and then flushed.
 const FORCED_LIMIT_BYTES: usize = BATCH_CAPACITY * BLOCK_BYTES;
-/// Times that requests are made again which were lost with a domain that held them.
-const LOST_ATTEMPTS: u32 = 100;
 
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +67,7 @@ impl State {
 impl<D: Disk> Engine<D> {
     /// Reaches a goal, by writing out or by waiting for the thread that does.
     pub(crate) fn write_out(&self, goal: Goal) -> Result<(), StoreError> {
-        let (mut attempts, mut lost) = (0, 0);
+        let mut attempts = Attempts::default();
         let mut requests = Vec::new();
         loop {
             let mut state = self.state.lock();
@@ -101,9 +99,7 @@ impl<D: Disk> Engine<D> {
                 Ok(()) => self.advance(&mut state, step),
                 Err(error) => {
                     Self::retreat(&mut state, step, error);
-                    attempts += u32::from(error != DiskError::Lost);
-                    lost += u32::from(error == DiskError::Lost);
-                    if !error.is_passing() || attempts >= ATTEMPTS || lost >= LOST_ATTEMPTS {
+                    if !attempts.failed(error) {
                         state.failures += 1;
                         failed = Some(error);
                     }

@@ -247,6 +247,7 @@ core::arch::global_asm!(
     entry = sym interrupt_entry,
 );
 
+// SAFETY: The label of the assembly above. Only its address is used.
 unsafe extern "C" {
     static interrupt_stubs: [u8; 16];
 }

@@ -210,6 +210,7 @@ impl Tables {
     }
 }
 
+// SAFETY: The linker script defines each. They are addresses; nothing is read through them.
 unsafe extern "C" {
     static kernel_image_start: u8;
     static kernel_text_start: u8;

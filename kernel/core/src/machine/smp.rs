@@ -90,6 +90,7 @@ core::arch::global_asm!(
     options(att_syntax)
 );
 
+// SAFETY: Labels of the assembly above, in this order; what is between them is constant data of the image.
 unsafe extern "C" {
     static start_up_code: u8;
     static start_up_code_end: u8;

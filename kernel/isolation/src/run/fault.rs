@@ -82,26 +82,33 @@ pub fn exception_in_domain(
 /// multiple of 16 is 8 bytes above (System V ABI, 3.2.2).
 const ROOM: u64 = 16;
 
+/// The body of a naked function that goes on where the frames of the running domain began, and so uses none of the stack that is left: some
+/// instructions, the change of stack, which takes `rax`, and some more.
+macro_rules! from_beginning {
+    ([$($before:literal),*], [$($after:literal),*], $($operands:tt)*) => {
+        naked_asm!(
+            $($before,)*
+            "mov rax, gs:[0]",
+            "mov rax, [rax + {top}]",
+            "mov rsp, [rax + {context} + {rsp}]",
+            "sub rsp, {room}",
+            $($after,)*
+            top = const offset_of!(ThreadHeader, top),
+            context = const offset_of!(Continuation, context),
+            rsp = const offset_of!(ResumeContext, rsp),
+            room = const ROOM,
+            $($operands)*
+        )
+    };
+}
+
 /// A domain's thread has less stack left than what it asks for may need (`rref::crossing`, `sys.rs`). Uses none: goes on in [`die`] where the
 /// frames of the domain began.
 #[unsafe(naked)]
 pub extern "C" fn stack_exhausted() -> ! {
-    naked_asm!(
-        "mov rcx, [rsp]",
-        "mov r8, rsp",
-        "mov r9, rbp",
-        "mov rax, gs:[0]",
-        "mov rax, [rax + {top}]",
-        "mov rsp, [rax + {context} + {rsp}]",
-        "sub rsp, {room}",
-        "mov edi, {kind}",
-        "xor esi, esi",
-        "xor edx, edx",
-        "jmp {die}",
-        top = const offset_of!(ThreadHeader, top),
-        context = const offset_of!(Continuation, context),
-        rsp = const offset_of!(ResumeContext, rsp),
-        room = const ROOM,
+    from_beginning!(
+        ["mov rcx, [rsp]", "mov r8, rsp", "mov r9, rbp"],
+        ["mov edi, {kind}", "xor esi, esi", "xor edx, edx", "jmp {die}"],
         kind = const STACK_OVERFLOW,
         die = sym die,
     )
@@ -131,18 +138,7 @@ pub fn end(cause: Cause, detail: &str) -> ! {
 /// A domain is the running one, and nothing in the frames below its continuation is needed any more. `ending` is a box's.
 #[unsafe(naked)]
 unsafe extern "C" fn begin(ending: *mut Ending) -> ! {
-    naked_asm!(
-        "mov rax, gs:[0]",
-        "mov rax, [rax + {top}]",
-        "mov rsp, [rax + {context} + {rsp}]",
-        "sub rsp, {room}",
-        "jmp {finish}",
-        top = const offset_of!(ThreadHeader, top),
-        context = const offset_of!(Continuation, context),
-        rsp = const offset_of!(ResumeContext, rsp),
-        room = const ROOM,
-        finish = sym finish,
-    )
+    from_beginning!([], ["jmp {finish}"], finish = sym finish)
 }
 
 extern "C" fn finish(ending: *mut Ending) -> ! {

@@ -130,6 +130,7 @@ pub(super) fn first_tick() -> u64 {
     FIRST_TICK.load(Ordering::Relaxed)
 }
 
+// SAFETY: `entry_point!` defines it with this type; an image without it, or with two, doesn't link.
 unsafe extern "Rust" {
     /// What the image does once the machine is up; defined by [`entry_point!`](crate::entry_point).
     safe fn appliance_main();

@@ -264,6 +264,7 @@ core::arch::global_asm!(
     "#
 );
 
+// SAFETY: Defined by the assembly above and by that of `interrupts.rs` (`resume_context`), with these arguments in the registers of the System V ABI.
 unsafe extern "C" {
     fn switch_stack(save: *mut usize, stack: usize);
     fn continue_on_stack(unused: usize, stack: usize) -> !;
