@@ -94,7 +94,9 @@ pub enum Phase {
     Ready,
     /// The store takes no more: writes are refused.
     WriteFailed(interface::key_value::StoreError),
-    /// There is none: nothing outlives a restart.
+    /// It can't be read: no keys are served before it can.
+    Unavailable(interface::key_value::StoreError),
+    /// The manifest has none: nothing outlives a restart.
     Volatile,
 }
 
@@ -725,7 +727,12 @@ impl Context<'_> {
                     "MISCONF Errors writing to the AOF file: {error}"
                 )));
             }
-            Phase::Loading(_) | Phase::WriteFailed(_) => {}
+            Phase::Unavailable(error) if !command.flags.contains(Flags::LOADING) => {
+                return Err(CommandError::Text(format!(
+                    "MISCONF The store can't be read: {error}"
+                )));
+            }
+            Phase::Loading(_) | Phase::WriteFailed(_) | Phase::Unavailable(_) => {}
         }
         if let Some(client) = self.own()
             && client.is_subscriber()
