@@ -404,11 +404,12 @@ impl Collection for Stream {
     }
 
     fn memory_bytes(&self) -> usize {
-        let group = |(name, group): (&Box<[u8]>, &Group)| {
+        let group = |group: &Group| {
             let people = group.consumers.len() + 1;
-            name.len() + people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
+            people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
         };
-        self.bytes + self.entries.len() * ENTRY_BYTES + self.groups.iter().map(group).sum::<usize>()
+        let names: usize = self.groups.keys().map(|name| name.len()).sum();
+        self.bytes + self.entries.len() * ENTRY_BYTES + names + self.groups.values().map(group).sum::<usize>()
     }
 
     fn encoding(&self) -> &'static str {
