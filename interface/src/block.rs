@@ -77,6 +77,9 @@ pub enum BlockError {
     Failed,
     /// No memory.
     OutOfMemory,
+    /// A domain behind this one died with what was under way in the queue. It is gone, carried out or not, and nothing of it happens any more: make the
+    /// requests again.
+    Lost,
     /// The domain behind the handle died; connect again.
     Dead(RpcError),
 }
@@ -99,6 +102,7 @@ impl fmt::Display for BlockError {
             BlockError::NoDevice => f.write_str("there is no storage device"),
             BlockError::Failed => f.write_str("the storage device has failed"),
             BlockError::OutOfMemory => f.write_str("out of memory"),
+            BlockError::Lost => f.write_str("what was under way is lost: a domain on its way died"),
             BlockError::Dead(error) => error.fmt(f),
         }
     }

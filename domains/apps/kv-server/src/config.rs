@@ -77,10 +77,10 @@ pub struct Config {
     pub normal_output: OutputLimit,
     /// Output of subscribers.
     pub pubsub_output: OutputLimit,
-    /// Up to which size collections count as small; CONFIG SET alone changes it.
-    pub limits: crate::types::Limits,
     /// What CONFIG SET set of what has no other place.
     pub free: BTreeMap<&'static str, String>,
+    /// Up to which size collections count as small; CONFIG SET alone changes it.
+    pub limits: crate::types::Limits,
 }
 
 impl fmt::Debug for Config {
@@ -114,8 +114,8 @@ impl Default for Config {
                 soft_bytes: 8 << 20,
                 soft_s: 60,
             },
-            limits: crate::types::Limits::DEFAULT,
             free: BTreeMap::new(),
+            limits: crate::types::Limits::DEFAULT,
         }
     }
 }

@@ -609,14 +609,16 @@ impl Context<'_> {
     /// Runs a command that may run.
     #[inline]
     pub fn run(&mut self, position: usize, command: &'static Command) {
-        self.server.statistics.commands += 1;
-        if !self.server.monitors.is_empty() {
-            self.show_monitors(command);
+        if !self.retried {
+            self.server.statistics.commands += 1;
+            if !self.server.monitors.is_empty() {
+                self.show_monitors(command);
+            }
         }
         let start = self.reply.bytes.len();
         let result = (command.run)(self);
         if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
-            counters.calls += 1;
+            counters.calls += u64::from(!self.retried);
             if result.is_err() {
                 counters.failed += 1;
             }

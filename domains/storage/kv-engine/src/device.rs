@@ -179,6 +179,11 @@ impl Partition {
                     self.device(Some(handle.target()))?;
                     return Err(DiskError::Lost);
                 }
+                Err(BlockError::Lost) => {
+                    requests.clear();
+                    queue.handle = Some(handle);
+                    return Err(DiskError::Lost);
+                }
                 Err(BlockError::OutOfMemory) => return Err(DiskError::OutOfMemory),
                 Err(_) => return Err(DiskError::Gone),
             }

@@ -35,6 +35,8 @@ pub struct Order {
     pub injection: Option<Injection>,
     /// Crossings from one that faulted to the next that may.
     pub gap: u64,
+    /// Begin to count anew. Not a command of its own: the first crossings would pass between the two.
+    pub anew: bool,
 }
 
 impl Order {
@@ -232,7 +234,12 @@ impl Campaigns {
     fn carry_out(&self, order: Order) {
         let mut last_death = self.newest_death();
         let mut handled = self.newest_injection().map_or(0, |injected| injected.number);
-        if let Err(error) = self.arm(order, 0) {
+        let armed = if order.anew {
+            self.injector.reset().and_then(|()| self.arm(order, 0))
+        } else {
+            self.arm(order, 0)
+        };
+        if let Err(error) = armed {
             self.state.lock().results.problem(format!("{error}"));
             self.state.lock().order = None;
             return;

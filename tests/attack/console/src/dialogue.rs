@@ -1,7 +1,7 @@
 //! Commands from the serial port, answers in JSON.
 //!
-//! `reset` counts crossings anew, `kinds` lists them; `cover KIND|any FIRST STRIDE LAST` says which are to be tried; `campaign INJECTION|by-turns GAP`
-//! begins to try them and `end` ends that with its results; `left` says how many are still to be tried. `domains`, `holdings`, `leaks` and
+//! `reset` counts crossings anew, `kinds` lists them; `cover KIND|any FIRST STRIDE LAST` says which are to be tried; `campaign INJECTION|by-turns GAP
+//! anew|on` begins to try them, in crossings counted anew or on, and `end` ends that with its results; `left` says how many are still to be tried. `domains`, `holdings`, `leaks` and
 //! `memory` are as the shell's with `--json`.
 
 use crate::campaign::{Campaigns, Order, Results};
@@ -100,10 +100,10 @@ impl Dialogue {
                 }
             },
             ["left"] => self.left(),
-            ["campaign", injection, gap] => match order(injection, gap) {
+            ["campaign", injection, gap, count] => match order(injection, gap, count) {
                 Some(order) if self.campaigns.begin(order) => json!({ "begun": true }),
                 Some(_) => failed("a campaign is under way"),
-                None => failed("campaign panic|hang|page-fault|by-turns GAP"),
+                None => failed("campaign panic|hang|page-fault|by-turns GAP anew|on"),
             },
             ["end"] => results(&self.campaigns.end()),
             _ => failed(
@@ -199,7 +199,7 @@ fn coverage(kind: &str, [first, stride, last]: [&str; 3]) -> Option<Coverage> {
     ))
 }
 
-fn order(injection: &str, gap: &str) -> Option<Order> {
+fn order(injection: &str, gap: &str, count: &str) -> Option<Order> {
     let injection = match injection {
         "by-turns" => None,
         name => Some(Injection::by_name(name)?),
@@ -207,6 +207,11 @@ fn order(injection: &str, gap: &str) -> Option<Order> {
     Some(Order {
         injection,
         gap: gap.parse().ok()?,
+        anew: match count {
+            "anew" => true,
+            "on" => false,
+            _ => return None,
+        },
     })
 }
 

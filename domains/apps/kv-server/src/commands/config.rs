@@ -270,7 +270,7 @@ fn apply(config: &mut Config, events: &mut Events, name: &str, value: &str) -> R
                 return Err("argument must be 'yes' or 'no'".into());
             }
             config.free.insert(free, value.into());
-            config.limits.set(free, value);
+            set_size(config, free, value)?;
             // Each size has an old name and a new one.
             let twin = if free.contains("listpack") {
                 free.replace("listpack", "ziplist")
@@ -281,6 +281,18 @@ fn apply(config: &mut Config, events: &mut Events, name: &str, value: &str) -> R
                 config.free.insert(twin, value.into());
             }
         }
+    }
+    Ok(())
+}
+
+/// Takes a size that decides what OBJECT ENCODING says.
+fn set_size(config: &mut Config, name: &str, value: &str) -> Result<(), Problem> {
+    let number: i64 = value.parse().unwrap_or_default();
+    if name.starts_with("list-max-") {
+        config.limits.list_size = number;
+    } else if let Some(limit) = config.limits.by_name(name) {
+        *limit = usize::try_from(number)
+            .map_err(|_| "argument must be between 0 and 9223372036854775807 inclusive")?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! COMMAND and its subcommands: what the table says, as clients ask for it.
 
 use super::group_of;
+use super::key_places::key_places;
 use crate::command::{Command, Context, Flags, NO_KEYS, command};
 use crate::error::CommandError;
 use crate::glob;
@@ -271,27 +272,7 @@ fn keys(context: &mut Context<'_>) -> Result<(), CommandError> {
             "ERR Invalid number of arguments specified for command",
         ));
     }
-    let mut found: Vec<usize> = Vec::new();
-    if command.keys.first > 0 {
-        let first = command.keys.first as usize;
-        let last = match command.keys.last {
-            last if last < 0 => (count as i64 + i64::from(last)) as usize,
-            last => last as usize,
-        };
-        found.extend((first..=last).step_by(command.keys.step.max(1) as usize));
-    } else if command.flags.contains(Flags::MOVABLE_KEYS) {
-        // "numkeys key [key ...]" where it is first or second, as commands with counted keys have it.
-        let (place, other) = match command.name {
-            "blmpop" | "bzmpop" => (2, None),
-            name if name.ends_with("store") => (2, Some(1)),
-            _ => (1, None),
-        };
-        let number = context.integer(2 + place)?;
-        found.extend(other);
-        let number = usize::try_from(number).unwrap_or_default().min(count);
-        found.extend(place + 1..place + 1 + number);
-    }
-    found.retain(|place| *place < count);
+    let found = key_places(command, context.arguments, 2);
     if found.is_empty() {
         return Err(CommandError::Plain("ERR The command has no key arguments"));
     }

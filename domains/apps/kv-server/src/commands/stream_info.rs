@@ -73,10 +73,10 @@ fn field_number(reply: &mut Reply, name: &str, number: u64) {
     reply.integer(number as i64);
 }
 
-fn field_optional(reply: &mut Reply, name: &str, number: Option<u64>) {
+fn field_optional(reply: &mut Reply, name: &str, number: Option<i64>) {
     reply.bulk(name.as_bytes());
     match number {
-        Some(number) => reply.integer(number as i64),
+        Some(number) => reply.integer(number),
         None => reply.null(),
     }
 }
@@ -142,7 +142,7 @@ fn write_full(stream: &Stream, reply: &mut Reply, limit: usize) {
         reply.bulk(b"name");
         reply.bulk(name);
         field_id(reply, "last-delivered-id", group.last_id);
-        field_optional(reply, "entries-read", group.entries_read);
+        field_optional(reply, "entries-read", group.entries_read.map(u64::cast_signed));
         field_optional(reply, "lag", stream.lag(group));
         field_number(reply, "pel-count", group.pending.len() as u64);
         write_pending(group, reply, limit);
@@ -151,7 +151,7 @@ fn write_full(stream: &Stream, reply: &mut Reply, limit: usize) {
 
 /// What is pending in a group, and its consumers with theirs.
 fn write_pending(group: &Group, reply: &mut Reply, limit: usize) {
-    reply.bulk(b"pel");
+    reply.bulk(b"pending");
     reply.array(group.pending.len().min(limit));
     for (id, pending) in group.pending.iter().take(limit) {
         reply.array(4);
@@ -170,7 +170,7 @@ fn write_pending(group: &Group, reply: &mut Reply, limit: usize) {
         reply.bulk(b"active-time");
         reply.integer(consumer.active_ms.map_or(-1, |active_ms| active_ms as i64));
         field_number(reply, "pel-count", consumer.pending.len() as u64);
-        reply.bulk(b"pel");
+        reply.bulk(b"pending");
         reply.array(consumer.pending.len().min(limit));
         for id in consumer.pending.iter().take(limit) {
             let pending = group.pending.get(id);
@@ -192,7 +192,7 @@ fn groups(context: &mut Context<'_>) -> Outcome {
             field_number(reply, "consumers", group.consumers.len() as u64);
             field_number(reply, "pending", group.pending.len() as u64);
             field_id(reply, "last-delivered-id", group.last_id);
-            field_optional(reply, "entries-read", group.entries_read);
+            field_optional(reply, "entries-read", group.entries_read.map(u64::cast_signed));
             field_optional(reply, "lag", stream.lag(group));
         }
         Ok(())

@@ -46,10 +46,9 @@ impl Limits {
         stream_node_entries: 100,
     };
 
-    /// Takes a setting of CONFIG; others than these are left alone, as is what isn't a number.
-    pub fn set(&mut self, name: &str, value: &str) {
-        let Ok(number) = value.parse::<i64>() else { return };
-        let limit = match name {
+    /// The limit that a name of CONFIG means.
+    pub fn by_name(&mut self, name: &str) -> Option<&mut usize> {
+        Some(match name {
             "hash-max-listpack-entries" | "hash-max-ziplist-entries" => &mut self.hash_entries,
             "hash-max-listpack-value" | "hash-max-ziplist-value" => &mut self.hash_value_bytes,
             "set-max-intset-entries" => &mut self.set_integers,
@@ -58,13 +57,8 @@ impl Limits {
             "zset-max-listpack-entries" | "zset-max-ziplist-entries" => &mut self.sorted_set_entries,
             "zset-max-listpack-value" | "zset-max-ziplist-value" => &mut self.sorted_set_value_bytes,
             "stream-node-max-entries" => &mut self.stream_node_entries,
-            "list-max-listpack-size" | "list-max-ziplist-size" => {
-                self.list_size = number;
-                return;
-            }
-            _ => return,
-        };
-        *limit = usize::try_from(number).unwrap_or(0);
+            _ => return None,
+        })
     }
 
     /// Whether a list of so many elements with so many bytes, packed, is a packed one.

@@ -298,15 +298,12 @@ impl Stream {
         let Some(first) = self.first_id() else {
             return (id <= self.last_id).then_some(self.added);
         };
-        // With an entry deleted between those that are there, nobody knows how many there were up to a place.
-        if id < self.deleted_id {
-            return None;
-        }
         if id >= self.last_id {
             return (id == self.last_id).then_some(self.added);
         }
         let behind = self.added.saturating_sub(self.entries.len() as u64);
         match id.cmp(&first) {
+            // With an entry deleted between those that are there, nobody knows how many there were up to a place.
             _ if self.deleted_id >= first => None,
             Ordering::Less => Some(behind),
             Ordering::Equal => Some(behind + 1),
@@ -316,24 +313,24 @@ impl Stream {
 
     /// Whether an entry behind `id` was deleted, up to the last: then the entries read can't be counted on.
     pub fn has_gap_behind(&self, id: StreamId) -> bool {
-        if self.entries.is_empty() || self.deleted_id == StreamId::LEAST {
-            return false;
+        match self.first_id() {
+            Some(first) => {
+                self.deleted_id != StreamId::LEAST && first <= self.deleted_id && id <= self.deleted_id
+            }
+            None => false,
         }
-        id <= self.deleted_id
     }
 
-    /// Entries that a group hasn't been given, if that can be told.
-    pub fn lag(&self, group: &Group) -> Option<u64> {
+    /// Entries that a group hasn't been given, if that can be told; negative if it was told to have read more than there were.
+    pub fn lag(&self, group: &Group) -> Option<i64> {
+        let since = |read: u64| self.added.wrapping_sub(read).cast_signed();
         if self.added == 0 {
             return Some(0);
         }
-        if let Some(read) = group.entries_read
-            && !self.has_gap_behind(group.last_id)
-        {
-            return Some(self.added.saturating_sub(read));
+        match group.entries_read {
+            Some(read) if !self.has_gap_behind(group.last_id) => Some(since(read)),
+            _ => self.entries_up_to(group.last_id).map(since),
         }
-        self.entries_up_to(group.last_id)
-            .map(|read| self.added.saturating_sub(read))
     }
 }
 
@@ -407,11 +404,12 @@ impl Collection for Stream {
     }
 
     fn memory_bytes(&self) -> usize {
-        let group = |(name, group): (&Box<[u8]>, &Group)| {
+        let group = |group: &Group| {
             let people = group.consumers.len() + 1;
-            name.len() + people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
+            people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
         };
-        self.bytes + self.entries.len() * ENTRY_BYTES + self.groups.iter().map(group).sum::<usize>()
+        let names: usize = self.groups.keys().map(|name| name.len()).sum();
+        self.bytes + self.entries.len() * ENTRY_BYTES + names + self.groups.values().map(group).sum::<usize>()
     }
 
     fn encoding(&self) -> &'static str {
