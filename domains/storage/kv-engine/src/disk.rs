@@ -21,6 +21,8 @@ pub struct Shape {
     pub blocks: u64,
     /// Writes can be lost by a power cut until they are flushed or forced.
     pub volatile_cache: bool,
+    /// Forced writes are durable when they are done; where they aren't, only a flush makes anything durable.
+    pub forced_writes: bool,
     /// Logical blocks can be deallocated.
     pub deallocate: bool,
 }
