@@ -185,16 +185,20 @@ impl<D: Disk> Runs<D> {
         result
     }
 
-    /// Writes whole logical blocks, again if that may help.
+    /// Writes whole logical blocks, durably when `force`; again if that may help.
     pub fn write(&self, offset: u64, bytes: &[u8], force: bool) -> Result<(), DiskError> {
+        let force = force && self.shape.volatile_cache;
         let mut requests = Vec::new();
         for (index, part) in bytes.chunks(WINDOW_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * WINDOW_BLOCKS * BLOCK_BYTES) as u64;
             persistently(|| {
                 requests.clear();
-                self.write_requests(at, part, force && self.shape.volatile_cache, &mut requests)?;
+                self.write_requests(at, part, force && self.shape.forced_writes, &mut requests)?;
                 self.run(&mut requests)
             })?;
+        }
+        if force && !self.shape.forced_writes {
+            return self.flush();
         }
         Ok(())
     }
