@@ -13,6 +13,7 @@ mod balancing;
 mod bare_machine;
 mod black_box;
 mod context;
+mod disk;
 mod faults;
 mod heritage;
 mod holdings;
@@ -146,6 +147,11 @@ const TESTS: &[Test] = &[
         name: "recovery-others",
         about: "httpd, netstack and maglev come back when they are killed",
         run: recovery::others_come_back,
+    },
+    Test {
+        name: "disk-driver-killed",
+        about: "nvme is killed once a second while its disk is written to; no request fails, and all that was acknowledged is there",
+        run: disk::driver_killed,
     },
     Test {
         name: "black-box",

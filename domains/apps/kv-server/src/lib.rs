@@ -34,7 +34,11 @@ pub mod monitor;
 pub mod number;
 pub mod protocol;
 pub mod pubsub;
+#[cfg(test)]
+mod recovery_tests;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod service;
 pub mod shard;
 pub mod stable_map;

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use domain_rt::{clock, thread};
-use interface::block::{BlockDevice, UnitInfo, WaitResult};
+use interface::block::{BlockDevice, BlockError, UnitInfo, WaitResult};
 use interface::partition::SCRATCH_PARTITION;
 use rref::block::{BLOCK_BYTES, Operation, Progress};
 use rref::{BATCH_CAPACITY, Block, BlockBatch, RRef};
@@ -207,8 +207,9 @@ impl<'a> Pump<'a> {
         self.under_way + self.outgoing.len() == 0
     }
 
-    /// Hands over what there is room for, and adds what is finished to `finished`; waits for some if there is none.
-    pub fn turn(&mut self, finished: &mut Vec<RRef<Block>>) -> Result<(), String> {
+    /// Hands over what there is room for, and adds what is finished to `finished`; waits for some if there is none. False if all that was handed over
+    /// is lost: the device may have carried it out or not.
+    pub fn turn(&mut self, finished: &mut Vec<RRef<Block>>) -> Result<bool, String> {
         let mut batch = match self.batch.take() {
             Some(batch) => batch,
             None => BlockBatch::new().map_err(|error| error.to_string())?,
@@ -220,10 +221,14 @@ impl<'a> Pump<'a> {
             self.under_way += 1;
             drop(batch.push(page));
         }
-        let mut batch = self
-            .device
-            .exchange(self.queue, batch)
-            .map_err(|error| error.to_string())?;
+        let mut batch = match self.device.exchange(self.queue, batch) {
+            Ok(batch) => batch,
+            Err(BlockError::Lost) => {
+                self.under_way = 0;
+                return Ok(false);
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         while let Some(page) = batch.pop() {
             self.under_way = self.under_way.saturating_sub(1);
             if page.progress() == Progress::Submitted {
@@ -242,7 +247,7 @@ impl<'a> Pump<'a> {
                 return Err("it was called off".into());
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -325,7 +330,9 @@ impl<'a> Run<'a> {
         }
         let mut finished = Vec::new();
         while !self.pump.is_idle() {
-            self.pump.turn(&mut finished)?;
+            if !self.pump.turn(&mut finished)? {
+                return Err(BlockError::Lost.to_string());
+            }
             now_ns = clock::now_ns();
             for page in finished.drain(..) {
                 self.finish(page, now_ns, now_ns < end_ns);

@@ -84,6 +84,8 @@ struct Outcome {
     flushes: u64,
     /// Requests that failed.
     errors: u64,
+    /// Requests that were lost with a domain on their way; the device may have carried them out or not.
+    lost: u64,
     /// Places that were read back.
     places: u64,
     /// Places that hold an older write than the last one that was acknowledged.
@@ -111,6 +113,7 @@ pub fn answer(device: &mut Import<dyn BlockDevice>, plan: Plan) -> Result<Answer
     let (unit, info, queues) = scratch(device)?;
     let per_page = blocks_of(&info, BLOCK_BYTES as u32);
     let killer = plan.kill.map(Killer::start).transpose()?;
+    let killer_ends = killer.as_ref().map(|killer| killer.ends.clone());
     let result = device.call(|device| {
         let mut run = Run {
             pump: Pump::new(device, queues),
@@ -123,6 +126,9 @@ pub fn answer(device: &mut Import<dyn BlockDevice>, plan: Plan) -> Result<Answer
             outcome: Outcome::default(),
         };
         run.write(plan)?;
+        if let Some(ends) = killer_ends {
+            ends.store(true, Ordering::Release);
+        }
         run.read(plan)?;
         Ok::<_, String>(run.outcome)
     });
@@ -146,8 +152,16 @@ impl Run<'_> {
         }
         let mut finished = Vec::new();
         while !self.pump.is_idle() {
-            self.pump.turn(&mut finished)?;
+            let is_lost = !self.pump.turn(&mut finished)?;
             let now_ns = clock::now_ns();
+            if is_lost {
+                self.forget_under_way();
+                if now_ns < end_ns {
+                    for _ in 0..plan.depth {
+                        self.begin()?;
+                    }
+                }
+            }
             for page in finished.drain(..) {
                 self.finish(page);
                 if now_ns < end_ns {
@@ -184,6 +198,17 @@ impl Run<'_> {
         }
         self.pump.outgoing.push_back(page);
         Ok(())
+    }
+
+    /// What was under way is lost: its places may hold anything until they are written again.
+    fn forget_under_way(&mut self) {
+        self.spare.extend(self.pump.outgoing.drain(..));
+        self.outcome.lost += self.under_way.len() as u64;
+        for (place, _) in core::mem::take(&mut self.under_way) {
+            if let Some(last) = self.acknowledged.get_mut(place as usize) {
+                *last = 0;
+            }
+        }
     }
 
     fn finish(&mut self, page: RRef<Block>) {
@@ -224,7 +249,9 @@ impl Run<'_> {
             if self.pump.is_idle() {
                 return Ok(());
             }
-            self.pump.turn(&mut finished)?;
+            if !self.pump.turn(&mut finished)? {
+                return Err("requests were lost while all was read back".into());
+            }
             for page in finished.drain(..) {
                 in_flight -= 1;
                 self.compare(&page);
@@ -313,6 +340,7 @@ fn report(plan: Plan, outcome: &Outcome, kills: u32) -> Answer {
     row("writes acknowledged", outcome.writes.to_string());
     row("flushes acknowledged", outcome.flushes.to_string());
     row("requests that failed", outcome.errors.to_string());
+    row("requests that were lost", outcome.lost.to_string());
     row("places read back", outcome.places.to_string());
     row("with an older write", outcome.stale.to_string());
     row("with something else", outcome.wrong.to_string());
@@ -325,6 +353,7 @@ fn report(plan: Plan, outcome: &Outcome, kills: u32) -> Answer {
             "writes": outcome.writes,
             "flushes": outcome.flushes,
             "errors": outcome.errors,
+            "lost": outcome.lost,
             "places": outcome.places,
             "stale": outcome.stale,
             "wrong": outcome.wrong,

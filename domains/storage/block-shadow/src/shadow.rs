@@ -36,6 +36,8 @@ pub struct Shadow {
     terms: AtomicU64,
     /// How long requests wait for a driver.
     give_up_ms: u64,
+    /// Bytes in a block of the unit that was asked for last: units of one device seldom differ, and this is for statistics.
+    block_bytes: AtomicU64,
 }
 
 impl Shadow {
@@ -51,6 +53,7 @@ impl Shadow {
             replayed: AtomicU64::new(0),
             terms: AtomicU64::new(first),
             give_up_ms,
+            block_bytes: AtomicU64::new(0),
         }
     }
 
@@ -226,7 +229,9 @@ impl BlockDevice for Shadow {
     }
 
     fn unit(&self, unit: u16) -> Result<UnitInfo, BlockError> {
-        Ok(self.control(|driver| driver.unit(unit))?.0)
+        let (info, _) = self.control(|driver| driver.unit(unit))?;
+        self.block_bytes.store(info.block_bytes.into(), Ordering::Relaxed);
+        Ok(info)
     }
 
     fn exchange(&self, number: u16, mut requests: BlockBatch) -> Result<BlockBatch, BlockError> {
@@ -313,11 +318,16 @@ impl BlockDevice for Shadow {
     }
 
     fn statistics(&self) -> Result<BlockStatistics, BlockError> {
-        let statistics = match self.control(|driver| driver.statistics()) {
+        let mut statistics = match self.control(|driver| driver.statistics()) {
             Ok((reading, incarnation)) => self.counters.lock().add(incarnation, reading),
             Err(BlockError::NoDevice) => self.counters.lock().known(),
             Err(error) => return Err(error),
         };
+        let block_bytes = self.block_bytes.load(Ordering::Relaxed);
+        for queue in &self.queues {
+            let tally = queue.state.lock().tally;
+            tally.add_to(&mut statistics, block_bytes);
+        }
         Ok(BlockStatistics {
             restarts: self.driver.restarts(),
             replayed: self.replayed.load(Ordering::Relaxed),

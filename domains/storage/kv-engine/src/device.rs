@@ -99,6 +99,7 @@ impl Partition {
                 block_bytes: found.block_bytes,
                 blocks: found.blocks,
                 volatile_cache: found.volatile_cache,
+                forced_writes: found.forced_writes,
                 deallocate: found.deallocate,
             },
             link: Mutex::new(Link { handle, told }),
@@ -177,6 +178,11 @@ impl Partition {
                     // Whoever comes next connects; this one's requests are gone.
                     requests.clear();
                     self.device(Some(handle.target()))?;
+                    return Err(DiskError::Lost);
+                }
+                Err(BlockError::Lost) => {
+                    requests.clear();
+                    queue.handle = Some(handle);
                     return Err(DiskError::Lost);
                 }
                 Err(BlockError::OutOfMemory) => return Err(DiskError::OutOfMemory),

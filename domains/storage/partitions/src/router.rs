@@ -318,24 +318,32 @@ impl State {
     }
 }
 
-/// The device below has given up a queue, or has died.
+/// The device below has given up a queue, or has died. An error if `caller`, who was handing over `offered` requests, has lost any.
 #[cold]
 fn gone(state: &mut State, caller: OwnerId, offered: usize, error: BlockError) -> Result<(), BlockError> {
-    let lost = offered + state.users.iter().map(|user| user.under_way).sum::<usize>();
-    if let BlockError::Dead(_) = error {
-        // Requests that were handed to the dead one are gone, with their data. Their owners must hear of it as of a death, and make them again:
-        // so it is one, and everybody above has one way to begin again.
-        assert!(lost == 0, "the device below died with {lost} requests");
-        info!("the device below died; nothing was under way");
+    let died = matches!(error, BlockError::Dead(_));
+    let error = if died {
+        info!("the device below died");
         state.device = None;
-        return Ok(());
-    }
+        // Not a death that they must look for another incarnation after.
+        BlockError::Lost
+    } else {
+        error
+    };
+    let mut lost = offered;
     for user in &mut state.users {
-        user.under_way = 0;
-        user.finished.clear();
-        user.failed = (user.id != caller).then_some(error);
+        if user.id == caller {
+            lost += user.under_way;
+        }
+        // What a device has given up it gives up for everybody.
+        if user.under_way != 0 || !died {
+            user.under_way = 0;
+            user.finished.clear();
+            user.failed = (user.id != caller).then_some(error);
+        }
     }
-    Err(error)
+    wake(&mut state.sleepers);
+    if lost == 0 && died { Ok(()) } else { Err(error) }
 }
 
 fn wake(sleepers: &mut Vec<ThreadId>) {
