@@ -25,6 +25,8 @@ pub struct UnitInfo {
     pub blocks: u64,
     /// Writes can be lost by a power cut until they are flushed or forced.
     pub volatile_cache: bool,
+    /// Forced writes are durable when they are done. Where they aren't, only a flush makes anything durable.
+    pub forced_writes: bool,
     /// It takes no writes.
     pub read_only: bool,
     /// Deallocation does something.
@@ -77,6 +79,9 @@ pub enum BlockError {
     Failed,
     /// No memory.
     OutOfMemory,
+    /// A domain behind this one died with what was under way in the queue. It is gone, carried out or not, and nothing of it happens any more: make the
+    /// requests again.
+    Lost,
     /// The domain behind the handle died; connect again.
     Dead(RpcError),
 }
@@ -99,6 +104,7 @@ impl fmt::Display for BlockError {
             BlockError::NoDevice => f.write_str("there is no storage device"),
             BlockError::Failed => f.write_str("the storage device has failed"),
             BlockError::OutOfMemory => f.write_str("out of memory"),
+            BlockError::Lost => f.write_str("what was under way is lost: a domain on its way died"),
             BlockError::Dead(error) => error.fmt(f),
         }
     }
@@ -147,7 +153,10 @@ pub trait BlockDevice {
     fn unit(&self, unit: u16) -> Result<UnitInfo, BlockError>;
 
     /// Takes the requests of `requests` and gives back those that are finished, at most one batch: done or failed ones in any order, and behind them, still
-    /// marked as submitted, those of the call for which there is no room now. Never blocks.
+    /// marked as submitted, those of the call for which there is no room now. A full batch for which there is no room at all comes back as it is: fetch
+    /// answers with an emptier one. Never blocks.
+    ///
+    /// An error but for a wrong queue's number means that all that was under way in the queue is gone, carried out or not.
     #[deadline(ms = 20)]
     fn exchange(&self, queue: u16, requests: BlockBatch) -> Result<BlockBatch, BlockError>;
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use configuration::appliance::{Appliance, Prefixed};
 use image_builder::Built;
-use lab::{Guest, Lab, Options, Plan, Programs};
+use lab::{Disk, Guest, Lab, Options, Plan, Programs};
 use serde_json::{Map, Value};
 
+use crate::random_kills;
 use crate::running_lab::RunningLab;
 use crate::serving::LargeSite;
 
@@ -32,6 +33,9 @@ const CONFIGURATION_CHANGES: [(&str, &str); 2] = [
     ),
 ];
 
+/// The shipped line that says when a write is answered.
+const DURABILITY: &str = "appendfsync = \"everysec\"";
+
 /// A backend that is in the lab, but that the balancer doesn't know when it starts.
 pub const SPARE_BACKEND: &str = "backend5";
 
@@ -49,12 +53,24 @@ pub struct Attacks {
     pub seed: u64,
 }
 
+/// How much of the storage tests is run: what there is time for at every change, or all.
+pub struct Storage {
+    /// Seconds of each load.
+    pub seconds: u64,
+    /// Points at which power is cut, at most; 0 for every flush.
+    pub points: usize,
+    /// Files of Redis' own tests; all of those that apply when empty.
+    pub suite: Vec<String>,
+}
+
 /// What is shared.
 pub struct Context {
     /// The project's root.
     pub root: PathBuf,
     /// What the attack tests are to try.
     pub attacks: Attacks,
+    /// How much of the storage tests is run.
+    pub storage: Storage,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
@@ -64,7 +80,7 @@ pub struct Context {
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf, attacks: Attacks) -> Result<Self> {
+    pub fn new(root: PathBuf, attacks: Attacks, storage: Storage) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -80,6 +96,7 @@ impl Context {
         Ok(Self {
             root,
             attacks,
+            storage,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),
@@ -152,6 +169,46 @@ impl Context {
         })?;
         let guest = Guest {
             restarts,
+            ..guest(&built)?
+        };
+        self.start(self.shipped_plan()?, Some(guest))
+    }
+
+    /// A lab with an appliance that has a disk and a key-value store, in which a write is answered when it is durable. Its domains are restarted at once
+    /// however often they die. `log` keeps all writes of the disk.
+    pub fn boot_store(&self, name: &str, log: Option<PathBuf>) -> Result<RunningLab> {
+        let shipped = fs::read_to_string(self.root.join("config/domains.toml"))?;
+        let directory = self.directory();
+        fs::create_dir_all(&directory)?;
+        let manifest = directory.join(format!("{name}-domains.toml"));
+        fs::write(&manifest, random_kills::without_holding(&shipped))?;
+        let configuration = directory.join(format!("{name}.toml"));
+        let text = fs::read_to_string(self.root.join("config/appliance.toml"))?;
+        ensure!(
+            text.contains(DURABILITY),
+            "config/appliance.toml has no line `{DURABILITY}` any more"
+        );
+        fs::write(
+            &configuration,
+            text.replace(DURABILITY, "appendfsync = \"always\""),
+        )?;
+        let built = image_builder::build(&image_builder::Options {
+            appliance: Some(configuration),
+            archive: Some(directory.join(format!("{name}.tar"))),
+            manifest: Some(manifest),
+            ..image_builder::Options::new(&self.root)
+        })?;
+        // A log holds all that is written, so a disk that is logged is small.
+        let bytes = if log.is_some() { 256 << 20 } else { 1 << 30 };
+        let disk = Disk {
+            blank: true,
+            write_log: log,
+            // Only the appliance's power is cut.
+            host_flush: false,
+            ..Disk::new(directory.join(format!("{name}.raw")), bytes)
+        };
+        let guest = Guest {
+            disk: Some(disk),
             ..guest(&built)?
         };
         self.start(self.shipped_plan()?, Some(guest))

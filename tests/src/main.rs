@@ -13,20 +13,26 @@ mod balancing;
 mod bare_machine;
 mod black_box;
 mod context;
+mod disk;
 mod faults;
 mod heritage;
 mod holdings;
 mod http_semantics;
 mod images;
 mod kernel;
+mod kv_clients;
+mod kv_load;
 mod lab_network;
 mod linux_guest;
 mod live_update;
+mod power_cut;
 mod random_kills;
 mod recovery;
 mod runner;
 mod running_lab;
 mod serving;
+mod storage_faults;
+mod storage_kills;
 mod supervision;
 mod typist;
 
@@ -36,7 +42,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use context::{Attacks, Context};
+use context::{Attacks, Context, Storage};
 use runner::{Selection, Test};
 
 /// All tests, in the order in which they run: what others rest on comes first, and those that share an appliance are
@@ -143,6 +149,11 @@ const TESTS: &[Test] = &[
         run: recovery::others_come_back,
     },
     Test {
+        name: "disk-driver-killed",
+        about: "nvme is killed once a second while its disk is written to; no request fails, and all that was acknowledged is there",
+        run: disk::driver_killed,
+    },
+    Test {
         name: "black-box",
         about: "after a death its stacks, crossings, events, counters and outage are shown by function and domain",
         run: black_box::tells,
@@ -178,10 +189,40 @@ const TESTS: &[Test] = &[
         run: supervision::supervisor_death_restarts,
     },
     Test {
+        name: "kv-clients",
+        about: "redis-cli, redis-benchmark with all its default tests and redis-py work unchanged; Redis' own tests pass",
+        run: kv_clients::work,
+    },
+    Test {
+        name: "storage-faults",
+        about: "errors, hangs, slowness, a warning and the removal of the disk cost no panic and no acknowledged key",
+        run: storage_faults::are_borne,
+    },
+    Test {
+        name: "storage-kills",
+        about: "nvme, the engine, the server and any of them are killed once a second under a load of writes; no acknowledged key is lost",
+        run: storage_kills::lose_nothing,
+    },
+    Test {
+        name: "kv-power-cut",
+        about: "at every point at which power can fail the store opens with every acknowledged key and nothing that was never written",
+        run: power_cut::loses_nothing,
+    },
+    Test {
         name: "random-kills",
         about: "domains are killed at random under load; all come back, and nothing is lost",
         run: random_kills::cost_nothing,
     },
+];
+
+/// Flushes after which kv-power-cut tries, of those of its load.
+const POWER_CUTS: usize = 150;
+/// Files of Redis' tests that run at every change.
+const SUITE_FILES: [&str; 4] = [
+    "unit/type/incr",
+    "unit/type/string",
+    "unit/keyspace",
+    "unit/multi",
 ];
 
 /// Runs the end-to-end tests.
@@ -217,6 +258,12 @@ struct Arguments {
     /// For attack-injector: try every crossing, with the faults by turns.
     #[arg(long, conflicts_with = "crossings")]
     every: bool,
+    /// For the storage tests: seconds of each load; 60 with --thorough.
+    #[arg(long, value_name = "NUMBER")]
+    seconds: Option<u64>,
+    /// For kv-power-cut: power is cut at every flush; for kv-clients: all of Redis' tests that apply, not some files.
+    #[arg(long)]
+    thorough: bool,
 }
 
 fn main() -> ExitCode {
@@ -233,7 +280,17 @@ fn main() -> ExitCode {
         kills: arguments.kills,
         seed: arguments.seed,
     };
-    let context = root().and_then(|root| Context::new(root, attacks));
+    let storage = Storage {
+        seconds: arguments
+            .seconds
+            .unwrap_or(if arguments.thorough { 60 } else { 8 }),
+        points: if arguments.thorough { 0 } else { POWER_CUTS },
+        suite: match arguments.thorough {
+            true => Vec::new(),
+            false => SUITE_FILES.map(str::to_owned).to_vec(),
+        },
+    };
+    let context = root().and_then(|root| Context::new(root, attacks, storage));
     match context.and_then(|context| runner::run(TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {

@@ -42,7 +42,7 @@ pub fn cost_nothing(context: &Context) -> Result<()> {
 }
 
 /// The manifest with a restart policy that neither delays nor holds.
-fn without_holding(manifest: &str) -> String {
+pub fn without_holding(manifest: &str) -> String {
     const POLICY: &str = "restart = { immediate = 1000000, backoff_floor_ms = 1, backoff_ceiling_ms = 1, \
                           budget = 0, window_s = 60, cpu_percent = 0 }";
     let line = |line: &str| {

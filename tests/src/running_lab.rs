@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,12 @@ impl Deref for RunningLab {
 
     fn deref(&self) -> &Lab {
         self.lab.as_ref().expect("only taken when dropped")
+    }
+}
+
+impl DerefMut for RunningLab {
+    fn deref_mut(&mut self) -> &mut Lab {
+        self.lab.as_mut().expect("only taken when dropped")
     }
 }
 
@@ -350,6 +356,15 @@ impl RunningLab {
             .with_context(|| format!("the balancer has no such service: {services}"))
     }
 
+    /// Address and port of the key-value store.
+    pub fn store(&self) -> Result<SocketAddr> {
+        let address = self
+            .report()
+            .kv
+            .context("the configuration has no key-value store")?;
+        Ok(address.parse()?)
+    }
+
     /// Address and port of the first TCP VIP.
     pub fn vip(&self) -> Result<SocketAddr> {
         address(&self.report().vip.context("the configuration has no VIP")?.http)
@@ -389,7 +404,8 @@ impl Drop for Held {
     }
 }
 
-fn finish(mut command: Command, what: &str) -> Result<String> {
+/// Runs a command to its end; gives what it wrote, or its error as that of `what`.
+pub fn finish(mut command: Command, what: &str) -> Result<String> {
     let output = command.output().with_context(|| format!("{what} can't be run"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use crate::{Kind, Outcome};
 
-/// Makes the partition that may be overwritten.
+/// Sees to it that there is a partition that may be overwritten: the appliance has made one if its configuration says so.
 pub fn prepare(machine: &Machine) -> Result<()> {
-    machine.console("disk create scratch --type scratch")?;
+    let disks = machine.console("disk --json")?;
+    if !disks.contains("\"type\":\"scratch\"") {
+        machine.console("disk create 0 scratch 64")?;
+    }
     Ok(())
 }
 
@@ -18,7 +21,7 @@ pub fn measure(machine: &Machine, kind: Kind, depth: u32, seconds: u64) -> Resul
         Kind::Read => "read",
         Kind::Write => "write",
     };
-    let command = format!("disk bench {work} --depth {depth} --seconds {seconds} --json");
+    let command = format!("disk bench {work} depth {depth} seconds {seconds} --json");
     let load = machine.count(|| machine.console(&command))?;
     let value: Value = load
         .result
@@ -34,7 +37,7 @@ pub fn measure(machine: &Machine, kind: Kind, depth: u32, seconds: u64) -> Resul
     Ok(Outcome {
         operations_per_second: number("operations_per_second")?,
         instructions_per_operation: load.instructions / number("operations")?,
-        p50_us: number("p50_us")?,
-        p99_us: number("p99_us")?,
+        p50_us: number("p50_ns")? / 1000.0,
+        p99_us: number("p99_ns")? / 1000.0,
     })
 }

@@ -24,6 +24,9 @@ pub struct Appliance {
     /// `[maglev]`
     #[serde(default)]
     pub maglev: Maglev,
+    /// `[storage]`, which only domains look at.
+    #[serde(default, rename = "storage")]
+    _storage: toml::Table,
     /// `[kv]`; without the section there is no key-value store.
     pub kv: Option<KeyValue>,
     /// `[store]`, which concerns only the key-value engine.
@@ -192,6 +195,10 @@ impl Appliance {
         httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
         maglev::config::Config::from_toml(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        kv_server::config::check(&source.text)
+            .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        partitions::config::Config::from_toml(&source.text)
+            .map_err(|message| source.section_error(message))?;
         kv_engine::config::read(&source.text)
             .map_err(|error| at_line(error.line, error.key, error.problem))?;
         Ok(appliance)
@@ -241,6 +248,10 @@ mod tests {
             (
                 "[network]\nipv4 = \"10.0.0.1/8\"\n[maglev]\ntable_size = 10\n",
                 "appliance.toml:4:",
+            ),
+            (
+                "[network]\nipv4 = \"10.0.0.1/8\"\n[storage]\ncolour = 3\n",
+                "colour",
             ),
             ("[network]\nipv4 = \"10.0.0.1/8\"\n[colour]\n", "colour"),
         ] {

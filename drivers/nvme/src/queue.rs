@@ -3,13 +3,15 @@
 //! Blocks are in one of four places: in a command (`dma::nvme::IoQueue` has them), waiting to be handed in once more, finished and waiting to
 //! be fetched, or not here at all. When the controller is reset those in commands wait to be handed in once more; none is dropped.
 
-use crate::statistics::{Counters, moved_bytes};
-use crate::status::Status;
+mod completion;
+
+use crate::statistics::Counters;
 use crate::units::{Unit, Units};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use dma::nvme::{CommandKind, IoQueue};
+use completion::failed;
+use dma::nvme::{CommandKind, IoQueue, Transfer};
 use rref::block::{Block, Fault, Operation};
 use rref::{BlockBatch, RRef};
 
@@ -226,46 +228,79 @@ impl Requests {
     /// Makes commands of requests from the front of `batch`, as many as there is room for.
     #[inline]
     fn hand_in(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
-        match self.intake {
-            Intake::Open => {}
-            Intake::Held => return,
-            Intake::Closed => {
-                while let Some(block) = batch.pop_front() {
-                    self.fail(block, Fault::Gone, 0);
-                }
-                return;
-            }
-        }
+        let Requests {
+            ring: Some(ring),
+            units,
+            intake: Intake::Open,
+            under_way,
+            commands,
+            again,
+            counters,
+            ..
+        } = self
+        else {
+            return self.turn_away(batch);
+        };
         let now_ns = now();
-        while let Some(first) = batch.get(0) {
-            let unit = self.units.get(first.unit);
-            let (Some(unit), Some(operation)) = (unit, first.operation()) else {
-                let fault = if unit.is_none() {
-                    Fault::Gone
-                } else {
-                    Fault::Unsupported
-                };
-                self.refuse(batch, fault);
-                continue;
+        let refused = loop {
+            let Some(first) = batch.get(0) else { break None };
+            let (number, force) = (first.unit, first.force_unit_access());
+            let Some(unit) = units.get(number) else {
+                break Some(Fault::Gone);
+            };
+            let Some(operation) = first.operation() else {
+                break Some(Fault::Unsupported);
             };
             if let Some(fault) = unit.objection(operation, first) {
-                self.refuse(batch, fault);
-                continue;
+                break Some(fault);
             }
             if operation == Operation::Flush && !unit.volatile_cache {
                 if let Some(mut block) = batch.pop_front() {
                     block.complete();
-                    self.counters.done(operation, 0);
+                    counters.done(operation, 0);
                     self.finished.push_back(block);
                 }
                 continue;
             }
-            let Some(ring) = self.ring.as_mut() else { break };
-            let (unit, count) = (*unit, first.count);
-            let (number, force) = (first.unit, first.force_unit_access());
-            let (kind, covers) = command_kind(&unit, operation, first.address, count, force, 0);
+            let count = first.count;
+            let transfer = match operation {
+                Operation::Read => Some(Transfer::Read),
+                Operation::Write if force => Some(Transfer::WriteThrough),
+                Operation::Write => Some(Transfer::Write),
+                _ => None,
+            };
+            if let Some(transfer) = transfer
+                && batch
+                    .get(1)
+                    .is_none_or(|next| next.address != first.address.wrapping_add(u64::from(count)))
+            {
+                // Alone in its command, as most are: the short way.
+                if ring.room() == 0 {
+                    break None;
+                }
+                let Some(block) = batch.pop_front() else {
+                    break None;
+                };
+                match ring.submit_one(&unit.namespace, transfer, block) {
+                    Ok(slot) => {
+                        note(under_way, slot, now_ns, 0, 0, 0);
+                        *commands += 1;
+                        counters.totals.commands += 1;
+                    }
+                    Err(block) => {
+                        again.push_back(Again {
+                            block,
+                            attempts: 0,
+                            progress: 0,
+                        });
+                        break None;
+                    }
+                }
+                continue;
+            }
+            let (kind, covers) = command_kind(unit, operation, first.address, count, force, 0);
             let Some(mut command) = ring.command(&unit.namespace, kind) else {
-                break;
+                break None;
             };
             let slot = command.slot();
             // Whole ranges may share a deallocation; one that needs several commands, and a write of zeroes, is alone.
@@ -276,15 +311,16 @@ impl Requests {
                 Operation::Deallocate | Operation::WriteZeroes => 1,
             };
             let mut blocks = 0;
+            let mut front = batch.front();
             while blocks < limit {
-                let taken = batch.front().take_if(|block| {
-                    let same = block.unit == number
-                        && block.operation() == Some(operation)
-                        && block.force_unit_access() == force
-                        && (blocks == 0
-                            || operation != Operation::Deallocate
-                            || unit.objection(operation, block).is_none()
-                                && block.count <= unit.range_blocks);
+                let taken = front.take_if(|block| {
+                    let same = blocks == 0
+                        || block.unit == number
+                            && block.operation() == Some(operation)
+                            && block.force_unit_access() == force
+                            && (operation != Operation::Deallocate
+                                || unit.objection(operation, block).is_none()
+                                    && block.count <= unit.range_blocks);
                     if same { command.accept(block) } else { None }
                 });
                 let Some((block, _)) = taken else { break };
@@ -294,7 +330,7 @@ impl Requests {
                     command.add_range(block.address, range);
                 }
                 if let Err(block) = command.push(block) {
-                    self.again.push_back(Again {
+                    again.push_back(Again {
                         block,
                         attempts: 0,
                         progress: 0,
@@ -305,50 +341,47 @@ impl Requests {
             }
             if command.submit() {
                 let part = if covers == count { 0 } else { covers };
-                self.note(slot, now_ns, 0, 0, part);
+                note(under_way, slot, now_ns, 0, 0, part);
+                *commands += 1;
+                counters.totals.commands += 1;
             }
-        }
-        if let Some(ring) = &mut self.ring {
-            ring.publish();
+        };
+        ring.publish();
+        if let Some(fault) = refused {
+            self.refuse(batch, fault, now);
         }
     }
 
-    #[inline(always)]
-    fn note(&mut self, slot: u8, since_ns: u64, attempts: u8, progress: u32, covers: u32) {
-        if let Some(place) = self.under_way.get_mut(usize::from(slot)) {
-            *place = UnderWay {
-                since_ns,
-                aborted_ns: 0,
-                attempts,
-                progress,
-                covers,
-                abandoned: false,
-            };
-        }
-        self.commands += 1;
-        self.counters.totals.commands += 1;
-    }
-
-    /// Fails the first of a batch before it became a command.
+    /// Fails the first of a batch before it became a command, and goes on with the others.
     #[cold]
-    fn refuse(&mut self, batch: &mut BlockBatch, fault: Fault) {
+    fn refuse(&mut self, batch: &mut BlockBatch, fault: Fault, now: &impl Fn() -> u64) {
         if let Some(block) = batch.pop_front() {
             self.fail(block, fault, 0);
         }
+        if !batch.is_empty() {
+            self.hand_in(batch, now);
+        }
+    }
+
+    /// What becomes of requests while none become commands.
+    #[cold]
+    fn turn_away(&mut self, batch: &mut BlockBatch) {
+        if self.intake == Intake::Closed {
+            while let Some(block) = batch.pop_front() {
+                self.fail(block, Fault::Gone, 0);
+            }
+        }
     }
 
     #[cold]
-    fn fail(&mut self, mut block: RRef<Block>, fault: Fault, status: u16) {
-        self.counters.totals.errors += 1;
-        self.last_error = Some(Failure {
-            operation: block.operation(),
-            unit: block.unit,
-            address: block.address,
-            status,
+    fn fail(&mut self, block: RRef<Block>, fault: Fault, status: u16) {
+        self.finished.push_back(failed(
+            &mut self.counters,
+            &mut self.last_error,
+            block,
             fault,
-        });
-        block.fail(fault, status);
-        self.finished.push_back(block);
+            status,
+        ));
     }
 
     /// Hands requests in once more, each in a command of its own.
@@ -389,7 +422,9 @@ impl Requests {
                 Ok(()) => {
                     if command.submit() {
                         let part = if progress + covers >= count { 0 } else { covers };
-                        self.note(slot, now_ns, attempts, progress, part);
+                        note(&mut self.under_way, slot, now_ns, attempts, progress, part);
+                        self.commands += 1;
+                        self.counters.totals.commands += 1;
                     }
                 }
                 Err(block) => {
@@ -400,150 +435,6 @@ impl Requests {
         }
         if let Some(ring) = &mut self.ring {
             ring.publish();
-        }
-    }
-
-    /// Fills a batch with finished requests.
-    #[inline]
-    fn harvest(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
-        loop {
-            while !batch.is_full()
-                && let Some(block) = self.finished.pop_front()
-            {
-                // There is room.
-                drop(batch.push(block));
-            }
-            if batch.is_full() || !self.take_completions(Some(batch), now) {
-                return;
-            }
-            if self.finished.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Takes what the controller has answered: to `batch` as far as there is room, which ends it, and otherwise to those that wait to be
-    /// fetched. Says whether there was anything.
-    #[inline]
-    fn take_completions(&mut self, mut batch: Option<&mut BlockBatch>, now: &impl Fn() -> u64) -> bool {
-        let Requests {
-            ring: Some(ring),
-            units,
-            under_way,
-            commands,
-            again,
-            finished,
-            counters,
-            ..
-        } = self
-        else {
-            return false;
-        };
-        let mut failed = VecDeque::new();
-        let mut now_ns = 0;
-        while batch.as_ref().is_none_or(|batch| !batch.is_full()) {
-            let Some(mut done) = ring.finished() else { break };
-            if now_ns == 0 {
-                now_ns = now();
-            }
-            let command = match under_way.get_mut(usize::from(done.slot())) {
-                Some(place) => core::mem::take(place),
-                None => UnderWay::default(),
-            };
-            *commands = commands.saturating_sub(1);
-            counters.answered(now_ns.saturating_sub(command.since_ns));
-            let status = Status(done.status());
-            if command.abandoned {
-                continue;
-            }
-            if status.is_success() {
-                while let Some(mut block) = done.take() {
-                    let (operation, unit) = (block.operation(), units.get(block.unit));
-                    if let Some(operation) = operation {
-                        let covered = command.progress.saturating_add(command.covers);
-                        if command.covers != 0 && covered < block.count {
-                            again.push_back(Again {
-                                block,
-                                attempts: command.attempts,
-                                progress: covered,
-                            });
-                            continue;
-                        }
-                        let bytes = unit.map_or(0, |unit| moved_bytes(&block, unit.namespace.block_bytes()));
-                        counters.done(operation, bytes);
-                    }
-                    block.complete();
-                    let rest = match batch.as_mut() {
-                        Some(batch) => batch.push(block).err(),
-                        None => Some(block),
-                    };
-                    if let Some(block) = rest {
-                        finished.push_back(block);
-                    }
-                }
-            } else {
-                let shared = done.len() > 1;
-                let retry = status.is_transient() && command.attempts + 1 < ATTEMPT_LIMIT;
-                while let Some(block) = done.take() {
-                    if shared || retry {
-                        // One of several may be the cause; each is tried alone.
-                        again.push_back(Again {
-                            block,
-                            attempts: command.attempts + u8::from(!shared),
-                            progress: command.progress,
-                        });
-                    } else {
-                        failed.push_back((block, status));
-                    }
-                }
-            }
-        }
-        if now_ns == 0 {
-            return false;
-        }
-        ring.acknowledge();
-        let more = !again.is_empty();
-        for (block, status) in failed {
-            self.fail(block, status.fault(), status.0);
-        }
-        if more && self.intake == Intake::Open {
-            self.hand_in_again(now_ns);
-        }
-        true
-    }
-
-    /// Looks for commands that took longer than `limit_ns`, or longer than `grace_ns` after their abort was asked for; `each` is told of them.
-    pub fn look_for_late(
-        &mut self,
-        now: impl Fn() -> u64,
-        limit_ns: u64,
-        grace_ns: u64,
-        mut each: impl FnMut(Late),
-    ) {
-        let late = |command: &UnderWay, now_ns: u64| {
-            command.since_ns != 0 && now_ns.saturating_sub(command.since_ns) > limit_ns
-        };
-        if self.commands == 0 || !self.under_way.iter().any(|command| late(command, now())) {
-            return;
-        }
-        // It may have been answered long ago, and nobody came to fetch it.
-        self.take_completions(None, &now);
-        let now_ns = now();
-        let Some(ring) = &mut self.ring else { return };
-        for (slot, command) in (0u8..).zip(self.under_way.iter_mut()) {
-            if !late(command, now_ns) {
-                continue;
-            }
-            if command.aborted_ns == 0 {
-                command.aborted_ns = now_ns;
-                self.counters.totals.timeouts += 1;
-                if let Some(identifier) = ring.identifier_for_abort(slot) {
-                    self.counters.totals.aborts += 1;
-                    each(Late::Abort(identifier));
-                }
-            } else if now_ns.saturating_sub(command.aborted_ns) > grace_ns {
-                each(Late::Stuck);
-            }
         }
     }
 }
@@ -571,5 +462,20 @@ fn command_kind(
             (kind, covers)
         }
         Operation::Deallocate => (CommandKind::Deallocate, (count - progress).min(unit.range_blocks)),
+    }
+}
+
+/// Notes a command that was handed in.
+#[inline(always)]
+fn note(under_way: &mut [UnderWay], slot: u8, since_ns: u64, attempts: u8, progress: u32, covers: u32) {
+    if let Some(place) = under_way.get_mut(usize::from(slot)) {
+        *place = UnderWay {
+            since_ns,
+            aborted_ns: 0,
+            attempts,
+            progress,
+            covers,
+            abandoned: false,
+        };
     }
 }

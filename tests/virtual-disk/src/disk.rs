@@ -363,6 +363,7 @@ impl BlockDevice for VirtualDisk {
             block_bytes: self.geometry.block_bytes,
             blocks: self.geometry.blocks,
             volatile_cache: self.geometry.volatile_cache,
+            forced_writes: true,
             read_only: state.read_only,
             deallocate: true,
             atomic_blocks: self.geometry.atomic_blocks,
@@ -386,6 +387,8 @@ impl BlockDevice for VirtualDisk {
         if state.faults.shallow != 0 {
             depth = depth.min(usize::from(state.faults.shallow));
         }
+        // What is due makes room first: a disk that is full of it would else give none back in a full batch, and stay so.
+        let mut due = state.due(usize::from(queue), BATCH_CAPACITY);
         let under_way = &mut state.queues[usize::from(queue)];
         while under_way.len() < depth
             && let Some(request) = requests.pop_front()
@@ -409,7 +412,12 @@ impl BlockDevice for VirtualDisk {
         }
         // Answers go before what had no room.
         let mut answers = BlockBatch::new().map_err(|_| BlockError::OutOfMemory)?;
-        for mut pending in state.due(usize::from(queue), requests.room()) {
+        if due.len() < requests.room() {
+            due.extend(state.due(usize::from(queue), requests.room() - due.len()));
+        }
+        let later = due.split_off(due.len().min(requests.room()));
+        state.queues[usize::from(queue)].extend(later);
+        for mut pending in due {
             state.carry_out(&self.geometry, &mut pending.request, pending.submitted);
             assert!(answers.push(pending.request).is_ok(), "there is room");
         }

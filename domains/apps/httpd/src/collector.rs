@@ -5,8 +5,10 @@
 
 use crate::counters::Counters;
 use crate::death_metrics;
+use crate::disk_metrics;
 use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
+use crate::store_metrics;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -16,8 +18,11 @@ use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, SpawnError, ThreadId};
 use domain_rt::{Interface, OwnerId, clock};
 use interface::balance::Balancer;
+use interface::block::{BlockDevice, BlockError};
+use interface::key_value::{KeyValueStore, StoreError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
+use interface::storage_health::{HealthError, StorageHealth};
 use interface::supervise::Supervisor;
 use rref::Handle;
 
@@ -81,6 +86,9 @@ impl Collector {
         collector.source("sockets", read_sockets)?;
         collector.source("nic", read_network_device)?;
         collector.source("balancer", read_balancer)?;
+        collector.source("disk", read_disk)?;
+        collector.source("storage", read_storage)?;
+        collector.source("store", read_store)?;
         Ok(collector)
     }
 
@@ -191,6 +199,56 @@ fn read_sockets(sockets: &dyn Sockets) -> Result<String, interface::socket::Sock
 fn read_network_device(device: &dyn NetDevice) -> Result<String, interface::net::NetError> {
     let mut text = Exposition::default();
     metrics::network_device(&mut text, &device.link()?, &device.statistics()?);
+    Ok(text.into_text())
+}
+
+fn read_disk(device: &dyn BlockDevice) -> Result<String, BlockError> {
+    let info = match device.info() {
+        // An appliance need not have one.
+        Err(BlockError::NoDevice) => return Ok(String::new()),
+        result => result?,
+    };
+    let mut units = Vec::new();
+    for unit in 0..info.units {
+        let info = device.unit(unit)?;
+        // The numbers of deleted partitions stay empty.
+        if info.blocks != 0 {
+            units.push((unit, info));
+        }
+    }
+    let mut text = Exposition::default();
+    disk_metrics::device(&mut text, &device.statistics()?);
+    disk_metrics::partitions(&mut text, &units);
+    Ok(text.into_text())
+}
+
+fn read_storage(storage: &dyn StorageHealth) -> Result<String, HealthError> {
+    let mut controllers = Vec::new();
+    for index in 0..SERVICE_LIMIT {
+        let Some(info) = storage.controller(index)? else {
+            break;
+        };
+        controllers.push((info, storage.smart(index).ok()));
+    }
+    if controllers.is_empty() {
+        return Ok(String::new());
+    }
+    let mut text = Exposition::default();
+    disk_metrics::controllers(&mut text, &controllers);
+    Ok(text.into_text())
+}
+
+fn read_store(store: &dyn KeyValueStore) -> Result<String, StoreError> {
+    let mut text = Exposition::default();
+    match store.statistics() {
+        Ok(statistics) => {
+            store_metrics::up(&mut text, true);
+            store_metrics::store(&mut text, &statistics);
+        }
+        Err(StoreError::Dead(error)) => return Err(StoreError::Dead(error)),
+        // An appliance need not have one.
+        Err(_) => store_metrics::up(&mut text, false),
+    }
     Ok(text.into_text())
 }
 

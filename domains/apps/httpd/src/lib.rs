@@ -27,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod date;
 mod death_metrics;
+mod disk_metrics;
 pub mod holdings;
 pub mod metrics;
 pub mod pump;
@@ -35,6 +36,7 @@ pub mod request;
 pub mod server;
 pub mod site;
 pub mod status;
+mod store_metrics;
 pub mod target;
 #[cfg(test)]
 mod testing;

@@ -65,7 +65,8 @@ impl Exposition {
         writeln!(self.text, " {value}").ok();
     }
 
-    fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    /// A family of one number without labels.
+    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }

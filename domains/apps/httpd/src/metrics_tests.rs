@@ -6,8 +6,11 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use interface::balance::Name;
 use interface::black_box::DeathCounts;
+use interface::block::UnitInfo;
 use interface::holdings::{FrameUses, Holdings};
 use interface::kernel::{DeathCause, DomainName, DomainStatus};
+use interface::storage_health::{ControllerInfo, ControllerState, SmartLog};
+use rref::Text;
 use std::collections::HashSet;
 use std::string::ToString;
 use std::sync::Arc;
@@ -69,6 +72,38 @@ fn everything() -> String {
     let names = domains.map(|status| status.domain.name);
     crate::death_metrics::deaths(&mut text, &names.map(|name| (name, counts)));
     network_device(&mut text, &LinkState::default(), &NetStatistics::default());
+    crate::disk_metrics::device(&mut text, &interface::block::BlockStatistics::default());
+    let unit = UnitInfo {
+        block_bytes: 512,
+        blocks: 2048,
+        volatile_cache: true,
+        forced_writes: true,
+        read_only: false,
+        deallocate: true,
+        atomic_blocks: 1,
+        transfer_blocks: 256,
+        kind: [0; 16],
+        name: Text::new("store"),
+    };
+    crate::disk_metrics::partitions(&mut text, &[(0, unit), (2, unit)]);
+    let controller = ControllerInfo {
+        state: ControllerState::Ready,
+        serial: Text::new("S1"),
+        model: Text::new("Played"),
+        firmware: Text::EMPTY,
+        vendor: 1,
+        version: 0,
+        namespaces: 1,
+        queues: 1,
+        queue_depth: 1,
+        transfer_limit_bytes: 0,
+        volatile_cache: true,
+        resets: 0,
+        last_reset: Text::EMPTY,
+    };
+    crate::disk_metrics::controllers(&mut text, &[(controller, Some(SmartLog::default()))]);
+    crate::store_metrics::up(&mut text, true);
+    crate::store_metrics::store(&mut text, &interface::key_value::StoreStatistics::default());
     sockets(&mut text, &SocketStatistics::default());
     let service = ServiceStatus {
         name: Name::new("web"),
@@ -111,6 +146,8 @@ fn values_are_where_they_belong() {
         "redleaf_memory_free_bytes 4096",
         "redleaf_maglev_vip_packets_total{vip=\"web\",address=\"10.82.99.100\",port=\"80\",protocol=\"tcp\"} 9",
         "redleaf_maglev_backend_slots{vip=\"web\",backend=\"backend1\"} 65537",
+        "redleaf_partition_bytes{unit=\"2\",name=\"store\"} 1048576",
+        "redleaf_nvme_ready{serial=\"S1\",model=\"Played\"} 1",
         "redleaf_maglev_backend_active{vip=\"web\",backend=\"backend1\"} 0",
         "# nic: two\\nlines",
     ] {

@@ -78,7 +78,7 @@ impl Supervisor for Service {
         if self.supervision.records.lock().outage(&outage) {
             let us = outage.outage_ns / 1_000;
             debug!(
-                "{}: first packet {}.{:03} ms after the death of generation {}",
+                "{}: out of use for {}.{:03} ms by the death of generation {}",
                 outage.domain,
                 us / 1_000,
                 us % 1_000,

@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub reply: Reply,
     /// The client's database.
     pub database: usize,
+    /// What it looks up counts as used.
+    pub touches: bool,
     /// The command waited for a key that has changed now.
     pub retried: bool,
     /// Waiting is no use: in a transaction, or where nobody is there to wait.
@@ -203,7 +205,12 @@ impl<'a> Context<'a> {
     pub fn find(&mut self, key: &[u8]) -> Option<Slot> {
         let found = self.server.keyspace.find(self.database, key);
         match found {
-            Some(_) => self.server.statistics.hits += 1,
+            Some(slot) => {
+                self.server.statistics.hits += 1;
+                if self.touches {
+                    self.server.keyspace.touch(self.database, slot);
+                }
+            }
             None => self.server.statistics.misses += 1,
         }
         found

@@ -4,6 +4,7 @@
 //! act on.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -54,7 +55,7 @@ pub struct OutputLimit {
 /// The settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `enabled`: whether the store is served at all; yes by default.
+    /// There is a section: without one there is no service.
     pub enabled: bool,
     /// `port`: TCP port; 6379 by default.
     pub port: u16,
@@ -76,6 +77,8 @@ pub struct Config {
     pub normal_output: OutputLimit,
     /// Output of subscribers.
     pub pubsub_output: OutputLimit,
+    /// What CONFIG SET set of what has no other place.
+    pub free: BTreeMap<&'static str, String>,
     /// Up to which size collections count as small; CONFIG SET alone changes it.
     pub limits: crate::types::Limits,
 }
@@ -92,7 +95,7 @@ impl fmt::Debug for Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            enabled: true,
+            enabled: false,
             port: 6379,
             password: None,
             durability: Durability::EverySecond,
@@ -111,6 +114,7 @@ impl Default for Config {
                 soft_bytes: 8 << 20,
                 soft_s: 60,
             },
+            free: BTreeMap::new(),
             limits: crate::types::Limits::DEFAULT,
         }
     }
@@ -130,14 +134,12 @@ pub struct ConfigError {
 
 #[derive(Deserialize)]
 struct File {
-    #[serde(default)]
-    kv: Section,
+    kv: Option<Section>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Section {
-    enabled: Option<bool>,
     port: Option<Spanned<i64>>,
     password: Option<Spanned<String>>,
     appendfsync: Option<Spanned<String>>,
@@ -148,15 +150,17 @@ struct Section {
     buffer_mib: Option<Spanned<i64>>,
 }
 
-/// Reads the whole of config/appliance.toml; without a `[kv]` section all is at its default.
+/// Reads the whole of config/appliance.toml; without a `[kv]` section nothing is served.
 ///
 /// # Errors
 /// The first mistake found.
 pub fn read(text: &str) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
-    let section = file.kv;
     let mut config = Config::default();
-    config.enabled = section.enabled.unwrap_or(config.enabled);
+    let Some(section) = file.kv else {
+        return Ok(config);
+    };
+    config.enabled = true;
     set(text, "port", &section.port, 1..=65_535, &mut config.port)?;
     let clients = 1..=1_000_000;
     set(

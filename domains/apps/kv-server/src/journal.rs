@@ -59,6 +59,8 @@ pub struct Journal {
     unit_staged: usize,
     /// What came before `buffer` of a unit that is longer.
     parts: Vec<(Vec<u8>, Vec<Staged>)>,
+    /// Entries that needn't be on the disk together with any others, but before the unit at hand.
+    early: Option<Box<StoreBuffer>>,
     closed: VecDeque<Group>,
     spare: Vec<Vec<u8>>,
     next_group: u64,
@@ -86,6 +88,7 @@ impl Journal {
             unit_start: 0,
             unit_staged: 0,
             parts: Vec::new(),
+            early: None,
             closed: VecDeque::new(),
             spare: Vec::new(),
             next_group: 1,
@@ -161,6 +164,39 @@ impl Journal {
             self.put(&name, value);
         }
         self.key = name;
+    }
+
+    /// Writes an element of what no key names yet, before the unit at hand and apart from it: so that a long value isn't a long unit.
+    pub fn put_early(&mut self, id: u64, kind: Kind, element: &[u8], value: &[u8]) {
+        if !self.enabled {
+            return;
+        }
+        let mut name = Vec::with_capacity(32);
+        element_name(&mut name, id, kind, element);
+        let entry = Entry::Put { key: &name, value };
+        let mut buffer = self.early.take().unwrap_or_else(empty_buffer);
+        if Writer::resume(&mut buffer).push(&entry).is_err() {
+            self.close_early(&buffer);
+            // An empty buffer holds any entry.
+            let _ = Writer::begin(&mut buffer).push(&entry);
+        }
+        self.early = Some(buffer);
+    }
+
+    /// Ends what `put_early` wrote.
+    pub fn end_early(&mut self) {
+        if let Some(buffer) = self.early.take() {
+            self.close_early(&buffer);
+        }
+    }
+
+    fn close_early(&mut self, buffer: &StoreBuffer) {
+        let entries = buffer
+            .data
+            .get(..buffer.length as usize)
+            .unwrap_or_default()
+            .to_vec();
+        self.close_group(entries, Vec::new());
     }
 
     /// Removes an element of the collection `id`.

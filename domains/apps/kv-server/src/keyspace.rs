@@ -210,6 +210,15 @@ impl Keyspace {
         self.databases.get(database)?.keys.get(slot)
     }
 
+    /// The key in a slot is used now.
+    #[inline]
+    pub fn touch(&mut self, database: usize, slot: Slot) {
+        let now_s = (self.now_ms / 1000) as u32;
+        if let Some(entry) = self.entry_mut(database, slot) {
+            entry.used_s = now_s;
+        }
+    }
+
     /// What the key in a slot has, to change it; [`changed`](Self::changed) is to follow.
     #[inline]
     pub fn entry_mut(&mut self, database: usize, slot: Slot) -> Option<&mut Entry> {
@@ -387,6 +396,18 @@ impl Keyspace {
             self.touched.push((database, key));
         }
         Some(entry)
+    }
+
+    /// Forgets when a key expires, without journaling it: for one that is journaled with a new value next.
+    #[inline]
+    pub fn forget_expiry(&mut self, database: usize, slot: Slot) {
+        if let Some(space) = self.databases.get_mut(database)
+            && let Some(entry) = space.keys.get_mut(slot)
+            && entry.expires_ms != NEVER_MS
+        {
+            space.expiring.remove(&(entry.expires_ms, slot));
+            entry.expires_ms = NEVER_MS;
+        }
     }
 
     /// Sets when a key expires, and journals it; [`changed`](Self::changed) is to follow.

@@ -6,12 +6,15 @@
 use crate::journal::{Group, Journal};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use domain_rt::Handle;
+use domain_rt::{Handle, clock, thread};
 use interface::key_value::{KeyValueStore, STORE_BYTES, StoreBuffer, StoreError};
 use rref::RRef;
 
 /// More than this in groups that aren't durable and writers wait, in bytes.
 pub const KEPT_LIMIT_BYTES: usize = 64 << 20;
+
+/// How long a read waits for the store's successor, in milliseconds.
+const READ_PATIENCE_MS: u64 = 5000;
 
 struct Kept {
     group: Group,
@@ -180,13 +183,26 @@ impl Ledger {
         }
     }
 
-    /// Reads a whole value by its name in the store, of at most `limit_bytes`.
+    /// Reads a whole value by its name in the store, of at most `limit_bytes`. Waits for the store's successor if it dies.
     ///
     /// # Errors
     /// The store's.
     pub fn read(&mut self, name: &[u8], limit_bytes: usize) -> Result<Vec<u8>, StoreError> {
-        let store = self.store.clone().ok_or(StoreError::NoPartition)?;
-        read_value(&store, &mut self.buffer, name, limit_bytes)
+        let give_up_ns = clock::now_ns().saturating_add(READ_PATIENCE_MS * 1_000_000);
+        loop {
+            let store = self.store.clone().ok_or(StoreError::NoPartition)?;
+            match read_value(&store, &mut self.buffer, name, limit_bytes) {
+                Err(StoreError::Dead(_)) if clock::now_ns() < give_up_ns => {
+                    if let Ok(store) = domain_rt::reconnect("store", store.target(), 1000) {
+                        self.use_store(store);
+                    }
+                }
+                Err(StoreError::Opening(_)) if clock::now_ns() < give_up_ns => thread::sleep_ms(5),
+                // What was kept is appended once it is open.
+                Ok(value) => return Ok(value),
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod command;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod decimal;
 pub mod error;
 pub mod glob;
 pub mod journal;
@@ -33,12 +34,17 @@ pub mod monitor;
 pub mod number;
 pub mod protocol;
 pub mod pubsub;
+#[cfg(test)]
+mod recovery_tests;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod service;
 pub mod shard;
 pub mod stable_map;
 #[cfg(test)]
 pub mod testing;
+pub mod text;
 pub mod types;
 pub mod value;
 
@@ -80,6 +86,8 @@ pub fn start() -> Result<(), StartError> {
             Shard::new(number, service, sockets).run();
         })?;
     }
+    let clock = service.clone();
+    thread::spawn("kv-clock", None, move || clock.set_clock())?;
     thread::spawn("kv-store", None, move || service.keep_store())?;
     Ok(())
 }

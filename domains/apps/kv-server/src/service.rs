@@ -32,7 +32,7 @@ pub struct Service {
     pub server: Mutex<Server>,
     bells: Vec<Bell>,
     /// Milliseconds since 1970 at boot.
-    boot_ms: u64,
+    boot_ms: AtomicU64,
     recovering: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl Service {
         Service {
             server: Mutex::new(server),
             bells: (0..shards).map(|_| Bell::default()).collect(),
-            boot_ms,
+            boot_ms: AtomicU64::new(boot_ms),
             recovering: AtomicBool::new(false),
         }
     }
@@ -50,7 +50,21 @@ impl Service {
     /// Milliseconds since 1970 at a time of `clock::now_ns`.
     #[inline]
     pub fn now_ms(&self, now_ns: u64) -> u64 {
-        self.boot_ms + now_ns / 1_000_000
+        self.boot_ms.load(Ordering::Relaxed) + now_ns / 1_000_000
+    }
+
+    /// Sets the time of day to the millisecond: the machine's clock has seconds, so this waits for the next one.
+    pub fn set_clock(&self) {
+        let first_s = clock::unix_time_s();
+        for _ in 0..2000 {
+            let now_s = clock::unix_time_s();
+            if now_s != first_s {
+                let boot_ms = (now_s * 1000).saturating_sub(clock::now_ns() / 1_000_000);
+                self.boot_ms.store(boot_ms, Ordering::Relaxed);
+                return;
+            }
+            thread::sleep_ms(1);
+        }
     }
 
     /// The calling thread is the shard's.
@@ -238,9 +252,12 @@ impl Service {
                 Err(error) => {
                     if let StoreError::Opening(percent) = error {
                         self.server.lock().phase = Phase::Loading(percent / 2);
-                    } else if told != Some(error) {
-                        told = Some(error);
-                        error!("the store can't be read: {error}");
+                    } else {
+                        self.server.lock().phase = Phase::Unavailable(error);
+                        if told != Some(error) {
+                            told = Some(error);
+                            error!("the store can't be read: {error}");
+                        }
                     }
                     thread::sleep_ms(RETRY_MS);
                 }

@@ -319,7 +319,9 @@ impl Shard {
         let Server { ledger, keyspace, .. } = &mut *server;
         ledger.append(&mut keyspace.journal);
         let newest = ledger.newest(&keyspace.journal);
-        let wait = server.config.durability == Durability::Always && !server.ledger.is_durable(newest)
+        let asked = core::mem::take(&mut server.settle_requested);
+        let wait = (asked || server.config.durability == Durability::Always)
+            && !server.ledger.is_durable(newest)
             || server.ledger.kept_bytes() > crate::ledger::KEPT_LIMIT_BYTES;
         let deadline_ms = server.next_deadline_ms();
         let timeout_s = server.config.timeout_s;

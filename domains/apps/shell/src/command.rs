@@ -1,5 +1,10 @@
 //! What can be typed at the shell: the commands, their usage, and the way from words to a command.
 
+use crate::disk::{self, Change as DiskChange};
+use crate::disk_bench::Plan;
+use crate::disk_verify;
+use crate::kv;
+use crate::nvme::View;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -93,6 +98,60 @@ pub const USAGES: &[Usage] = &[
         "[--json]",
         "shows the network card: address, link, counters",
     ),
+    usage(
+        "nvme",
+        "[health|errors|events] [--json]",
+        "shows the NVMe controllers, their health, the errors that they logged, and resets and other events",
+    ),
+    usage(
+        "nvme reset",
+        "[NUMBER]",
+        "resets an NVMe controller; nothing is lost",
+    ),
+    usage("disk", "[--json]", "shows the disks and their partitions"),
+    usage(
+        "disk table",
+        "DISK",
+        "writes an empty partition table to a blank disk",
+    ),
+    usage(
+        "disk create",
+        "DISK store|scratch [MEBIBYTES]",
+        "makes a partition for the store, or for measurements; of all that is free without a size",
+    ),
+    usage(
+        "disk delete",
+        "DISK NUMBER",
+        "deletes a partition that nobody uses; its content stays on the disk",
+    ),
+    usage(
+        "disk bench",
+        "read|write [depth COUNT] [block BYTES] [seconds COUNT] [sequential] [--json]",
+        "measures the disk, on the partition for measurements only",
+    ),
+    usage(
+        "disk verify",
+        "[depth COUNT] [seconds COUNT] [kill DOMAIN] [--json]",
+        "writes to the partition for measurements and reads all back; kills a domain once a second meanwhile",
+    ),
+    usage("kv", "[stats] [--json]", "shows how the key-value store is"),
+    usage(
+        "kv get",
+        "KEY [--json]",
+        "shows an entry of the store as it is on the disk; \\xNN stands for a byte",
+    ),
+    usage(
+        "kv set",
+        "KEY VALUE",
+        "writes an entry to the disk; a server that is running doesn't know of it",
+    ),
+    usage("kv keys", "[COUNT] [--json]", "shows some keys of the store"),
+    usage(
+        "kv check",
+        "[--json]",
+        "reads the whole store and compares it with its checksums and its index",
+    ),
+    usage("kv compact", "", "frees all segments that can be freed"),
     usage("ip", "[--json]", "shows the addresses and the TCP/IP counters"),
     usage(
         "maglev",
@@ -182,6 +241,18 @@ pub enum Command {
     Updates,
     /// Show the network card.
     Nic,
+    /// Show NVMe controllers, or reset one.
+    Nvme(View),
+    /// Show disks and partitions.
+    Disk,
+    /// Change partitions.
+    DiskChange(DiskChange),
+    /// Measure a disk.
+    DiskBench(Plan),
+    /// See whether a disk holds what it acknowledged.
+    DiskVerify(disk_verify::Plan),
+    /// The key-value store.
+    Kv(kv::Request),
     /// Show addresses and sockets.
     Ip,
     /// Show services and backends.
@@ -264,6 +335,27 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
         ("update", [domain, "spare"]) => Command::Update(DomainName::new(domain), Some(ImageSource::Spare)),
         ("updates", []) => Command::Updates,
         ("nic", []) => Command::Nic,
+        ("nvme", []) => Command::Nvme(View::Controllers),
+        ("nvme", ["health"]) => Command::Nvme(View::Health),
+        ("nvme", ["errors"]) => Command::Nvme(View::Errors),
+        ("nvme", ["events"]) => Command::Nvme(View::Events),
+        ("nvme", ["reset"]) => Command::Nvme(View::Reset(0)),
+        ("nvme", ["reset", number]) => {
+            Command::Nvme(View::Reset(number.parse().map_err(|_| {
+                format!("{number} is not a controller's number; they count from 0.")
+            })?))
+        }
+        ("disk", []) => Command::Disk,
+        ("disk", ["bench", plan @ ..]) => Command::DiskBench(Plan::parse(plan)?),
+        ("disk", ["verify", plan @ ..]) => Command::DiskVerify(disk_verify::Plan::parse(plan)?),
+        ("disk", words) => match disk::change(words) {
+            Some(change) => Command::DiskChange(change?),
+            None => return Err(misused("disk")),
+        },
+        ("kv", words) => match kv::request(words) {
+            Some(request) => Command::Kv(request?),
+            None => return Err(misused("kv")),
+        },
         ("ip", []) => Command::Ip,
         ("maglev", [] | ["show"]) => Command::Maglev,
         ("maglev", [action, service, backend, rest @ ..]) => Command::MaglevChange {
@@ -282,7 +374,14 @@ pub fn parse(line: &str) -> Result<Option<Request>, String> {
     let takes_json = USAGES
         .iter()
         .any(|usage| usage.name == *name && usage.arguments.contains("--json"));
-    if json && (!takes_json || matches!(command, Command::MaglevChange { .. })) {
+    if json
+        && (!takes_json
+            || matches!(
+                command,
+                Command::MaglevChange { .. } | Command::Nvme(View::Reset(_)) | Command::DiskChange(_)
+            )
+            || matches!(&command, Command::Kv(request) if !request.has_json()))
+    {
         return Err(format!("There is no answer in JSON to `{name}`."));
     }
     if force && !matches!(command, Command::Kill(_) | Command::KillSupervisor) {
@@ -404,6 +503,26 @@ mod tests {
             command("release ixgbe"),
             Command::Release(DomainName::new("ixgbe"))
         );
+        assert_eq!(command("nvme"), Command::Nvme(View::Controllers));
+        assert_eq!(command("nvme health --json"), Command::Nvme(View::Health));
+        assert_eq!(command("nvme reset 1"), Command::Nvme(View::Reset(1)));
+        assert_eq!(command("disk --json"), Command::Disk);
+        assert_eq!(
+            command("disk create 1 scratch 64"),
+            Command::DiskChange(DiskChange::Create {
+                disk: 1,
+                kind: 0,
+                mib: 64
+            })
+        );
+        assert_eq!(
+            command("disk delete 0 2"),
+            Command::DiskChange(DiskChange::Delete { disk: 0, number: 2 })
+        );
+        assert!(matches!(
+            command("disk bench read depth 32 --json"),
+            Command::DiskBench(_)
+        ));
         assert_eq!(command("maglev"), Command::Maglev);
         let add = |weight| Command::MaglevChange {
             service: balance::Name::new("web"),
@@ -437,6 +556,17 @@ mod tests {
             "stop",
             "maglev drain web b1 --json",
             "domains --xml",
+            "nvme melt",
+            "nvme reset first",
+            "nvme reset --json",
+            "disk melt",
+            "disk table first",
+            "disk create 0 floppy",
+            "disk create 0 store much",
+            "disk create 0 store --json",
+            "disk delete 0",
+            "disk bench melt",
+            "disk verify melt",
             "--json",
         ] {
             let error = parse(line).expect_err(line);
@@ -453,8 +583,10 @@ mod tests {
                 .arguments
                 .split(' ')
                 .filter_map(|word| match word {
-                    "NUMBER" => Some("1"),
-                    "NAME" | "SERVICE" | "BACKEND" => Some("x"),
+                    "NUMBER" | "DISK" => Some("1"),
+                    "store|scratch" => Some("store"),
+                    "read|write" => Some("read"),
+                    "NAME" | "SERVICE" | "BACKEND" | "KEY" | "VALUE" => Some("x"),
                     "ADDRESS" => Some("::1"),
                     _ => None,
                 })

@@ -11,7 +11,7 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{death_report, domains, holdings, network, update};
+use crate::{death_report, disk, disk_bench, disk_verify, domains, holdings, kv, network, nvme, update};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,9 +19,13 @@ use domain_rt::clock::{self, NEVER};
 use domain_rt::{Handle, thread};
 use interface::balance::{Balancer, Name};
 use interface::black_box::BlackBoxes;
+use interface::block::BlockDevice;
 use interface::kernel::{DomainName, LogReader, Power, SerialConsole, ServiceError};
+use interface::key_value::KeyValueStore;
 use interface::net::NetDevice;
+use interface::partition::Disks;
 use interface::socket::Sockets;
+use interface::storage_health::StorageHealth;
 use interface::supervise::{Operator, Supervisor};
 use interface::update::Updates;
 use rref::Text;
@@ -45,6 +49,10 @@ pub struct Session {
     updates: Import<dyn Updates>,
     black_boxes: Import<dyn BlackBoxes>,
     nic: Import<dyn NetDevice>,
+    storage: Import<dyn StorageHealth>,
+    disks: Import<dyn Disks>,
+    partitions: Import<dyn BlockDevice>,
+    store: Import<dyn KeyValueStore>,
     sockets: Import<dyn Sockets>,
     balancer: Import<dyn Balancer>,
     decoder: Decoder,
@@ -69,6 +77,10 @@ impl Session {
             updates: Import::new("updates", "The supervisor"),
             black_boxes: Import::new("black_boxes", "The kernel"),
             nic: Import::new("nic", "The network card"),
+            storage: Import::new("storage", "The storage controller's driver"),
+            disks: Import::new("disks", "The partitions' domain"),
+            partitions: Import::new("partitions", "The partitions' domain"),
+            store: Import::new("store", "The key-value store"),
             sockets: Import::new("sockets", "The TCP/IP stack"),
             balancer: Import::new("balancer", "The load balancer"),
             decoder: Decoder::default(),
@@ -177,6 +189,15 @@ impl Session {
             Err(error) => return error,
         };
         let Request { command, json } = request;
+        let lasts_s = match &command {
+            Command::DiskBench(plan) => Some(plan.seconds),
+            Command::DiskVerify(plan) => Some(plan.seconds),
+            _ => None,
+        };
+        if let (Some(seconds), false) = (lasts_s, json) {
+            // There is nothing to see for a while.
+            self.write(&format!("this takes {seconds} s\n")).ok();
+        }
         match self.execute(command) {
             Ok(answer) => answer.render(json),
             Err(error) => error,
@@ -226,6 +247,12 @@ impl Session {
             Command::Update(name, source) => update::update(&mut self.updates, name, source),
             Command::Updates => update::show(&mut self.supervisor, &mut self.updates),
             Command::Nic => network::nic(&mut self.nic),
+            Command::Nvme(view) => nvme::answer(&mut self.storage, view),
+            Command::Disk => disk::show(&mut self.disks),
+            Command::DiskChange(change) => disk::carry_out(&mut self.disks, change),
+            Command::DiskBench(plan) => disk_bench::answer(&mut self.partitions, plan),
+            Command::DiskVerify(plan) => disk_verify::answer(&mut self.partitions, plan),
+            Command::Kv(request) => kv::answer(&mut self.store, request),
             Command::Ip => network::ip(&mut self.sockets),
             Command::Maglev => network::maglev(&mut self.balancer),
             Command::MaglevChange {
@@ -253,13 +280,14 @@ impl Session {
     }
 
     fn switch(
-        &self,
+        &mut self,
         doing: &str,
         switch: impl FnOnce(&Handle<dyn Power>) -> Result<(), ServiceError>,
     ) -> Result<Answer, String> {
         // Said first: there is no time after.
-        self.write(&format!("{doing}\n"))
-            .and_then(|()| switch(&self.power))
+        let said = self.write(&format!("{doing}\n"));
+        nvme::shut_down(&mut self.storage);
+        said.and_then(|()| switch(&self.power))
             .map_err(|error| sentence(&error.to_string()))?;
         Err("The machine did not do it.".into())
     }

@@ -1,18 +1,23 @@
 //! Whole dialogues, over a console and domains that are played, through the real proxies.
 
 use crate::death_report_tests::Boxes;
+use crate::disk_tests::{Device, Partitions};
 use crate::network_tests::{Balance, Card};
+use crate::nvme_tests::Disk;
 use crate::session::Session;
 use crate::update_tests::Images;
 use domain_rt::{Handle, OwnerId};
 use interface::balance::Balancer;
 use interface::black_box::{BlackBoxes, DeathCounts};
+use interface::block::BlockDevice;
 use interface::holdings::{FINDINGS, FrameUses, Holdings, LeakReport};
 use interface::kernel::{
     DeathCause, DeathRecord, DomainName, DomainState, DomainStatus, LogLine, LogReader, MemoryStatus, Power,
     SerialConsole, ServiceError,
 };
 use interface::net::NetDevice;
+use interface::partition::Disks;
+use interface::storage_health::StorageHealth;
 use interface::supervise::{Operator, Outage, SuperviseError, SupervisedDeath, SupervisedStatus, Supervisor};
 use interface::update::Updates;
 use rref::Text;
@@ -220,6 +225,7 @@ impl Operator for Domains {
 pub struct Fixture {
     terminal: &'static Terminal,
     domains: &'static Domains,
+    pub disk: &'static Disk,
     pub session: Session,
     _serial: MutexGuard<'static, ()>,
 }
@@ -238,11 +244,16 @@ pub fn fixture() -> Fixture {
     host_platform::provide::<dyn Updates>("updates", &Images);
     host_platform::provide::<dyn Operator>("operator", domains);
     host_platform::provide::<dyn BlackBoxes>("black_boxes", &Boxes);
+    let disk: &'static Disk = Box::leak(Box::default());
+    host_platform::provide::<dyn StorageHealth>("storage", disk);
+    host_platform::provide::<dyn Disks>("disks", &Partitions);
+    host_platform::provide::<dyn BlockDevice>("partitions", &Device);
     host_platform::provide::<dyn NetDevice>("nic", &Card);
     host_platform::provide_mortal::<dyn Balancer>("balancer", &Balance);
     Fixture {
         terminal,
         domains,
+        disk,
         session: Session::new(
             Handle::connect("console", OwnerId::NONE, 0).unwrap(),
             Handle::connect("log", OwnerId::NONE, 0).unwrap(),
@@ -254,7 +265,7 @@ pub fn fixture() -> Fixture {
 
 impl Fixture {
     /// Types bytes; what the terminal shows for them.
-    fn types(&mut self, bytes: &[u8]) -> String {
+    pub fn types(&mut self, bytes: &[u8]) -> String {
         for piece in bytes.chunks(64) {
             self.terminal.input.lock().unwrap().push_back(piece.to_vec());
             self.session.serve().unwrap();

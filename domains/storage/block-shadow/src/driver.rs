@@ -98,9 +98,7 @@ impl Driver {
                     return false;
                 }
                 self.restarts.fetch_add(1, Ordering::Relaxed);
-                if collect() {
-                    self.outages.begin(before);
-                }
+                self.outages.begin(before);
                 debug!(
                     "driver generation {} follows generation {}",
                     target.generation(),

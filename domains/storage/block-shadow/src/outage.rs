@@ -1,11 +1,10 @@
-//! Outages: from a driver's death to the first request that its successor has carried out.
+//! Outages: from the moment when a request meets the driver's death to the first one that its successor has carried out.
 //!
-//! Only outages that some request had to wait for. The way of requests only notes the time; a thread of its own looks up when the driver died and tells the
-//! supervisor.
+//! So only outages that some request had to wait for. The way of requests only notes the time; a thread of its own tells the supervisor.
 
 use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicU64, Ordering};
-use domain_rt::clock::{self, NEVER};
+use domain_rt::clock::NEVER;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId, Wake};
 use domain_rt::{Handle, OwnerId};
@@ -15,8 +14,6 @@ use log::warn;
 
 /// Measurements that wait for the reporter at most; further ones are dropped.
 const WAITING_LIMIT: usize = 64;
-/// Deaths that are searched for the one measured, from the newest.
-const SEARCH_LIMIT: u32 = 64;
 /// How long the reporter waits for the supervisor, milliseconds: it starts before the shadow.
 const SUPERVISOR_WAIT_MS: u64 = 1_000;
 
@@ -25,8 +22,8 @@ const SUPERVISOR_WAIT_MS: u64 = 1_000;
 pub struct Measurement {
     /// The incarnation that died.
     pub dead: OwnerId,
-    /// When the shadow saw it, for the case that the supervisor's record is gone.
-    pub seen_ns: u64,
+    /// When a request met that.
+    pub met_ns: u64,
     /// When the successor had carried out the first request.
     pub first_done_ns: u64,
 }
@@ -36,16 +33,27 @@ pub struct Measurement {
 pub struct Outages {
     open: Mutex<Option<(OwnerId, u64)>>,
     over: Mutex<VecDeque<Measurement>>,
+    /// When a request first met the death of the driver that was last known; 0 if none did.
+    met_ns: AtomicU64,
     /// Number of the reporter's thread; 0 before it runs.
     reporter: AtomicU64,
 }
 
 impl Outages {
-    /// A driver died. One that died before its successor had carried out anything is not reported: its outage is part of this one.
+    /// A request met a dead driver.
+    pub fn meet(&self, now_ns: u64) {
+        self.met_ns
+            .compare_exchange(0, now_ns.max(1), Ordering::Relaxed, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// There is a driver again. If a request met the death of the one before, `dead`, its outage has begun. One that died before its successor had carried out anything is not reported: its outage is part of this one.
     pub fn begin(&self, dead: OwnerId) {
-        let mut open = self.open.lock();
-        // An outage that spans two deaths is the first one's: that is how long nothing was carried out.
-        open.get_or_insert((dead, clock::now_ns()));
+        let met_ns = self.met_ns.swap(0, Ordering::Relaxed);
+        if met_ns != 0 {
+            // An outage that spans two deaths is the first one's: that is how long nothing was carried out.
+            self.open.lock().get_or_insert((dead, met_ns));
+        }
     }
 
     /// Whether the first request is still to come.
@@ -55,7 +63,7 @@ impl Outages {
 
     /// A request was carried out at `now_ns`: the outage, if one lasts, is over.
     pub fn end(&self, now_ns: u64) {
-        let Some((dead, seen_ns)) = self.open.lock().take() else {
+        let Some((dead, met_ns)) = self.open.lock().take() else {
             return;
         };
         {
@@ -63,7 +71,7 @@ impl Outages {
             if over.len() < WAITING_LIMIT {
                 over.push_back(Measurement {
                     dead,
-                    seen_ns,
+                    met_ns,
                     first_done_ns: now_ns,
                 });
             }
@@ -102,26 +110,18 @@ impl Outages {
     }
 }
 
-/// Reports one measurement, from the time of death that the supervisor recorded.
+/// Reports one measurement.
 fn report(supervisor: &Handle<dyn Supervisor>, measurement: &Measurement) -> Result<(), SuperviseError> {
     let Some(domain) = name_of(supervisor, measurement.dead)? else {
         return Ok(());
     };
-    let generation = measurement.dead.generation();
-    let mut died_ns = measurement.seen_ns;
-    for back in 0..SEARCH_LIMIT {
-        let Some(death) = supervisor.death(back)? else {
-            break;
-        };
-        if death.name == domain && death.record.generation == generation {
-            died_ns = death.record.at_ns;
-            break;
-        }
-    }
     supervisor.report_outage(Outage {
         domain,
-        generation,
-        outage_ns: measurement.first_done_ns.saturating_sub(died_ns).max(1),
+        generation: measurement.dead.generation(),
+        outage_ns: measurement
+            .first_done_ns
+            .saturating_sub(measurement.met_ns)
+            .max(1),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Each request carries a stamp: its queue, its number there, and the queue's *term*, which ends when everything under way is given up. The driver gives
 //! back, or leaves, what it has; a request of a term that has ended is dropped, whoever brings it, and whenever.
 
+use crate::counters::Tally;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +45,8 @@ pub struct State {
     under_way: usize,
     /// Number of the newest request.
     newest: u64,
+    /// What was given back, in numbers.
+    pub tally: Tally,
     /// The driver had no room for what waits.
     is_full: bool,
     /// What ends an outage may happen here.
@@ -67,6 +70,7 @@ impl Queue {
                 finished: VecDeque::new(),
                 under_way: 0,
                 newest: 0,
+                tally: Tally::default(),
                 is_full: false,
                 watch: false,
             }),
@@ -159,6 +163,7 @@ impl Queue {
     ) -> Result<BlockBatch, BlockBatch> {
         if answers.iter().all(|block| self.is_current(block)) {
             state.under_way = (state.under_way + offered).saturating_sub(answers.len());
+            answers.iter().for_each(|answer| state.tally.add(answer));
             Ok(answers)
         } else {
             state.under_way += offered;
@@ -179,6 +184,7 @@ impl Queue {
                 state.is_full = true;
                 state.waiting.push_front(block);
             } else {
+                state.tally.add(&block);
                 state.finished.push_back(block);
             }
         }
@@ -191,6 +197,11 @@ impl State {
     #[inline]
     pub fn is_clear(&self) -> bool {
         self.waiting.is_empty() && self.finished.is_empty() && !self.watch
+    }
+
+    /// Whether somebody waits for something.
+    pub fn is_used(&self) -> bool {
+        self.under_way != 0 || !self.waiting.is_empty()
     }
 
     /// Whether there is something to give back.
@@ -230,7 +241,8 @@ impl State {
 
     /// Moves what is to be handed over next to `batch`, which is empty: a flush only when everything before it has been answered. How many.
     pub fn fill(&mut self, batch: &mut BlockBatch) -> usize {
-        while !batch.is_full()
+        // Room for an answer is left in any case: a device that is full gives none back in a full batch.
+        while batch.room() > 1
             && let Some(request) = self.waiting.pop_front()
         {
             let is_flush = request.operation() == Some(Operation::Flush);

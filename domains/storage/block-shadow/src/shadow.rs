@@ -36,6 +36,8 @@ pub struct Shadow {
     terms: AtomicU64,
     /// How long requests wait for a driver.
     give_up_ms: u64,
+    /// Bytes in a block of the unit that was asked for last: units of one device seldom differ, and this is for statistics.
+    block_bytes: AtomicU64,
 }
 
 impl Shadow {
@@ -51,6 +53,7 @@ impl Shadow {
             replayed: AtomicU64::new(0),
             terms: AtomicU64::new(first),
             give_up_ms,
+            block_bytes: AtomicU64::new(0),
         }
     }
 
@@ -147,6 +150,15 @@ impl Shadow {
         }
     }
 
+    /// A call found the driver dead, to which it was to hand `offered` requests.
+    fn meet_death(&self, state: &mut State, dead: OwnerId, offered: usize) {
+        let now_ns = clock::now_ns();
+        if offered != 0 || state.is_used() {
+            self.driver.outages().meet(now_ns);
+        }
+        state.lost_driver(dead, now_ns);
+    }
+
     /// An exchange that doesn't go straight through.
     #[cold]
     fn exchange_slowly(
@@ -182,7 +194,7 @@ impl Shadow {
                     }
                 }
                 Err(BlockError::Dead(_)) => {
-                    state.lost_driver(driver.target(), clock::now_ns());
+                    self.meet_death(state, driver.target(), offered);
                     batch = self.new_batch(queue, state)?;
                 }
                 Err(error) => {
@@ -217,7 +229,9 @@ impl BlockDevice for Shadow {
     }
 
     fn unit(&self, unit: u16) -> Result<UnitInfo, BlockError> {
-        Ok(self.control(|driver| driver.unit(unit))?.0)
+        let (info, _) = self.control(|driver| driver.unit(unit))?;
+        self.block_bytes.store(info.block_bytes.into(), Ordering::Relaxed);
+        Ok(info)
     }
 
     fn exchange(&self, number: u16, mut requests: BlockBatch) -> Result<BlockBatch, BlockError> {
@@ -242,7 +256,7 @@ impl BlockDevice for Shadow {
                 },
                 Err(BlockError::Dead(_)) => {
                     let dead = driver.target();
-                    state.lost_driver(dead, clock::now_ns());
+                    self.meet_death(state, dead, offered);
                 }
                 Err(error) => {
                     queue.forget(state, self.next_term());
@@ -272,7 +286,7 @@ impl BlockDevice for Shadow {
                         .as_ref()
                         .is_some_and(|of| of.target() == driver.target())
                     {
-                        state.lost_driver(driver.target(), clock::now_ns());
+                        self.meet_death(&mut state, driver.target(), 0);
                     }
                     driver.target()
                 }
@@ -304,11 +318,16 @@ impl BlockDevice for Shadow {
     }
 
     fn statistics(&self) -> Result<BlockStatistics, BlockError> {
-        let statistics = match self.control(|driver| driver.statistics()) {
+        let mut statistics = match self.control(|driver| driver.statistics()) {
             Ok((reading, incarnation)) => self.counters.lock().add(incarnation, reading),
             Err(BlockError::NoDevice) => self.counters.lock().known(),
             Err(error) => return Err(error),
         };
+        let block_bytes = self.block_bytes.load(Ordering::Relaxed);
+        for queue in &self.queues {
+            let tally = queue.state.lock().tally;
+            tally.add_to(&mut statistics, block_bytes);
+        }
         Ok(BlockStatistics {
             restarts: self.driver.restarts(),
             replayed: self.replayed.load(Ordering::Relaxed),

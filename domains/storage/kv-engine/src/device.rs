@@ -13,7 +13,7 @@ use domain_rt::{Handle, OwnerId, clock, thread};
 use interface::block::{BlockDevice, BlockError, UnitInfo, WaitResult};
 use log::{info, warn};
 use rref::block::Progress;
-use rref::{Block, BlockBatch, RRef};
+use rref::{BATCH_CAPACITY, Block, BlockBatch, RRef};
 
 /// How long one wait for the device takes at most; then it is asked again.
 const WAIT_NS: u64 = 1_000_000_000;
@@ -45,6 +45,8 @@ struct Queue {
     /// Counts calls, so that answers to an earlier one, which failed, aren't taken for answers.
     call: u64,
     batch: Option<BlockBatch>,
+    /// Requests to hand over at once: fewer after the device had no room, so that answers have some in the batch.
+    most: usize,
 }
 
 /// A partition.
@@ -86,6 +88,7 @@ impl Partition {
             waiting: VecDeque::new(),
             call: 0,
             batch: None,
+            most: BATCH_CAPACITY,
         };
         let told = handle.target();
         Ok(Partition {
@@ -96,6 +99,7 @@ impl Partition {
                 block_bytes: found.block_bytes,
                 blocks: found.blocks,
                 volatile_cache: found.volatile_cache,
+                forced_writes: found.forced_writes,
                 deallocate: found.deallocate,
             },
             link: Mutex::new(Link { handle, told }),
@@ -160,6 +164,7 @@ impl Partition {
         let unit = self.unit.load(Ordering::Relaxed);
         queue.call = queue.call.wrapping_add(1) & ((1 << COOKIE_BITS) - 1);
         let total = requests.len();
+        queue.most = BATCH_CAPACITY;
         queue.waiting.clear();
         queue.waiting.extend(requests.drain(..));
         for request in &mut queue.waiting {
@@ -173,6 +178,11 @@ impl Partition {
                     // Whoever comes next connects; this one's requests are gone.
                     requests.clear();
                     self.device(Some(handle.target()))?;
+                    return Err(DiskError::Lost);
+                }
+                Err(BlockError::Lost) => {
+                    requests.clear();
+                    queue.handle = Some(handle);
                     return Err(DiskError::Lost);
                 }
                 Err(BlockError::OutOfMemory) => return Err(DiskError::OutOfMemory),
@@ -195,10 +205,10 @@ impl Partition {
             Some(batch) => batch,
             None => BlockBatch::new().map_err(|_| BlockError::OutOfMemory)?,
         };
-        while !batch.is_full()
+        while batch.len() < queue.most
             && let Some(request) = queue.waiting.pop_front()
         {
-            // There is room by the loop's condition.
+            // There is room: `most` is no more than a batch.
             drop(batch.push(request));
         }
         let handed_over = batch.len();
@@ -221,9 +231,15 @@ impl Partition {
             }
         }
         queue.batch = Some(batch);
-        let is_idle = finished.len() == before && handed_over == refused;
-        let is_all_under_way = queue.waiting.is_empty() && finished.len() == before;
-        if is_idle || is_all_under_way {
+        let answered = finished.len() - before;
+        queue.most = if refused > 0 {
+            answered.min(BATCH_CAPACITY)
+        } else {
+            // One at least: a device that has nothing of ours may have had no room for another reason.
+            (queue.most + answered).clamp(1, BATCH_CAPACITY)
+        };
+        // Nothing came back, and what could be handed over was.
+        if answered == 0 && (queue.waiting.is_empty() || handed_over == refused) {
             match handle.wait(number, clock::now_ns().saturating_add(WAIT_NS))? {
                 // A domain that this thread came through is dead; what is under way is finished nevertheless.
                 WaitResult::Cancelled => thread::yield_now(),

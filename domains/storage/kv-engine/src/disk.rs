@@ -10,7 +10,7 @@ use rref::block::{BLOCK_BYTES, Block, Fault, Operation, Progress};
 /// Blocks that are kept for the next requests.
 const POOL_BLOCKS: usize = 256;
 /// Blocks that are under way at once for a long run.
-const WINDOW_BLOCKS: usize = 128;
+const WINDOW_BLOCKS: usize = 256;
 
 /// What a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Shape {
     pub blocks: u64,
     /// Writes can be lost by a power cut until they are flushed or forced.
     pub volatile_cache: bool,
+    /// Forced writes are durable when they are done; where they aren't, only a flush makes anything durable.
+    pub forced_writes: bool,
     /// Logical blocks can be deallocated.
     pub deallocate: bool,
 }
@@ -45,13 +47,40 @@ pub enum DiskError {
     OutOfMemory,
 }
 
-impl DiskError {
-    /// Whether trying again can help.
-    pub fn is_passing(self) -> bool {
-        matches!(
-            self,
-            DiskError::Lost | DiskError::Fault(Fault::TimedOut | Fault::Internal)
-        )
+/// Tries something again that may have failed for a passing reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempts {
+    failed: u32,
+    lost: u32,
+}
+
+/// Times that a request is tried.
+pub const ATTEMPTS: u32 = 4;
+/// Times that requests are made again which were lost with a domain that held them.
+pub const LOST_ATTEMPTS: u32 = 100;
+
+impl Attempts {
+    /// Counts a failure; whether to try again.
+    pub fn failed(&mut self, error: DiskError) -> bool {
+        match error {
+            DiskError::Lost => self.lost += 1,
+            DiskError::Fault(Fault::TimedOut | Fault::Internal | Fault::WriteFault | Fault::Unreadable) => {
+                self.failed += 1
+            }
+            _ => return false,
+        }
+        self.failed < ATTEMPTS && self.lost < LOST_ATTEMPTS
+    }
+}
+
+/// Does `work`, and again for as long as that may help.
+fn persistently<R>(mut work: impl FnMut() -> Result<R, DiskError>) -> Result<R, DiskError> {
+    let mut attempts = Attempts::default();
+    loop {
+        match work() {
+            Err(error) if attempts.failed(error) => {}
+            result => return result,
+        }
     }
 }
 
@@ -156,13 +185,20 @@ impl<D: Disk> Runs<D> {
         result
     }
 
-    /// Writes whole logical blocks.
+    /// Writes whole logical blocks, durably when `force`; again if that may help.
     pub fn write(&self, offset: u64, bytes: &[u8], force: bool) -> Result<(), DiskError> {
+        let force = force && self.shape.volatile_cache;
         let mut requests = Vec::new();
         for (index, part) in bytes.chunks(WINDOW_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * WINDOW_BLOCKS * BLOCK_BYTES) as u64;
-            self.write_requests(at, part, force && self.shape.volatile_cache, &mut requests)?;
-            self.run(&mut requests)?;
+            persistently(|| {
+                requests.clear();
+                self.write_requests(at, part, force && self.shape.forced_writes, &mut requests)?;
+                self.run(&mut requests)
+            })?;
+        }
+        if force && !self.shape.forced_writes {
+            return self.flush();
         }
         Ok(())
     }
@@ -177,12 +213,12 @@ impl<D: Disk> Runs<D> {
         self.run(&mut requests)
     }
 
-    /// Reads whole logical blocks.
+    /// Reads whole logical blocks, again if that may help.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         let mut requests = Vec::new();
         let mut start = offset;
         for part in into.chunks_mut(WINDOW_BLOCKS * BLOCK_BYTES) {
-            self.read_part(start, part, &mut requests)?;
+            persistently(|| self.read_part(start, part, &mut requests))?;
             start += part.len() as u64;
         }
         Ok(())
@@ -194,6 +230,7 @@ impl<D: Disk> Runs<D> {
         into: &mut [u8],
         requests: &mut Vec<RRef<Block>>,
     ) -> Result<(), DiskError> {
+        requests.clear();
         let mut address = offset / u64::from(self.shape.block_bytes);
         for (index, page) in into.chunks(BLOCK_BYTES).enumerate() {
             let mut block = self.block()?;
@@ -222,29 +259,33 @@ impl<D: Disk> Runs<D> {
         result
     }
 
-    /// Reads one logical block at each of `offsets`, and gives each to `each`, in any order, with its position among the offsets.
+    /// Reads one logical block at each of `offsets`, and gives each to `each`, in any order, with its position among the offsets. One that
+    /// is read again after a failure may be given again.
     pub fn read_scattered(
         &self,
-        offsets: impl Iterator<Item = u64>,
+        offsets: &[u64],
         mut each: impl FnMut(usize, &[u8]),
     ) -> Result<(), DiskError> {
         let mut requests = Vec::new();
-        let mut offsets = offsets.enumerate().peekable();
-        while offsets.peek().is_some() {
-            for (index, offset) in offsets.by_ref().take(WINDOW_BLOCKS) {
-                let mut block = self.block()?;
-                block.request(Operation::Read, offset / u64::from(self.shape.block_bytes), 1);
-                block.cookie = index as u64;
-                requests.push(block);
-            }
-            self.disk.run(&mut requests)?;
-            for block in &requests {
-                if block.progress() != Progress::Done {
-                    return Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
+        for (window, offsets) in offsets.chunks(WINDOW_BLOCKS).enumerate() {
+            persistently(|| {
+                requests.clear();
+                for (index, offset) in offsets.iter().enumerate() {
+                    let mut block = self.block()?;
+                    block.request(Operation::Read, offset / u64::from(self.shape.block_bytes), 1);
+                    block.cookie = (window * WINDOW_BLOCKS + index) as u64;
+                    requests.push(block);
                 }
-                let data = block.data().get(..self.shape.block_bytes as usize);
-                each(block.cookie as usize, data.unwrap_or_default());
-            }
+                self.disk.run(&mut requests)?;
+                for block in &requests {
+                    if block.progress() != Progress::Done {
+                        return Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
+                    }
+                    let data = block.data().get(..self.shape.block_bytes as usize);
+                    each(block.cookie as usize, data.unwrap_or_default());
+                }
+                Ok(())
+            })?;
             self.put_back(&mut requests);
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! goes with the next write-out. A write-out that can be made durable by one forced command is; a larger one is followed by a flush. Where the
 //! device has no volatile cache neither is needed.
 //!
-//! When the disk fails a write-out, it is tried again up to [`ATTEMPTS`] times if that can help. Then the commits that waited for it fail; what they
+//! When the disk fails a write-out, it is tried again up to [`ATTEMPTS`](crate::disk::ATTEMPTS) times if that can help. Then the commits that waited for it fail; what they
 //! were for is still in memory, is read as before, and goes out with the next commit that succeeds.
 
 use crate::cache::Cache;
@@ -19,8 +19,6 @@ use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId, Wake};
 use interface::key_value::{Entry, Reader, StoreBuffer, StoreError, StoreStatistics, VALUE_LIMIT_BYTES};
 
-/// Times that a write-out is tried.
-pub const ATTEMPTS: u32 = 4;
 /// Bytes that may be in memory only, beyond which an append writes out itself.
 const UNWRITTEN_LIMIT_BYTES: usize = 512 << 10;
 /// How long a thread waits for another's write-out before it looks again, in nanoseconds: only so that no lost wake-up can hold it for ever.
@@ -84,6 +82,8 @@ struct Demand {
     records: usize,
     bytes: usize,
     insertions: usize,
+    /// It names values that were staged.
+    is_staged: bool,
 }
 
 impl Demand {
@@ -95,7 +95,10 @@ impl Demand {
         for entry in Reader::new(group) {
             let (key_bytes, value_bytes, insertions) = match entry.map_err(|_| StoreError::Malformed)? {
                 Entry::Put { key, value } => (key.len(), value.len(), 1),
-                Entry::PutStaged { key, .. } => (key.len(), LongValue::BYTES, 1),
+                Entry::PutStaged { key, .. } => {
+                    demand.is_staged = true;
+                    (key.len(), LongValue::BYTES, 1)
+                }
                 Entry::Delete { key } => (key.len(), 8, 0),
                 Entry::Clear => (0, 0, 0),
                 Entry::Key { .. } => return Err(StoreError::Malformed),
@@ -144,7 +147,9 @@ impl<D: Disk> Engine<D> {
                 .index
                 .reserve(demand.insertions)
                 .map_err(|_| StoreError::OutOfMemory)?;
-            Self::check_staged(state, group)?;
+            if demand.is_staged {
+                Self::check_staged(state, group)?;
+            }
             let sequence = state.appended + 1;
             let mut entries = Reader::new(group).flatten().peekable();
             let mut ended = false;
@@ -335,8 +340,7 @@ impl<D: Disk> Engine<D> {
             }
             sequence.min(state.appended)
         };
-        self.write_out(Goal::Durable(sequence))?;
-        Ok(self.state.lock().durable)
+        self.write_out(Goal::Durable(sequence))
     }
 
     /// The last durable group.

@@ -48,6 +48,8 @@ pub use service::start;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod simulated_disk;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 //! The segment that is being sealed goes before the one that is open: its records are written, then flushed, and only then is its footer written and
 //! the next segment begun on the disk. So a segment's footer, and the header of the next, say that all before them is durable.
 
-use crate::disk::{Disk, DiskError};
-use crate::engine::{ATTEMPTS, Engine, store_error};
+use crate::disk::{Attempts, Disk, DiskError};
+use crate::engine::{Engine, store_error};
 use crate::state::{State, Use};
 use alloc::vec::Vec;
 use domain_rt::thread;
@@ -14,8 +14,6 @@ use rref::{BATCH_CAPACITY, RRef};
 
 /// Bytes that one forced command is to write at most; more is written and then flushed.
 const FORCED_LIMIT_BYTES: usize = BATCH_CAPACITY * BLOCK_BYTES;
-/// Times that requests are made again which were lost with a domain that held them.
-const LOST_ATTEMPTS: u32 = 100;
 
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,52 +65,55 @@ impl State {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Reaches a goal, by writing out or by waiting for the thread that does.
-    pub(crate) fn write_out(&self, goal: Goal) -> Result<(), StoreError> {
-        let (mut attempts, mut lost) = (0, 0);
-        let mut requests = Vec::new();
+    /// Reaches a goal, by writing out or by waiting for the thread that does; the last group that is durable then.
+    pub(crate) fn write_out(&self, goal: Goal) -> Result<u64, StoreError> {
+        let mut attempts = Attempts::default();
+        let mut state = self.state.lock();
         loop {
-            let mut state = self.state.lock();
             if state.reached(goal) {
-                return Ok(());
+                return Ok(state.durable);
             }
             if state.writing {
                 let failures = state.failures;
                 state.waiters.push(thread::id());
                 drop(state);
                 self.wait()?;
-                if self.state.lock().failures != failures {
+                state = self.state.lock();
+                if state.failures != failures {
                     return Err(StoreError::Device);
                 }
                 continue;
             }
+            let mut requests = core::mem::take(&mut state.requests);
             let step = match self.plan(&mut state, goal, &mut requests) {
                 Ok(Some(step)) => step,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(state.durable),
                 Err(error) => return Err(store_error(error)),
             };
             state.writing = true;
             drop(state);
             let result = self.runs.run(&mut requests);
-            let mut state = self.state.lock();
+            state = self.state.lock();
             state.writing = false;
+            state.requests = requests;
             let mut failed = None;
             match result {
                 Ok(()) => self.advance(&mut state, step),
                 Err(error) => {
                     Self::retreat(&mut state, step, error);
-                    attempts += u32::from(error != DiskError::Lost);
-                    lost += u32::from(error == DiskError::Lost);
-                    if !error.is_passing() || attempts >= ATTEMPTS || lost >= LOST_ATTEMPTS {
+                    if !attempts.failed(error) {
                         state.failures += 1;
                         failed = Some(error);
                     }
                 }
             }
-            let waiters = core::mem::take(&mut state.waiters);
-            drop(state);
-            for waiter in waiters {
-                thread::unpark(waiter);
+            if !state.waiters.is_empty() {
+                let waiters = core::mem::take(&mut state.waiters);
+                drop(state);
+                for waiter in waiters {
+                    thread::unpark(waiter);
+                }
+                state = self.state.lock();
             }
             if let Some(error) = failed {
                 return Err(store_error(error));
@@ -166,7 +167,8 @@ impl<D: Disk> Engine<D> {
         }
         let serial = image.serial;
         let (offset, bytes) = image.unwritten(&layout);
-        let force = cached && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
+        let forces = cached && self.runs.shape().forced_writes;
+        let force = forces && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
         self.runs.write_requests(offset, bytes, force, requests)?;
         state.counters.written_bytes += bytes.len() as u64;
         Ok(Some(Step::Write {

@@ -4,13 +4,15 @@ use crate::gpt::{Medium, MediumError};
 use crate::router::Router;
 use crate::units::Extent;
 use domain_rt::clock;
-use interface::block::{UnitInfo, WaitResult};
+use interface::block::{BlockError, UnitInfo, WaitResult};
 use log::warn;
 use rref::block::{BLOCK_BYTES, Operation, Progress};
 use rref::{Block, BlockBatch, OwnerId, RRef};
 
 /// The queue that tables are read and written through.
 const QUEUE: u16 = 0;
+/// How often a request that is lost is made again.
+const ATTEMPTS: u32 = 10;
 /// How long one request may take, milliseconds: longer than the driver gives a command before it resets the device.
 const PATIENCE_MS: u64 = 60_000;
 /// Nanoseconds in a millisecond.
@@ -27,7 +29,7 @@ pub struct Disk<'a> {
 }
 
 impl Disk<'_> {
-    /// Makes one request, and waits for its answer.
+    /// Makes one request, and waits for its answer; makes it again when it is lost on its way.
     fn ask(
         &self,
         operation: Operation,
@@ -35,6 +37,22 @@ impl Disk<'_> {
         count: u32,
         data: Option<&[u8]>,
     ) -> Result<RRef<Block>, MediumError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(answer) = self.attempt(operation, first, count, data)? {
+                return Ok(answer);
+            }
+        }
+        Err(MediumError)
+    }
+
+    /// Makes one request, and waits for its answer; `None` if it is lost.
+    fn attempt(
+        &self,
+        operation: Operation,
+        first: u64,
+        count: u32,
+        data: Option<&[u8]>,
+    ) -> Result<Option<RRef<Block>>, MediumError> {
         let mut block = Block::allocate().map_err(|_| MediumError)?;
         block.request(operation, first, count);
         block.unit = self.unit;
@@ -58,17 +76,18 @@ impl Disk<'_> {
                 // An empty batch has room.
                 drop(batch.push(block));
             }
-            let mut answers = self
-                .router
-                .exchange(QUEUE, self.user, batch, |_| Some(whole))
-                .map_err(|error| {
+            let mut answers = match self.router.exchange(QUEUE, self.user, batch, |_| Some(whole)) {
+                Ok(answers) => answers,
+                Err(BlockError::Lost) => return Ok(None),
+                Err(error) => {
                     warn!("disk {}: {error}", self.unit);
-                    MediumError
-                })?;
+                    return Err(MediumError);
+                }
+            };
             match answers.pop() {
                 Some(answer) => match answer.progress() {
                     Progress::Submitted => pending = Some(answer),
-                    Progress::Done => return Ok(answer),
+                    Progress::Done => return Ok(Some(answer)),
                     Progress::Failed => {
                         warn!(
                             "disk {}: {operation:?} of block {first} failed: {:?} (status {:#06x})",

@@ -13,7 +13,7 @@ use interface::block::{BlockDeviceInfo, BlockError, UnitInfo};
 use interface::partition::{
     DiskError, DiskInfo, NewPartition, PartitionInfo, SCRATCH_PARTITION, STORE_PARTITION, TableState,
 };
-use log::{info, warn};
+use log::{debug, info, warn};
 use rref::{OwnerId, Text};
 
 /// Name of the store's partition, when it is made here.
@@ -89,7 +89,7 @@ impl Disks {
             }
             Ok(_) => {}
             Err(BlockError::NoDevice) if !self.has_looked.load(Ordering::Relaxed) => {
-                info!("there is no storage device");
+                debug!("there is no storage device");
             }
             Err(_) => {}
         }
@@ -240,6 +240,7 @@ impl Disks {
             block_bytes: 512,
             blocks: 0,
             volatile_cache: false,
+            forced_writes: true,
             read_only: true,
             deallocate: false,
             atomic_blocks: 1,

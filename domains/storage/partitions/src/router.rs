@@ -136,7 +136,10 @@ impl Router {
             requests = take_refused(requests, own)?;
         }
         let offered = requests.len();
-        let device = match &state.device {
+        // Nothing is lost to a device that died while nothing was under way, if that is found out before it gets anything.
+        let is_idle = state.users.iter().all(|known| known.under_way == 0);
+        let known = state.device.as_ref();
+        let device = match known.filter(|device| !is_idle || domain_rt::is_live(device.target())) {
             Some(device) => device.clone(),
             None => {
                 let device = self.device()?;
@@ -154,12 +157,25 @@ impl Router {
             return Err(BlockError::OutOfMemory);
         };
         own.under_way += offered;
-        if own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
+        // Finished ones come first.
+        let is_submitted = |answer: &Block| answer.progress() == Progress::Submitted;
+        let is_full = answers.len() == BATCH_CAPACITY && answers.get(0).is_some_and(is_submitted);
+        if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
             own.under_way = own.under_way.saturating_sub(answers.len());
             answers.iter_mut().for_each(restore);
             return Ok(answers);
         }
         let (mut answers, mut no_room) = state.sort(answers, user);
+        if is_full && no_room.len() == BATCH_CAPACITY {
+            // The device is full, and had no room in the batch for answers either.
+            match device.exchange(number, answers) {
+                Ok(more) => answers = state.sort(more, user).0,
+                Err(error) => {
+                    gone(state, user, 0, error)?;
+                    return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
+                }
+            }
+        }
         let Some(own) = state.users.iter_mut().find(|known| known.id == user) else {
             return Err(BlockError::OutOfMemory);
         };
@@ -302,24 +318,32 @@ impl State {
     }
 }
 
-/// The device below has given up a queue, or has died.
+/// The device below has given up a queue, or has died. An error if `caller`, who was handing over `offered` requests, has lost any.
 #[cold]
 fn gone(state: &mut State, caller: OwnerId, offered: usize, error: BlockError) -> Result<(), BlockError> {
-    let lost = offered + state.users.iter().map(|user| user.under_way).sum::<usize>();
-    if let BlockError::Dead(_) = error {
-        // Requests that were handed to the dead one are gone, with their data. Their owners must hear of it as of a death, and make them again:
-        // so it is one, and everybody above has one way to begin again.
-        assert!(lost == 0, "the device below died with {lost} requests");
-        info!("the device below died; nothing was under way");
+    let died = matches!(error, BlockError::Dead(_));
+    let error = if died {
+        info!("the device below died");
         state.device = None;
-        return Ok(());
-    }
+        // Not a death that they must look for another incarnation after.
+        BlockError::Lost
+    } else {
+        error
+    };
+    let mut lost = offered;
     for user in &mut state.users {
-        user.under_way = 0;
-        user.finished.clear();
-        user.failed = (user.id != caller).then_some(error);
+        if user.id == caller {
+            lost += user.under_way;
+        }
+        // What a device has given up it gives up for everybody.
+        if user.under_way != 0 || !died {
+            user.under_way = 0;
+            user.finished.clear();
+            user.failed = (user.id != caller).then_some(error);
+        }
     }
-    Err(error)
+    wake(&mut state.sleepers);
+    if lost == 0 && died { Ok(()) } else { Err(error) }
 }
 
 fn wake(sleepers: &mut Vec<ThreadId>) {

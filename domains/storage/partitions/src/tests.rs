@@ -259,6 +259,49 @@ fn a_device_that_fails_tells_every_user_of_the_queue() {
 }
 
 #[test]
+fn who_loses_requests_with_the_device_hears_of_it_and_others_go_on() {
+    host_platform::attach();
+    let medium =
+        || -> &'static VirtualDisk { Box::leak(Box::new(VirtualDisk::new(Geometry::of_bytes(64 * MIB)))) };
+    let first = medium();
+    host_platform::provide_mortal::<dyn BlockDevice>("dies", first);
+    let disks = disks("dies", initialising());
+    let slow = Faults {
+        slow: virtual_disk::OneIn::ALWAYS,
+        slow_turns: 30,
+        ..Faults::default()
+    };
+    let (one, other, third) = (OwnerId::new(5, 1), OwnerId::new(6, 1), OwnerId::new(7, 1));
+    exchange(&disks, other, Vec::new());
+    first.set_faults(slow, 1);
+    for user in [one, third] {
+        while exchange(&disks, user, vec![request(Operation::Write, 1, 0, 1)]).len() == 1 {}
+    }
+    host_platform::kill("dies");
+    let ask = |user, requests| {
+        let extents = extents(&disks.units, user);
+        disks
+            .router
+            .exchange(0, user, batch(requests), extents)
+            .map(|answers| answers.len())
+    };
+    assert_eq!(
+        ask(third, vec![request(Operation::Write, 1, 8, 1)]),
+        Err(BlockError::Lost)
+    );
+    host_platform::provide_mortal::<dyn BlockDevice>("dies", medium());
+    assert_eq!(disks.router.wait(0, one, 0), Ok(WaitResult::Ready));
+    assert_eq!(ask(one, Vec::new()), Err(BlockError::Lost));
+    for user in [one, other, third] {
+        assert_eq!(ask(user, vec![request(Operation::Write, 1, 0, 2)]), Ok(1));
+    }
+    // Nothing is under way: the death isn't noticed but by a look whether it lives.
+    host_platform::kill("dies");
+    host_platform::provide_mortal::<dyn BlockDevice>("dies", medium());
+    assert_eq!(ask(other, vec![request(Operation::Write, 1, 0, 3)]), Ok(1));
+}
+
+#[test]
 fn without_a_device_there_are_no_disks() {
     host_platform::attach();
     let disks = disks("nothing", initialising());

@@ -100,7 +100,12 @@ proptest! {
                     board.model().fail();
                     driver.device.service();
                 }
-                Step::Stray(id) => board.model().complete(1, id | 0xFF, 0, 0),
+                Step::Stray(id) => {
+                    board.model().complete(1, id | 0xFF, 0, 0);
+                    // Taken at once: the queue has room for as many completions as there are commands.
+                    let nothing = rref::BlockBatch::new().expect("memory");
+                    prop_assert!(driver.block.exchange(0, nothing).is_ok_and(|batch| batch.is_empty()));
+                }
                 Step::Passing(address) => {
                     board.model().faults.statuses.insert((1, address), (0x0006, 1));
                 }

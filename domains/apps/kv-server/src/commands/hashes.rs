@@ -2,11 +2,11 @@
 
 use super::collections::{Sample, Scan, peek};
 use crate::command::{Command, Context, Flags, ONE_KEY, command};
+use crate::decimal;
 use crate::error::CommandError;
 use crate::keyspace::Events;
 use crate::number;
 use crate::types::Hash;
-use crate::types::number::{SumError, add_decimal};
 use crate::value::{Collection, Kind};
 use alloc::string::String;
 
@@ -229,12 +229,12 @@ fn hincrbyfloat(context: &mut Context<'_>) -> Outcome {
         return Err(CommandError::Plain("ERR value is NaN or Infinity"));
     }
     let value = hash!(context).and_then(|hash| hash.get(field)).unwrap_or(b"0");
-    let sum = add_decimal(value, increment).map_err(|error| match error {
-        SumError::NotANumber => CommandError::Plain("ERR hash value is not a float"),
-        SumError::OutOfRange => CommandError::Plain("ERR increment would produce NaN or Infinity"),
-    })?;
-    set_field(context, field, &sum, "hincrbyfloat")?;
-    context.reply.bulk(&sum);
+    if number::float(value).is_none() {
+        return Err(CommandError::Plain("ERR hash value is not a float"));
+    }
+    let sum = decimal::add(value, increment)?;
+    set_field(context, field, sum.as_bytes(), "hincrbyfloat")?;
+    context.reply.bulk(sum.as_bytes());
     Ok(())
 }
 
@@ -283,12 +283,14 @@ fn hrandfield(context: &mut Context<'_>) -> Outcome {
 }
 
 fn hscan(context: &mut Context<'_>) -> Outcome {
-    let scan = Scan::parse(context.arguments)?;
+    let arguments = context.arguments;
+    let cursor = Scan::cursor(arguments)?;
     let Some(hash) = hash!(context) else {
         Scan::write_cursor(&mut context.reply, 0);
         context.reply.array(0);
         return Ok(());
     };
+    let scan = Scan::parse(cursor, arguments)?;
     let (places, next) = scan.places(hash.len(), hash.is_small());
     Scan::write_cursor(&mut context.reply, next);
     let mark = context.reply.begin();

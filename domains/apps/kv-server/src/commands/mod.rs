@@ -2,16 +2,36 @@
 //!
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
+pub mod admin;
+#[cfg(test)]
+mod argument_tests;
+pub mod bits;
 pub mod blocking_lists;
+#[cfg(test)]
+mod collection_tests;
 pub mod collections;
+pub mod config;
+pub mod connection;
+pub mod expiry;
 pub mod hashes;
+pub mod info;
+pub mod introspection;
+pub mod key_places;
+pub mod keys;
 pub mod lists;
 pub mod pubsub;
+#[cfg(test)]
+mod restart_tests;
+pub mod scan;
 pub mod set_algebra;
 pub mod sets;
+pub mod sort;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
 pub mod sorted_sets;
+pub mod stream_claims;
+pub mod stream_groups;
+pub mod stream_info;
 pub mod stream_reads;
 pub mod streams;
 pub mod strings;
@@ -27,22 +47,42 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-/// All groups.
-const GROUPS: &[&[Command]] = &[
-    strings::COMMANDS,
-    transactions::COMMANDS,
-    pubsub::COMMANDS,
-    hashes::COMMANDS,
-    lists::COMMANDS,
-    blocking_lists::COMMANDS,
-    sets::COMMANDS,
-    set_algebra::COMMANDS,
-    sorted_sets::COMMANDS,
-    sorted_set_ranges::COMMANDS,
-    sorted_set_algebra::COMMANDS,
-    streams::COMMANDS,
-    stream_reads::COMMANDS,
+/// All commands, by the group that COMMAND DOCS names.
+const GROUPS: &[(&str, &[Command])] = &[
+    ("string", strings::COMMANDS),
+    ("bitmap", bits::COMMANDS),
+    ("generic", keys::COMMANDS),
+    ("generic", expiry::COMMANDS),
+    ("connection", connection::COMMANDS),
+    ("hash", hashes::COMMANDS),
+    ("list", lists::COMMANDS),
+    ("list", blocking_lists::COMMANDS),
+    ("set", sets::COMMANDS),
+    ("set", set_algebra::COMMANDS),
+    ("sorted-set", sorted_sets::COMMANDS),
+    ("sorted-set", sorted_set_ranges::COMMANDS),
+    ("sorted-set", sorted_set_algebra::COMMANDS),
+    ("stream", streams::COMMANDS),
+    ("stream", stream_reads::COMMANDS),
+    ("stream", stream_groups::COMMANDS),
+    ("stream", stream_claims::COMMANDS),
+    ("stream", stream_info::COMMANDS),
+    ("generic", sort::COMMANDS),
+    ("transactions", transactions::COMMANDS),
+    ("pubsub", pubsub::COMMANDS),
+    ("server", admin::COMMANDS),
+    ("server", config::COMMANDS),
+    ("server", info::COMMANDS),
+    ("server", introspection::COMMANDS),
 ];
+
+/// The group of a command.
+pub fn group_of(command: &Command) -> &'static str {
+    GROUPS
+        .iter()
+        .find(|(_, commands)| commands.iter().any(|other| other.name == command.name))
+        .map_or("generic", |(group, _)| group)
+}
 
 /// Longest name of a command with its subcommand, in bytes.
 const NAME_LIMIT_BYTES: usize = 48;
@@ -64,7 +104,8 @@ impl Table {
     /// The table of all commands.
     pub fn new() -> Table {
         let hasher = FixedState::with_seed(0);
-        let commands: Vec<&'static Command> = GROUPS.iter().flat_map(|group| group.iter()).collect();
+        let commands: Vec<&'static Command> =
+            GROUPS.iter().flat_map(|(_, commands)| commands.iter()).collect();
         let mut index = HashTable::new();
         for (position, command) in commands.iter().enumerate() {
             let hash = hasher.hash_one(command.name.as_bytes());
@@ -190,4 +231,33 @@ pub fn help(context: &mut Context<'_>, name: &str, lines: &[&str]) -> Result<(),
     context.reply.simple("HELP");
     context.reply.simple("    Print this help.");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A group that is left out of the table compiles; users would miss it.
+    #[test]
+    fn commands_are_there_once() {
+        let names: Vec<&str> = Table::new().iter().map(|command| command.name).collect();
+        let distinct: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(distinct.len(), names.len());
+        let wanted = "get set bitcount del expire ping multi subscribe wait config info command \
+            hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen hmget hmset hrandfield hscan hset hsetnx hstrlen hvals \
+            blmove blmpop blpop brpop brpoplpush lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset ltrim \
+            rpop rpoplpush rpush rpushx \
+            sadd scard sdiff sdiffstore sinter sintercard sinterstore sismember smembers smismember smove spop srandmember srem \
+            sscan sunion sunionstore \
+            bzmpop bzpopmax bzpopmin zadd zcard zcount zdiff zdiffstore zincrby zinter zintercard zinterstore zlexcount zmpop \
+            zmscore zpopmax zpopmin zrandmember zrange zrangebylex zrangebyscore zrangestore zrank zrem zremrangebylex \
+            zremrangebyrank zremrangebyscore zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionstore \
+            xack xadd xautoclaim xclaim xdel xgroup xgroup|create xinfo xinfo|stream xlen xpending xrange xread xreadgroup \
+            xrevrange xsetid xtrim \
+            sort sort_ro";
+        for name in wanted.split_ascii_whitespace() {
+            assert!(distinct.contains(name), "{name}");
+        }
+    }
 }

@@ -171,7 +171,13 @@ pub(super) fn store_result<T: Collection>(
 }
 
 fn sintercard(context: &mut Context<'_>) -> Outcome {
-    let (limit, end) = cardinality_arguments(context)?;
+    let end = key_count(context, 1).map_err(|error| match error {
+        CommandError::Syntax => {
+            CommandError::Plain("ERR Number of keys can't be greater than number of args")
+        }
+        other => other,
+    })?;
+    let limit = cardinality_limit(context, end)?;
     let slots = slots(context, 2..end)?;
     let mut count = 0;
     combine(
@@ -189,17 +195,11 @@ fn sintercard(context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// The LIMIT of SINTERCARD and ZINTERCARD, 0 for none, and the index behind the last key.
-pub(super) fn cardinality_arguments(context: &Context<'_>) -> Result<(usize, usize), CommandError> {
+/// The LIMIT of SINTERCARD and ZINTERCARD, which may be at `index`; 0 for none.
+pub(super) fn cardinality_limit(context: &Context<'_>, index: usize) -> Result<usize, CommandError> {
     let arguments = context.arguments;
-    let end = key_count(context, 1).map_err(|error| match error {
-        CommandError::Syntax => {
-            CommandError::Plain("ERR Number of keys can't be greater than number of args")
-        }
-        other => other,
-    })?;
     let mut limit = 0;
-    let mut at = end;
+    let mut at = index;
     while at < arguments.len() {
         if at + 1 == arguments.len() || !arguments.is(at, "limit") {
             return Err(CommandError::Syntax);
@@ -211,5 +211,5 @@ pub(super) fn cardinality_arguments(context: &Context<'_>) -> Result<(usize, usi
         limit = number.ok_or(CommandError::Plain("ERR LIMIT can't be negative"))?;
         at += 2;
     }
-    Ok((limit, end))
+    Ok(limit)
 }

@@ -1,7 +1,7 @@
 //! Unions, intersections and differences of sorted sets, of sets too, whose members then have the score 1.
 
 use super::collections::peek;
-use super::set_algebra::{cardinality_arguments, store_result};
+use super::set_algebra::{cardinality_limit, store_result};
 use super::sorted_sets::write_score;
 use crate::command::{Command, Context, Flags, Keys, NO_KEYS, command};
 use crate::error::CommandError;
@@ -136,6 +136,23 @@ fn slots(context: &mut Context<'_>, keys: Range<usize>) -> Result<Vec<Option<Slo
         slots.push(slot);
     }
     Ok(slots)
+}
+
+/// The index behind the keys whose number is at `index`.
+fn keys_end(context: &Context<'_>, index: usize, name: &str) -> Result<usize, CommandError> {
+    let Some(count) = usize::try_from(context.integer(index)?)
+        .ok()
+        .filter(|&count| count > 0)
+    else {
+        return Err(CommandError::Text(format!(
+            "ERR at least 1 input key is needed for '{name}' command"
+        )));
+    };
+    let end = count.checked_add(index + 1).ok_or(CommandError::Syntax)?;
+    if end > context.arguments.len() {
+        return Err(CommandError::Syntax);
+    }
+    Ok(end)
 }
 
 impl Request {
@@ -288,7 +305,8 @@ fn store(context: &mut Context<'_>, operation: Operation, event: &'static str) -
 }
 
 fn zintercard(context: &mut Context<'_>) -> Outcome {
-    let (limit, end) = cardinality_arguments(context)?;
+    let end = keys_end(context, 1, "zintercard")?;
+    let limit = cardinality_limit(context, end)?;
     let slots = slots(context, 2..end)?;
     let mut sources = sources(&context.server.keyspace, context.database, &slots);
     sources.sort_by_key(Source::len);

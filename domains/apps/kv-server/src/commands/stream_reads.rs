@@ -155,7 +155,6 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
     let mut sources: Vec<(&[u8], Option<Slot>, From)> = Vec::with_capacity(request.streams);
     for at in request.keys..request.keys + request.streams {
         let key = arguments.get(at);
-        let mut from = request.from(arguments.get(at + request.streams))?;
         let slot = match context.collection::<Stream>(key) {
             // Who waits for a stream isn't told that something else has taken its place; a group's reader is.
             Err(CommandError::WrongType) if context.retried && !grouped => None,
@@ -167,6 +166,7 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
         {
             return Err(no_group(key, group, " in XREADGROUP with GROUP option"));
         }
+        let mut from = request.from(arguments.get(at + request.streams))?;
         let mut end = None;
         if from == From::End {
             let last = stream.map_or(StreamId::LEAST, |stream| stream.last_id);
@@ -182,17 +182,18 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
         let Some(stream) = context.get::<Stream>(slot) else {
             continue;
         };
+        let has_behind = |id: StreamId| match id.next() {
+            Some(first) => stream.range(first, StreamId::GREATEST).next().is_some(),
+            None => false,
+        };
         let serves = match (request.group, from) {
             // A consumer's own history is an answer, even if it is empty.
             (Some(_), From::Id(_)) => true,
             (Some((name, _)), _) => stream
                 .groups
                 .get(name)
-                .is_some_and(|group| stream.last_id > group.last_id),
-            (None, From::Id(id)) => match id.next() {
-                Some(first) => stream.range(first, StreamId::GREATEST).next().is_some(),
-                None => false,
-            },
+                .is_some_and(|group| has_behind(group.last_id)),
+            (None, From::Id(id)) => has_behind(id),
             (None, _) => false,
         };
         if serves {

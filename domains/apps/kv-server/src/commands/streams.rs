@@ -183,7 +183,16 @@ impl Trim {
             Some(0) => u64::MAX,
             Some(limit) => limit,
         };
-        (excess.min(limit) / node * node) as usize
+        let excess = excess.min(limit);
+        if excess >= stream.length() as u64 {
+            return stream.length();
+        }
+        // Pieces are counted from the first entry that there ever was: what is left of the oldest one goes before whole ones do.
+        let oldest = node - stream.added.saturating_sub(stream.length() as u64) % node;
+        match excess.checked_sub(oldest) {
+            Some(rest) => (oldest + rest / node * node) as usize,
+            None => 0,
+        }
     }
 
     /// Trims the stream in a slot: how many entries went.

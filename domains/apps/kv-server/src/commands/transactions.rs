@@ -90,6 +90,7 @@ fn exec(context: &mut Context<'_>) -> Result<(), CommandError> {
             arguments,
             reply,
             database,
+            touches: context.touches,
             retried: false,
             deny_blocking: true,
         };

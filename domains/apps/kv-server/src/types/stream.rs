@@ -1,9 +1,9 @@
-//! Streams: entries in order of their ids, and the groups of consumers that read them.
+//! Streams: entries in order of their ids. The groups of consumers that read them are in `stream_group.rs`.
 
+use super::stream_group::{Consumer, Group, Pending};
 use crate::value::{Collection, Kind, Malformed, Value};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::sync::Arc;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
@@ -140,74 +140,6 @@ fn split_counted(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
         .ok_or(Malformed)
 }
 
-/// An entry that a consumer has been given and hasn't acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Who has it.
-    pub consumer: Arc<[u8]>,
-    /// When it was last given, milliseconds since 1970.
-    pub delivered_ms: u64,
-    /// How often.
-    pub deliveries: u64,
-}
-
-/// A consumer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Consumer {
-    /// When it last asked, milliseconds since 1970.
-    pub seen_ms: u64,
-    /// When it was last given something; `None` if never.
-    pub active_ms: Option<u64>,
-    /// What it hasn't acknowledged.
-    pub pending: BTreeSet<StreamId>,
-}
-
-/// A group of consumers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Group {
-    /// The last entry that it was given.
-    pub last_id: StreamId,
-    /// How many entries it was given, if that is known.
-    pub entries_read: Option<u64>,
-    /// What is not acknowledged.
-    pub pending: BTreeMap<StreamId, Pending>,
-    /// Its consumers by name.
-    pub consumers: BTreeMap<Arc<[u8]>, Consumer>,
-}
-
-impl Group {
-    /// The consumer of this name, which is new if there was none: and whether it is.
-    pub fn consumer(&mut self, name: &[u8]) -> (Arc<[u8]>, &mut Consumer, bool) {
-        let known = self.consumers.get_key_value(name).map(|(name, _)| name.clone());
-        let new = known.is_none();
-        let name = known.unwrap_or_else(|| Arc::from(name));
-        let consumer = self.consumers.entry(name.clone()).or_default();
-        (name, consumer, new)
-    }
-
-    /// Notes that an entry was given to a consumer; from another it is taken.
-    pub fn assign(&mut self, id: StreamId, consumer: &[u8], delivered_ms: u64, deliveries: u64) {
-        self.release(id);
-        let (name, to, _) = self.consumer(consumer);
-        to.pending.insert(id);
-        let pending = Pending {
-            consumer: name,
-            delivered_ms,
-            deliveries,
-        };
-        self.pending.insert(id, pending);
-    }
-
-    /// Takes an entry from whoever has it.
-    pub fn release(&mut self, id: StreamId) -> Option<Pending> {
-        let pending = self.pending.remove(&id)?;
-        if let Some(consumer) = self.consumers.get_mut(&pending.consumer) {
-            consumer.pending.remove(&id);
-        }
-        Some(pending)
-    }
-}
-
 /// A stream.
 #[derive(Clone, Default)]
 pub struct Stream {
@@ -298,15 +230,12 @@ impl Stream {
         let Some(first) = self.first_id() else {
             return (id <= self.last_id).then_some(self.added);
         };
-        // With an entry deleted between those that are there, nobody knows how many there were up to a place.
-        if id < self.deleted_id {
-            return None;
-        }
         if id >= self.last_id {
             return (id == self.last_id).then_some(self.added);
         }
         let behind = self.added.saturating_sub(self.entries.len() as u64);
         match id.cmp(&first) {
+            // With an entry deleted between those that are there, nobody knows how many there were up to a place.
             _ if self.deleted_id >= first => None,
             Ordering::Less => Some(behind),
             Ordering::Equal => Some(behind + 1),
@@ -316,24 +245,24 @@ impl Stream {
 
     /// Whether an entry behind `id` was deleted, up to the last: then the entries read can't be counted on.
     pub fn has_gap_behind(&self, id: StreamId) -> bool {
-        if self.entries.is_empty() || self.deleted_id == StreamId::LEAST {
-            return false;
+        match self.first_id() {
+            Some(first) => {
+                self.deleted_id != StreamId::LEAST && first <= self.deleted_id && id <= self.deleted_id
+            }
+            None => false,
         }
-        id <= self.deleted_id
     }
 
-    /// Entries that a group hasn't been given, if that can be told.
-    pub fn lag(&self, group: &Group) -> Option<u64> {
+    /// Entries that a group hasn't been given, if that can be told; negative if it was told to have read more than there were.
+    pub fn lag(&self, group: &Group) -> Option<i64> {
+        let since = |read: u64| self.added.wrapping_sub(read).cast_signed();
         if self.added == 0 {
             return Some(0);
         }
-        if let Some(read) = group.entries_read
-            && !self.has_gap_behind(group.last_id)
-        {
-            return Some(self.added.saturating_sub(read));
+        match group.entries_read {
+            Some(read) if !self.has_gap_behind(group.last_id) => Some(since(read)),
+            _ => self.entries_up_to(group.last_id).map(since),
         }
-        self.entries_up_to(group.last_id)
-            .map(|read| self.added.saturating_sub(read))
     }
 }
 
@@ -407,11 +336,17 @@ impl Collection for Stream {
     }
 
     fn memory_bytes(&self) -> usize {
-        let group = |(name, group): (&Box<[u8]>, &Group)| {
+        let group = |name: &[u8], group: &Group| {
             let people = group.consumers.len() + 1;
             name.len() + people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
         };
-        self.bytes + self.entries.len() * ENTRY_BYTES + self.groups.iter().map(group).sum::<usize>()
+        self.bytes
+            + self.entries.len() * ENTRY_BYTES
+            + self
+                .groups
+                .iter()
+                .map(|(name, state)| group(name, state))
+                .sum::<usize>()
     }
 
     fn encoding(&self) -> &'static str {

@@ -1,0 +1,179 @@
+//! What goes wrong with disks, tried one after the other under a load of writes: QEMU's block layer and controller do it (deploy/lab).
+//!
+//! Whatever the disk does, nothing panics, what was acknowledged is there, and the log says what happened. An error that the medium gives is passed up as an
+//! error; a request that hangs is aborted, and a slow disk is only slow.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{CriticalWarning, DiskControl, DiskError, Operation};
+use progress::Step;
+
+use crate::context::Context;
+use crate::kv_load::{KvLoad, check_reads, wait_until_loaded};
+use crate::recovery::deaths;
+use crate::running_lab::RunningLab;
+
+/// How long a load goes on before the disk goes wrong, and with it being wrong.
+const CALM: Duration = Duration::from_millis(500);
+/// Of each load.
+const TIME: Duration = Duration::from_secs(3);
+/// A held request outlasts this: the driver's time for a command and for its abort.
+const HOLD: Duration = Duration::from_secs(12);
+/// Requests a second of a slow disk.
+const SLOW_OPERATIONS: u64 = 60;
+
+/// What is done to the disk.
+struct Fault {
+    name: &'static str,
+    /// How long the load takes.
+    time: Duration,
+    strike: fn(&mut DiskControl) -> Result<()>,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault {
+        name: "write-error",
+        time: TIME,
+        strike: |disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
+    },
+    Fault {
+        name: "flush-error",
+        time: TIME,
+        strike: |disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
+    },
+    Fault {
+        name: "no-space",
+        time: TIME,
+        strike: |disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
+    },
+    Fault {
+        name: "errors-for-a-while",
+        time: TIME,
+        strike: |disk| {
+            disk.fail_all(Operation::Write, DiskError::Input)?;
+            thread::sleep(Duration::from_millis(300));
+            disk.heal()
+        },
+    },
+    Fault {
+        name: "read-error",
+        time: TIME,
+        strike: |disk| disk.fail_once(Operation::Read, 1, DiskError::Input),
+    },
+    Fault {
+        name: "slow",
+        time: TIME,
+        strike: |disk| {
+            disk.slow(SLOW_OPERATIONS)?;
+            thread::sleep(Duration::from_secs(1));
+            disk.heal()
+        },
+    },
+    Fault {
+        name: "hang",
+        time: Duration::from_secs(15),
+        strike: |disk| {
+            disk.hold_next(Operation::Write)?;
+            thread::sleep(HOLD);
+            disk.release()
+        },
+    },
+    Fault {
+        name: "smart-warning",
+        time: TIME,
+        strike: |disk| disk.warn(&[CriticalWarning::Spare]),
+    },
+];
+
+/// The test.
+pub fn are_borne(context: &Context) -> Result<()> {
+    provision::ensure_programs(&[provision::Program::REDIS_CLI])?;
+    let lab = context.boot_store("storage-faults", None)?;
+    lab.judge(faults(context, &lab))
+}
+
+fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
+    wait_until_loaded(lab)?;
+    let mut loads = Vec::new();
+    for fault in &FAULTS {
+        let step = Step::start(format!("Disk fault {}", fault.name));
+        let mut load = KvLoad::new(context, &format!("fault-{}", fault.name), fault.time)?;
+        load.reconnect = true;
+        let deaths_before = deaths(lab, 1)?.total;
+        let log_before = lab.serial().len();
+        let summary = load.run(lab, || {
+            thread::sleep(CALM);
+            let mut disk = DiskControl::open(lab)?;
+            (fault.strike)(&mut disk)
+        })?;
+        DiskControl::open(lab)?.heal()?;
+        check_reads(&summary)?;
+        wait_until_loaded(lab)?;
+        let acknowledged = load.verify(lab)?;
+        let died = deaths(lab, 1)?.total - deaths_before;
+        ensure!(died == 0, "{died} domains died of {}", fault.name);
+        ensure!(acknowledged > 0, "no write was acknowledged: {summary}");
+        let log = lab.serial();
+        let said = log.get(log_before..).unwrap_or_default();
+        let about = said.lines().find(|line| {
+            ["nvme:", "kv-engine:", "block-shadow:"]
+                .iter()
+                .any(|name| line.contains(name))
+        });
+        step.done(format!(
+            "{acknowledged} acknowledged writes, longest wait {} ms; replies {}; log: {}",
+            summary["longest_ms"],
+            summary["errors"],
+            about.unwrap_or("nothing")
+        ));
+        context.figure(
+            &format!("{}_longest_wait", fault.name),
+            summary["longest_ms"].as_u64().unwrap_or_default(),
+            "ms",
+        );
+        loads.push(load);
+    }
+    // What was written under one fault outlived the others.
+    for load in &loads {
+        load.verify(lab)?;
+    }
+    removal(lab)
+}
+
+/// The controller is pulled out: the store says that it can't write, what is in memory is still read, and everything else goes on.
+fn removal(lab: &RunningLab) -> Result<()> {
+    let step = Step::start("Pulling the disk out");
+    let log_before = lab.serial().len();
+    let deaths_before = deaths(lab, 1)?.total;
+    DiskControl::open(lab)?.pull()?;
+    let address = lab.store()?;
+    let answer = lab.run(
+        "client",
+        "redis-cli",
+        &[
+            "-h",
+            &address.ip().to_string(),
+            "-p",
+            &address.port().to_string(),
+            "set",
+            "k",
+            "v",
+        ],
+    )?;
+    ensure!(
+        answer.trim() != "OK",
+        "a write was acknowledged though there is no disk"
+    );
+    // The site has nothing to do with the disk.
+    lab.run("client", "curl", &["-sS", "--fail", "-m", "10", &lab.url("")])?;
+    let log = lab.serial();
+    let said = log.get(log_before..).unwrap_or_default();
+    let line = said.lines().find(|line| line.contains("nvme"));
+    let line = line.context("nothing in the log tells of the disk's removal")?;
+    let died = deaths(lab, 1)?.total - deaths_before;
+    ensure!(died == 0, "{died} domains died of the disk's removal");
+    step.done(format!("{} ({})", answer.trim(), line.trim()));
+    Ok(())
+}
