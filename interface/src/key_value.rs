@@ -308,16 +308,14 @@ impl<'a> Writer<'a> {
         let to = self.buffer.data.get_mut(start..end).ok_or(NoRoom)?;
         let (head, rest) = to.split_at_mut_checked(HEAD_BYTES).ok_or(NoRoom)?;
         let (to_key, to_value) = rest.split_at_mut_checked(key.len()).ok_or(NoRoom)?;
-        head.fill(0);
-        for (to, from) in head.iter_mut().zip(
-            [kind]
-                .into_iter()
-                .chain(key_bytes.to_le_bytes())
-                .chain(first.to_le_bytes())
-                .chain(second.to_le_bytes()),
-        ) {
-            *to = from;
-        }
+        let [key_low, key_high] = key_bytes.to_le_bytes();
+        let mut written = [0; HEAD_BYTES];
+        let (start, numbers) = written.split_at_mut(3);
+        let (to_first, to_second) = numbers.split_at_mut(8);
+        start.copy_from_slice(&[kind, key_low, key_high]);
+        to_first.copy_from_slice(&first.to_le_bytes());
+        to_second.copy_from_slice(&second.to_le_bytes());
+        head.copy_from_slice(&written);
         to_key.copy_from_slice(key);
         to_value.copy_from_slice(value);
         self.buffer.length = end as u32;

@@ -77,6 +77,7 @@ fn everything() -> String {
         block_bytes: 512,
         blocks: 2048,
         volatile_cache: true,
+        forced_writes: true,
         read_only: false,
         deallocate: true,
         atomic_blocks: 1,

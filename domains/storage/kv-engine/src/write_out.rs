@@ -167,7 +167,8 @@ impl<D: Disk> Engine<D> {
         }
         let serial = image.serial;
         let (offset, bytes) = image.unwritten(&layout);
-        let force = cached && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
+        let forces = cached && self.runs.shape().forced_writes;
+        let force = forces && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
         self.runs.write_requests(offset, bytes, force, requests)?;
         state.counters.written_bytes += bytes.len() as u64;
         Ok(Some(Step::Write {
