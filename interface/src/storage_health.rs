@@ -145,7 +145,7 @@ pub enum EventKind {
     Other(u32),
     /// A command wasn't answered in time: queue in the high half, identifier in the low.
     TimedOut(u32),
-    /// A command was aborted: queue in the high half, identifier in the low.
+    /// An abort of a command was asked for: queue in the high half, identifier in the low.
     Aborted(u32),
     /// It was reset.
     Reset,

@@ -32,18 +32,18 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const LITTLE_PATIENCE: Duration = Duration::from_millis(300);
 /// The domain that has the clients' connections.
 const STACK: &str = "netstack";
-/// The domain that works without a pause for longer than `LONGEST_MS`, when it makes its lookup table; and the calls in which packets wait for it, which the
-/// interface gives more than that.
+/// The balancer, and the calls in which packets wait for it, to which the interface gives long.
 const BALANCER: &str = "maglev";
-const BALANCER_HEARTBEAT_MS: i64 = 1_000;
 const BALANCER_CALLS: [&str; 2] = ["Balancer.service", "Balancer.backend"];
 /// What is injected.
 const INJECTIONS: [&str; 3] = ["panic", "page-fault", "hang"];
 /// All of them, one after the other.
 const BY_TURNS: &str = "by-turns";
-/// Heartbeats and deadlines that are longer are shortened to this, milliseconds, so that hangs cost tenths of a second; `LONGEST_WAIT_MS` are those that
-/// the manifest gives to calls which wait for another domain to start.
-const LONGEST_MS: i64 = 60;
+/// Domains whose callers wait in them without a deadline, so that a hang is found by their heartbeat.
+const WAITED_IN: [&str; 3] = ["ixgbe", "nic-shadow", STACK];
+/// Heartbeat and deadline of these, milliseconds, so that hangs cost tenths of a second. Not less: on a busy host a busy domain needs some of it.
+const SHORT_MS: i64 = 150;
+/// Deadlines that are longer are shortened to this: of calls that wait for another domain to start, or for a lookup table.
 const LONGEST_WAIT_MS: i64 = 300;
 /// Injections in one run of the workload at most: it must not lose so many connections that it ends before the last.
 const TEETH: u64 = 80;
@@ -115,28 +115,27 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
     let defaults = manifest.get_mut("defaults").and_then(toml::Value::as_table_mut);
     let defaults = defaults.context("config/domains.toml has no defaults")?;
     defaults.insert("restart".to_owned(), never_held.into());
-    shorten(defaults, "heartbeat_ms", LONGEST_MS);
-    shorten(defaults, "deadline_ms", LONGEST_MS);
     let domains = manifest.get_mut("domain").and_then(toml::Value::as_array_mut);
     let mut found = false;
     for domain in domains.context("config/domains.toml has no domains")? {
         let domain = domain.as_table_mut().context("a domain is no table")?;
         domain.remove("restart");
-        shorten(domain, "heartbeat_ms", LONGEST_MS);
-        shorten(domain, "deadline_ms", LONGEST_MS);
         if let Some(deadlines) = domain.get_mut("deadlines").and_then(toml::Value::as_table_mut) {
             let methods: Vec<String> = deadlines.keys().cloned().collect();
             for method in methods {
-                shorten(deadlines, &method, LONGEST_WAIT_MS);
+                shorten(deadlines, &method);
             }
         }
         let name = domain.get("name").and_then(toml::Value::as_str);
-        if name == Some("shell") {
+        let name = name.unwrap_or_default();
+        if name == "shell" {
             domain.remove("exports");
             domain.extend(console.clone());
             found = true;
-        } else if name == Some(BALANCER) {
-            domain.insert("heartbeat_ms".to_owned(), BALANCER_HEARTBEAT_MS.into());
+        } else if WAITED_IN.contains(&name) {
+            domain.insert("heartbeat_ms".to_owned(), SHORT_MS.into());
+            domain.insert("deadline_ms".to_owned(), SHORT_MS.into());
+        } else if name == BALANCER {
             let deadlines = BALANCER_CALLS.map(|call| (call.to_owned(), LONGEST_WAIT_MS.into()));
             domain.insert("deadlines".to_owned(), Table::from_iter(deadlines).into());
         }
@@ -146,11 +145,11 @@ fn injector_manifest(shipped: &Path) -> Result<String> {
 }
 
 /// Shortens a time of a table, if it is there and limited at all.
-fn shorten(table: &mut Table, name: &str, longest_ms: i64) {
+fn shorten(table: &mut Table, name: &str) {
     if let Some(time) = table.get_mut(name)
-        && time.as_integer().is_some_and(|ms| ms > longest_ms)
+        && time.as_integer().is_some_and(|ms| ms > LONGEST_WAIT_MS)
     {
-        *time = longest_ms.into();
+        *time = LONGEST_WAIT_MS.into();
     }
 }
 

@@ -34,6 +34,8 @@ pub mod monitor;
 pub mod number;
 pub mod protocol;
 pub mod pubsub;
+#[cfg(test)]
+mod recovery_tests;
 pub mod server;
 pub mod service;
 pub mod shard;

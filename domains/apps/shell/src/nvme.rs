@@ -321,7 +321,7 @@ fn what(kind: EventKind) -> String {
         EventKind::FirmwareActivation => "firmware is being activated".into(),
         EventKind::Other(event) => format!("event {event:#08x}"),
         EventKind::TimedOut(which) => format!("{} wasn't answered in time", command(which)),
-        EventKind::Aborted(which) => format!("{} was aborted", command(which)),
+        EventKind::Aborted(which) => format!("{} is to be aborted", command(which)),
         EventKind::Reset => "reset".into(),
         EventKind::ResetFailed => "a reset didn't help".into(),
         EventKind::ShutDown => "shut down".into(),

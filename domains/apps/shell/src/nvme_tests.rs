@@ -109,7 +109,7 @@ fn a_controller_is_shown_from_all_sides() {
     assert!(errors.contains("0x0281"), "{errors}");
     let events = fixture.session.answer("nvme events");
     assert!(
-        events.ends_with("command 0x0007 of queue 1 was aborted"),
+        events.ends_with("command 0x0007 of queue 1 is to be aborted"),
         "{events}"
     );
     assert_eq!(fixture.json("nvme events --json")[0][0]["what"], "reset");

@@ -4,6 +4,7 @@
 //! acknowledged, and beyond that with whole groups in their order: exactly what the groups up to some number make.
 
 use crate::engine::Engine;
+use crate::layout::{Footer, Header, Layout, Superblock};
 use crate::simulated_disk::{BLOCK_BYTES, Event, SimulatedDisk, Written, put};
 use crate::tests::{append, assert_sound, bytes, content, open};
 use fastrand::Rng;
@@ -346,5 +347,76 @@ fn damage_is_never_read_as_a_value() {
         )
         .unwrap();
         engine.commit(u64::MAX).unwrap();
+    }
+}
+
+/// Superblocks, headers and footers with right checksums and any numbers in them: opening takes them in peace.
+#[test]
+fn forged_numbers_are_taken_in_peace() {
+    let disk = SimulatedDisk::new(DISK_BYTES);
+    work(&disk, 51, 600, &History::default());
+    let image = disk.content();
+    let Superblock::Store { layout, .. } = Layout::decode(&image[..BLOCK_BYTES], image.len() as u64) else {
+        panic!("there is a store");
+    };
+    let mut random = Rng::with_seed(52);
+    for _ in 0..500 {
+        let mut image = image.clone();
+        let mut number = || match random.u8(..4) {
+            0 => random.u64(..20),
+            1 => u64::MAX - random.u64(..3),
+            2 => random.u64(..1 << 20),
+            _ => random.u64(..),
+        };
+        let numbers = [(); 4].map(|()| number());
+        let segment = random.u32(..layout.segments);
+        let start = layout.segment_start(segment) as usize;
+        let [serial, previous, previous_end, sequence] = numbers;
+        match random.u8(..4) {
+            0 => {
+                let header = Header {
+                    serial,
+                    previous,
+                    previous_end,
+                    sequence,
+                };
+                header.encode(layout.store).write_to(&mut image[start..]);
+            }
+            1 => Header::encode_free(layout.store, serial).write_to(&mut image[start..]),
+            2 => {
+                let footer = Footer {
+                    serial: random.u64(..20),
+                    end: previous_end,
+                    words: previous,
+                    summary_crc: 0,
+                    sequence,
+                };
+                let end = start + layout.footer_start();
+                footer.encode(layout.store).write_to(&mut image[end..]);
+            }
+            _ => {
+                let forged = Layout {
+                    segments: serial as u32,
+                    segment_bytes: previous as u32,
+                    ..layout
+                };
+                forged.encode(sequence).write_to(&mut image);
+            }
+        }
+        let Ok(engine) = open(SimulatedDisk::with_content(image)) else {
+            continue;
+        };
+        content(&engine);
+        // An append may be refused, no more.
+        let _ = append(
+            &engine,
+            &[Entry::Put {
+                key: b"after",
+                value: b"1",
+            }],
+        );
+        let _ = engine.commit(u64::MAX);
+        let _ = engine.compact();
+        content(&engine);
     }
 }

@@ -10,7 +10,7 @@ use rref::block::{BLOCK_BYTES, Block, Fault, Operation, Progress};
 /// Blocks that are kept for the next requests.
 const POOL_BLOCKS: usize = 256;
 /// Blocks that are under way at once for a long run.
-const WINDOW_BLOCKS: usize = 128;
+const WINDOW_BLOCKS: usize = 256;
 
 /// What a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -158,7 +158,7 @@ impl Index {
             return Ok(());
         }
         self.finish_move();
-        let mut slots = self.table.slots.len().max(FIRST_SLOTS / 2);
+        let mut slots = self.table.slots.len().max(FIRST_SLOTS);
         while needed > slots / 4 * 3 {
             slots *= 2;
         }

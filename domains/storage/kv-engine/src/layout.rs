@@ -25,6 +25,11 @@ pub const LEAST_SEGMENT_BYTES: u32 = 256 << 10;
 /// Bytes of a segment at most.
 pub const LARGEST_SEGMENT_BYTES: u32 = 64 << 20;
 
+/// Serial numbers are below this, which no disk lives to see.
+pub const SERIAL_LIMIT: u64 = 1 << 40;
+/// And the numbers of groups below this.
+pub const SEQUENCE_LIMIT: u64 = 1 << 62;
+
 const SUPERBLOCK_MAGIC: &[u8; 8] = b"RLKVSTOR";
 const HEADER_MAGIC: &[u8; 8] = b"RLKVSEGM";
 const FREE_MAGIC: &[u8; 8] = b"RLKVFREE";
@@ -249,6 +254,8 @@ impl Header {
     pub fn decode(from: &[u8], store: u64) -> Begin {
         if let Some([of, serial, previous, previous_end, sequence]) = decode(HEADER_MAGIC, from)
             && of == store
+            && serial < SERIAL_LIMIT
+            && sequence < SEQUENCE_LIMIT
         {
             return Begin::Used(Header {
                 serial,
@@ -258,7 +265,7 @@ impl Header {
             });
         }
         match decode::<5>(FREE_MAGIC, from) {
-            Some([of, serial, ..]) if of == store => Begin::Free(serial),
+            Some([of, serial, ..]) if of == store && serial < SERIAL_LIMIT => Begin::Free(serial),
             _ if from.iter().all(|&byte| byte == 0) => Begin::Blank,
             _ => Begin::Damaged,
         }
@@ -301,13 +308,16 @@ impl Footer {
         let [store, serial, end, words, summary_crc, sequence] = decode(FOOTER_MAGIC, from)?;
         let limit = layout.footer_start() as u64;
         let fits = words <= limit / 8 && end <= layout.summary_start(words as usize) as u64;
-        (store == layout.store && fits && end >= u64::from(layout.block_bytes)).then_some(Footer {
-            serial,
-            end,
-            words,
-            summary_crc: summary_crc as u32,
-            sequence,
-        })
+        let is_possible = serial < SERIAL_LIMIT && sequence < SEQUENCE_LIMIT;
+        (store == layout.store && fits && is_possible && end >= u64::from(layout.block_bytes)).then_some(
+            Footer {
+                serial,
+                end,
+                words,
+                summary_crc: summary_crc as u32,
+                sequence,
+            },
+        )
     }
 }
 
@@ -407,7 +417,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_and_footers_come_back(serial: u64, previous: u64, end in 512..(1_u64 << 19), words in 0..1000_u64, crc: u32, sequence: u64) {
+        fn headers_and_footers_come_back(serial in 0..SERIAL_LIMIT, previous: u64, end in 512..(1_u64 << 19), words in 0..1000_u64, crc: u32, sequence in 0..SEQUENCE_LIMIT) {
             let mut bytes = [0; 512];
             let header = Header { serial, previous, previous_end: end, sequence };
             header.encode(5).write_to(&mut bytes);

@@ -46,6 +46,8 @@ struct Scanned {
     dropped_groups: u64,
     dropped_bytes: u64,
     is_damaged: bool,
+    /// Nothing was ever written where the records end.
+    ends_well: bool,
 }
 
 impl<D: Disk> Engine<D> {
@@ -71,8 +73,8 @@ impl<D: Disk> Engine<D> {
             mut state, opened, ..
         } = opening;
         // So that no name of a long value is given twice, this opening has its own.
-        state.next_value = (generation + 1) << 32;
-        write_superblock(&runs, &layout, generation + 1)?;
+        state.next_value = generation.saturating_add(1) << 32;
+        write_superblock(&runs, &layout, generation.saturating_add(1))?;
         Ok(Engine::from_parts(runs, state, options.limits, opened))
     }
 }
@@ -185,10 +187,6 @@ impl<D: Disk> Opening<'_, D> {
         let starts: Vec<u64> = (0..layout.segments)
             .map(|segment| layout.segment_start(segment))
             .collect();
-        let ends: Vec<u64> = starts
-            .iter()
-            .map(|start| start + layout.footer_start() as u64)
-            .collect();
         // What is damaged is read again: perhaps it was so on the way only.
         for _ in 0..2 {
             self.runs
@@ -202,14 +200,24 @@ impl<D: Disk> Opening<'_, D> {
                 break;
             }
         }
+        let used: Vec<usize> = begins
+            .iter()
+            .enumerate()
+            .filter_map(|(number, begin)| matches!(begin, Begin::Used(_)).then_some(number))
+            .collect();
+        let ends: Vec<u64> = used
+            .iter()
+            .map(|&number| layout.segment_start(number as u32) + layout.footer_start() as u64)
+            .collect();
         self.runs
             .read_scattered(&ends, |index, bytes| {
-                if let Some(footer) = footers.get_mut(index) {
+                let number = used.get(index).copied().unwrap_or_default();
+                if let Some(footer) = footers.get_mut(number) {
                     *footer = Footer::decode(bytes, &layout);
                 }
             })
             .map_err(store_error)?;
-        self.opened.read_bytes += 2 * u64::from(layout.segments) * u64::from(layout.block_bytes);
+        self.opened.read_bytes += (starts.len() + ends.len()) as u64 * u64::from(layout.block_bytes);
         let mut found = BTreeMap::new();
         let mut newest = 0;
         for (number, (begin, footer)) in (0..).zip(begins.into_iter().zip(footers)) {
@@ -236,7 +244,7 @@ impl<D: Disk> Opening<'_, D> {
                 }
             }
         }
-        self.state.next_serial = newest + 1;
+        self.state.next_serial = newest.saturating_add(1);
         Ok(found)
     }
 
@@ -316,10 +324,10 @@ impl<D: Disk> Opening<'_, D> {
     /// Reads a segment's records up to `limit`. In the last one, the log ends at the first that isn't right or doesn't follow; in others, all
     /// before `limit` was durable when the next was begun, so what isn't right there is damage, and what comes behind it counts.
     ///
-    /// Reads it again where that ends early, and takes what goes further: what was wrong may have been so on the way only.
+    /// Reads it again where that ends in the middle of something, and takes what goes further: what was wrong may have been so on the way only.
     fn scan_segment(&mut self, this: &Found, limit: usize, is_last: bool) -> Result<Scanned, StoreError> {
         let first = self.scan_once(this, limit, is_last)?;
-        if first.end >= limit && !first.is_damaged {
+        if first.ends_well && !first.is_damaged {
             return Ok(first);
         }
         let second = self.scan_once(this, limit, is_last)?;
@@ -353,8 +361,12 @@ impl<D: Disk> Opening<'_, D> {
             dropped_groups: 0,
             dropped_bytes: 0,
             is_damaged: false,
+            ends_well: false,
         };
         let mut stopped = scan.follow(&mut scanned, layout.block_bytes as usize);
+        let rest = bytes.get(stopped..).unwrap_or_default();
+        let block = rest.get(..layout.block_bytes as usize).unwrap_or(rest);
+        scanned.ends_well = block.iter().all(|&byte| byte == 0);
         if is_last {
             scan.count_dropped(&mut scanned, stopped);
             return Ok(scanned);
@@ -368,7 +380,7 @@ impl<D: Disk> Opening<'_, D> {
             };
             // The groups in between are gone; the log goes on with this one.
             scanned.sequence = match record.head.flags & LOOSE {
-                0 => record.head.sequence - 1,
+                0 => record.head.sequence.saturating_sub(1),
                 _ => scanned.sequence,
             };
             stopped = scan.follow(&mut scanned, next);
@@ -446,7 +458,7 @@ impl<'a> Scan<'a> {
                 break;
             };
             let is_loose = record.head.flags & LOOSE != 0;
-            let expected = group.unwrap_or(scanned.sequence + 1);
+            let expected = group.unwrap_or(scanned.sequence.saturating_add(1));
             if (is_loose && group.is_some()) || (!is_loose && record.head.sequence != expected) {
                 break;
             }

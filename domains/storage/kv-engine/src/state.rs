@@ -201,7 +201,7 @@ impl State {
             previous_end: self.previous.1,
             sequence: self.appended,
         };
-        self.next_serial += 1;
+        self.next_serial = self.next_serial.saturating_add(1);
         let bytes = self
             .spare
             .pop()

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::engine::{Engine, Limits};
 use crate::open::Options;
 use crate::simulated_disk::SimulatedDisk;
-use interface::key_value::{Entry, Reader, STORE_BYTES, StoreBuffer, StoreError, Writer};
+use interface::key_value::{Entry, Reader, STORE_BYTES, StoreBuffer, StoreError, VALUE_LIMIT_BYTES, Writer};
 use std::collections::BTreeMap;
 
 pub const LIMITS: Limits = Limits {
@@ -387,4 +387,48 @@ fn threads_share_write_outs() {
     assert_eq!(engine.committed(), 2000);
     drop(engine);
     assert_eq!(content(&open(disk).unwrap()).len(), 2000);
+}
+
+/// The longest value there may be, over a restart.
+#[test]
+fn a_value_of_512_mebibytes() {
+    let disk = SimulatedDisk::new(600 << 20);
+    host_platform::attach();
+    let large = Options {
+        segment_bytes: Some(8 << 20),
+        ..options()
+    };
+    let engine = Engine::open(disk.clone(), large, |_| {}).unwrap();
+    let piece = |number: u64| bytes(number % 7, STORE_BYTES);
+    let whole = VALUE_LIMIT_BYTES / STORE_BYTES as u64;
+    for number in 0..whole {
+        let offset = number * STORE_BYTES as u64;
+        engine.stage(1, offset, &piece(number)).unwrap();
+    }
+    let rest = (VALUE_LIMIT_BYTES - whole * STORE_BYTES as u64) as usize;
+    let last = whole * STORE_BYTES as u64;
+    assert_eq!(
+        engine.stage(1, last, &bytes(0, rest + 1)),
+        Err(StoreError::Malformed)
+    );
+    engine.stage(1, last, &piece(whole)[..rest]).unwrap();
+    let named = Entry::PutStaged {
+        key: b"long",
+        value: 1,
+        value_bytes: VALUE_LIMIT_BYTES,
+    };
+    append(&engine, &[named]).unwrap();
+    engine.commit(u64::MAX).unwrap();
+    drop(engine);
+    let engine = open(disk).unwrap();
+    let mut number = 0;
+    while number < whole {
+        let mut buffer = buffer();
+        buffer.data[..4].copy_from_slice(b"long");
+        buffer.length = 4;
+        let offset = number * STORE_BYTES as u64;
+        assert_eq!(engine.read(&mut buffer, offset), Ok(VALUE_LIMIT_BYTES));
+        assert!(buffer.data[..buffer.length as usize] == piece(number)[..]);
+        number += 97;
+    }
 }

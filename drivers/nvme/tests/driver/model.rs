@@ -563,7 +563,7 @@ impl Model {
         if number == 0 || number > self.granted_queues || entries > self.queue_entries {
             return 0x4101;
         }
-        if entry.words[1] & 1 == 0 || entry.pages[0] % PAGE != 0 {
+        if entry.words[1] & 1 == 0 || !entry.pages[0].is_multiple_of(PAGE) {
             self.violation("a queue isn't contiguous or not aligned".into());
         }
         let vector = (is_completion && entry.words[1] & 2 != 0).then_some((entry.words[1] >> 16) as u16);

@@ -112,7 +112,7 @@ fn bits_of(
     let (first, last) = (start / 8, end.div_ceil(8));
     let mut bytes = context.bytes_between(slot, first, last)?.into_owned();
     let head = 0xff_u8.checked_shr((start % 8) as u32).unwrap_or_default();
-    let tail = if end % 8 == 0 {
+    let tail = if end.is_multiple_of(8) {
         0xff
     } else {
         !(0xff_u8 >> (end % 8))

@@ -13,7 +13,7 @@ use core::ops::Range;
 use hashbrown::HashSet;
 
 /// Elements that a command gives at most when it may give one several times: what a client can take in one reply.
-const REPEATED_LIMIT: u64 = 10_000_000;
+const REPEATED_LIMIT: u64 = 1 << 20;
 
 /// The collection in a slot, with nothing but the key space borrowed.
 #[inline]
@@ -84,15 +84,22 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Reads the cursor at index 2 and the options behind it.
+    /// Reads the cursor at index 2.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn cursor(arguments: Arguments<'a>) -> Result<u64, CommandError> {
+        core::str::from_utf8(arguments.get(2))
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or(CommandError::Plain("ERR invalid cursor"))
+    }
+
+    /// Reads the options behind the cursor.
     ///
     /// # Errors
     /// When they aren't a scan's.
-    pub fn parse(arguments: Arguments<'a>) -> Result<Scan<'a>, CommandError> {
-        let cursor = core::str::from_utf8(arguments.get(2))
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or(CommandError::Plain("ERR invalid cursor"))?;
+    pub fn parse(cursor: u64, arguments: Arguments<'a>) -> Result<Scan<'a>, CommandError> {
         let mut scan = Scan {
             cursor,
             pattern: None,
@@ -222,7 +229,8 @@ mod tests {
     fn scan_options_are_read() {
         let parse = |text: &str| {
             let command = OwnedCommand::new(text.split(' ').map(str::as_bytes));
-            Scan::parse(command.arguments())
+            Scan::cursor(command.arguments())
+                .and_then(|cursor| Scan::parse(cursor, command.arguments()))
                 .map(|scan| (scan.cursor, scan.count, scan.pattern.map(<[u8]>::to_vec)))
         };
         assert_eq!(parse("HSCAN k 0"), Ok((0, 10, None)));

@@ -283,12 +283,14 @@ fn hrandfield(context: &mut Context<'_>) -> Outcome {
 }
 
 fn hscan(context: &mut Context<'_>) -> Outcome {
-    let scan = Scan::parse(context.arguments)?;
+    let arguments = context.arguments;
+    let cursor = Scan::cursor(arguments)?;
     let Some(hash) = hash!(context) else {
         Scan::write_cursor(&mut context.reply, 0);
         context.reply.array(0);
         return Ok(());
     };
+    let scan = Scan::parse(cursor, arguments)?;
     let (places, next) = scan.places(hash.len(), hash.is_small());
     Scan::write_cursor(&mut context.reply, next);
     let mark = context.reply.begin();

@@ -96,7 +96,7 @@ fn server(server: &Server, text: &mut String) {
     line!(text, "uptime_in_days", up_s / 86_400);
     line!(text, "hz", 10);
     line!(text, "configured_hz", 10);
-    line!(text, "lru_clock", server.keyspace.now_ms / 1000 & 0xff_ffff);
+    line!(text, "lru_clock", (server.keyspace.now_ms / 1000) & 0xff_ffff);
     line!(text, "executable", "/domains/kv-server");
     line!(text, "config_file", "");
 }

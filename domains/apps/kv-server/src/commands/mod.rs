@@ -16,6 +16,8 @@ pub mod key_places;
 pub mod keys;
 pub mod lists;
 pub mod pubsub;
+#[cfg(test)]
+mod restart_tests;
 pub mod scan;
 pub mod set_algebra;
 pub mod sets;

@@ -243,12 +243,14 @@ fn srandmember(context: &mut Context<'_>) -> Outcome {
 }
 
 fn sscan(context: &mut Context<'_>) -> Outcome {
-    let scan = Scan::parse(context.arguments)?;
+    let arguments = context.arguments;
+    let cursor = Scan::cursor(arguments)?;
     let Some(set) = set!(context) else {
         Scan::write_cursor(&mut context.reply, 0);
         context.reply.array(0);
         return Ok(());
     };
+    let scan = Scan::parse(cursor, arguments)?;
     let (places, next) = scan.places(set.len(), set.is_small());
     Scan::write_cursor(&mut context.reply, next);
     let mark = context.reply.begin();

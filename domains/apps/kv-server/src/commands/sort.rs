@@ -225,18 +225,22 @@ fn in_order(
         };
         let weight = match (request.alphabetic, text) {
             (true, text) => Weight::Text(text),
-            (false, None) => Weight::Number(0.0),
-            (false, Some(text)) => Weight::Number(number::float(&text).ok_or(CommandError::Plain(
-                "ERR One or more scores can't be converted into double",
-            ))?),
+            // No text, or an empty one, is zero.
+            (false, text) => match text.as_deref().unwrap_or_default() {
+                [] => Weight::Number(0.0),
+                text => Weight::Number(number::float(text).ok_or(CommandError::Plain(
+                    "ERR One or more scores can't be converted into double",
+                ))?),
+            },
         };
         weighted.push((weight, element));
     }
     weighted.sort_by(|(first, first_element), (second, second_element)| {
-        // Equal weights: in the order of the elements, so that the same data give the same answer.
-        let order = first
-            .compare(second)
-            .then_with(|| first_element.cmp(second_element));
+        // Equal numbers: in the order of the elements. Equal texts stay in the order that they are in.
+        let order = first.compare(second).then_with(|| match first {
+            Weight::Number(_) => first_element.cmp(second_element),
+            Weight::Text(_) => Ordering::Equal,
+        });
         if request.descending {
             order.reverse()
         } else {

@@ -501,9 +501,6 @@ fn xclaim(context: &mut Context<'_>) -> Outcome {
         .from(5)
         .map_while(|text| StreamId::parse(text, 0))
         .collect();
-    if ids.is_empty() {
-        parse_strict_id(arguments.get(5), 0)?;
-    }
     let claim = Claim::parse(context, 5 + ids.len(), idle_ms)?;
     let now_ms = context.server.keyspace.now_ms;
     let mut reply = core::mem::take(&mut context.reply);

@@ -73,10 +73,10 @@ fn field_number(reply: &mut Reply, name: &str, number: u64) {
     reply.integer(number as i64);
 }
 
-fn field_optional(reply: &mut Reply, name: &str, number: Option<u64>) {
+fn field_optional(reply: &mut Reply, name: &str, number: Option<i64>) {
     reply.bulk(name.as_bytes());
     match number {
-        Some(number) => reply.integer(number as i64),
+        Some(number) => reply.integer(number),
         None => reply.null(),
     }
 }
@@ -142,7 +142,7 @@ fn write_full(stream: &Stream, reply: &mut Reply, limit: usize) {
         reply.bulk(b"name");
         reply.bulk(name);
         field_id(reply, "last-delivered-id", group.last_id);
-        field_optional(reply, "entries-read", group.entries_read);
+        field_optional(reply, "entries-read", group.entries_read.map(u64::cast_signed));
         field_optional(reply, "lag", stream.lag(group));
         field_number(reply, "pel-count", group.pending.len() as u64);
         write_pending(group, reply, limit);
@@ -192,7 +192,7 @@ fn groups(context: &mut Context<'_>) -> Outcome {
             field_number(reply, "consumers", group.consumers.len() as u64);
             field_number(reply, "pending", group.pending.len() as u64);
             field_id(reply, "last-delivered-id", group.last_id);
-            field_optional(reply, "entries-read", group.entries_read);
+            field_optional(reply, "entries-read", group.entries_read.map(u64::cast_signed));
             field_optional(reply, "lag", stream.lag(group));
         }
         Ok(())

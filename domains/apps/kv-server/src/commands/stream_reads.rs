@@ -155,7 +155,6 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
     let mut sources: Vec<(&[u8], Option<Slot>, From)> = Vec::with_capacity(request.streams);
     for at in request.keys..request.keys + request.streams {
         let key = arguments.get(at);
-        let mut from = request.from(arguments.get(at + request.streams))?;
         let slot = match context.collection::<Stream>(key) {
             // Who waits for a stream isn't told that something else has taken its place; a group's reader is.
             Err(CommandError::WrongType) if context.retried && !grouped => None,
@@ -167,6 +166,7 @@ fn read(context: &mut Context<'_>, grouped: bool) -> Outcome {
         {
             return Err(no_group(key, group, " in XREADGROUP with GROUP option"));
         }
+        let mut from = request.from(arguments.get(at + request.streams))?;
         let mut end = None;
         if from == From::End {
             let last = stream.map_or(StreamId::LEAST, |stream| stream.last_id);

@@ -184,6 +184,9 @@ impl Trim {
             Some(limit) => limit,
         };
         let excess = excess.min(limit);
+        if excess >= stream.length() as u64 {
+            return stream.length();
+        }
         // Pieces are counted from the first entry that there ever was: what is left of the oldest one goes before whole ones do.
         let oldest = node - stream.added.saturating_sub(stream.length() as u64) % node;
         match excess.checked_sub(oldest) {

@@ -3,8 +3,8 @@
 use alloc::string::String;
 use core::fmt::Write;
 
-/// Integers up to here are doubles without loss, and are written as integers.
-const EXACT_INTEGER: f64 = 4_503_599_627_370_496.0;
+/// Up to here, 2 to the power of 62, whole numbers are written as integers.
+const PLAIN_INTEGER: f64 = 4_611_686_018_427_387_904.0;
 
 /// Writes a double as Redis does in replies: integers plainly, else the shortest digits, with an exponent where the plain form would be long.
 pub fn format_double(number: f64) -> String {
@@ -18,7 +18,7 @@ pub fn format_double(number: f64) -> String {
     if number == 0.0 {
         return String::from(if number.is_sign_negative() { "-0" } else { "0" });
     }
-    if number.abs() <= EXACT_INTEGER && number as i64 as f64 == number {
+    if number.abs() <= PLAIN_INTEGER && number as i64 as f64 == number {
         // Writing to a string can't fail.
         let _ = write!(text, "{}", number as i64);
         return text;
@@ -88,6 +88,7 @@ mod tests {
             (-0.0, "-0"),
             (3.0, "3"),
             (-5.5, "-5.5"),
+            (1e16, "10000000000000000"),
             (1e20, "1e+20"),
             (12_345_678_901_234_567_000.0, "12345678901234567000"),
             (1e21, "1e+21"),

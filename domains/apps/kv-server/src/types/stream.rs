@@ -321,18 +321,16 @@ impl Stream {
         }
     }
 
-    /// Entries that a group hasn't been given, if that can be told.
-    pub fn lag(&self, group: &Group) -> Option<u64> {
+    /// Entries that a group hasn't been given, if that can be told; negative if it was told to have read more than there were.
+    pub fn lag(&self, group: &Group) -> Option<i64> {
+        let since = |read: u64| self.added.wrapping_sub(read).cast_signed();
         if self.added == 0 {
             return Some(0);
         }
-        if let Some(read) = group.entries_read
-            && !self.has_gap_behind(group.last_id)
-        {
-            return Some(self.added.saturating_sub(read));
+        match group.entries_read {
+            Some(read) if !self.has_gap_behind(group.last_id) => Some(since(read)),
+            _ => self.entries_up_to(group.last_id).map(since),
         }
-        self.entries_up_to(group.last_id)
-            .map(|read| self.added.saturating_sub(read))
     }
 }
 
@@ -406,11 +404,12 @@ impl Collection for Stream {
     }
 
     fn memory_bytes(&self) -> usize {
-        let group = |(name, group): (&Box<[u8]>, &Group)| {
+        let group = |group: &Group| {
             let people = group.consumers.len() + 1;
-            name.len() + people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
+            people * GROUP_BYTES + group.pending.len() * PENDING_BYTES
         };
-        self.bytes + self.entries.len() * ENTRY_BYTES + self.groups.iter().map(group).sum::<usize>()
+        let names: usize = self.groups.keys().map(|name| name.len()).sum();
+        self.bytes + self.entries.len() * ENTRY_BYTES + names + self.groups.values().map(group).sum::<usize>()
     }
 
     fn encoding(&self) -> &'static str {
