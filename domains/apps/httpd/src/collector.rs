@@ -8,6 +8,7 @@ use crate::death_metrics;
 use crate::disk_metrics;
 use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
+use crate::store_metrics;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,6 +19,7 @@ use domain_rt::thread::{self, SpawnError, ThreadId};
 use domain_rt::{Interface, OwnerId, clock};
 use interface::balance::Balancer;
 use interface::block::{BlockDevice, BlockError};
+use interface::key_value::{KeyValueStore, StoreError};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
 use interface::storage_health::{HealthError, StorageHealth};
@@ -86,6 +88,7 @@ impl Collector {
         collector.source("balancer", read_balancer)?;
         collector.source("disk", read_disk)?;
         collector.source("storage", read_storage)?;
+        collector.source("store", read_store)?;
         Ok(collector)
     }
 
@@ -232,6 +235,20 @@ fn read_storage(storage: &dyn StorageHealth) -> Result<String, HealthError> {
     }
     let mut text = Exposition::default();
     disk_metrics::controllers(&mut text, &controllers);
+    Ok(text.into_text())
+}
+
+fn read_store(store: &dyn KeyValueStore) -> Result<String, StoreError> {
+    let mut text = Exposition::default();
+    match store.statistics() {
+        Ok(statistics) => {
+            store_metrics::up(&mut text, true);
+            store_metrics::store(&mut text, &statistics);
+        }
+        Err(StoreError::Dead(error)) => return Err(StoreError::Dead(error)),
+        // An appliance need not have one.
+        Err(_) => store_metrics::up(&mut text, false),
+    }
     Ok(text.into_text())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::client::{ClientFlags, ClientIndex};
 use crate::protocol::{ProtocolError, RequestParser};
-use crate::server::Server;
+use crate::server::{After, Server};
 use crate::shard::request_limits;
 use alloc::vec::Vec;
 use interface::socket::SocketId;
@@ -149,6 +149,7 @@ impl Connection {
     #[inline]
     fn execute_in(&mut self, server: &mut Server, data: &[u8]) -> usize {
         let mut done = 0;
+        let mut limits = request_limits(server, self.client);
         loop {
             if self.closing {
                 return data.len();
@@ -157,23 +158,23 @@ impl Connection {
             if rest.is_empty() {
                 return done;
             }
-            let limits = request_limits(server, self.client);
             match self.parser.parse(rest, &limits) {
                 Ok(Some(length)) => {
                     let arguments = self.parser.arguments(rest);
                     if arguments.len() > 0 {
-                        if server.is_postponed(self.client, &arguments, rest.len()) {
-                            // It is read again when its time has come.
-                            self.parser.finish();
-                            return done;
+                        match server.execute(self.client, arguments, rest.len()) {
+                            After::Data => {}
+                            After::Other => limits = request_limits(server, self.client),
+                            After::Closing => self.closing = true,
+                            After::Postponed => {
+                                // It is read again when its time has come.
+                                self.parser.finish();
+                                return done;
+                            }
                         }
-                        server.execute(self.client, arguments);
                     }
                     self.parser.finish();
                     done += length;
-                    self.closing = server.clients.get(self.client).is_none_or(|client| {
-                        client.flags.intersects(ClientFlags::CLOSE | ClientFlags::KILLED)
-                    });
                 }
                 Ok(None) => return done,
                 Err(error) => {

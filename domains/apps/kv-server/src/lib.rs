@@ -37,6 +37,8 @@ pub mod pubsub;
 #[cfg(test)]
 mod recovery_tests;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod service;
 pub mod shard;
 pub mod stable_map;
