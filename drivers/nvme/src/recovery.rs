@@ -254,14 +254,14 @@ impl Device {
         }
         if status.is_gone() {
             return self.give_up(
-                &mut *patiently(admin),
+                &mut patiently(admin),
                 DeviceError::Controller(ControllerError::Gone),
             );
         }
         if status.is_fatal() {
             return self.reset("it reports a fatal error", true);
         }
-        self.handle_events(&mut *patiently(admin));
+        self.handle_events(&mut patiently(admin));
         self.look_for_late();
         self.log_errors();
     }
