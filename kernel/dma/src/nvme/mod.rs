@@ -238,13 +238,13 @@ impl Controller {
             if status & (registers::CSTS_READY | registers::CSTS_FATAL) == 0 {
                 // On its way up: EN may be cleared only when it is there, or will never be.
                 let arrived = |value| value & (registers::CSTS_READY | registers::CSTS_FATAL) != 0;
-                registers.poll(registers::CSTS, limit_us, arrived).ok();
+                registers.poll_patiently(registers::CSTS, limit_us, arrived).ok();
             }
             let off = configuration & !(registers::CC_ENABLE | registers::CC_SHUTDOWN_MASK);
             registers.write_trusted(registers::CC, off);
         }
         let off = |value| value & registers::CSTS_READY == 0 || value == registers::GONE;
-        match registers.poll(registers::CSTS, limit_us, off) {
+        match registers.poll_patiently(registers::CSTS, limit_us, off) {
             Ok(registers::GONE) => Err(ControllerError::Gone),
             Ok(_) => {
                 shared.advance();
@@ -290,7 +290,7 @@ impl Controller {
         registers.write_trusted(registers::ACQ + 4, (completion >> 32) as u32);
         registers.write_trusted(registers::CC, registers::CC_VALUE | registers::CC_ENABLE);
         let arrived = |value| value & (registers::CSTS_READY | registers::CSTS_FATAL) != 0;
-        match registers.poll(registers::CSTS, capabilities.ready_limit_us(), arrived) {
+        match registers.poll_patiently(registers::CSTS, capabilities.ready_limit_us(), arrived) {
             Ok(registers::GONE) => Err(ControllerError::Gone),
             Ok(value) if value & registers::CSTS_FATAL != 0 => Err(ControllerError::Fatal),
             Ok(_) => Ok(()),
