@@ -2,7 +2,6 @@
 
 use crate::protocol::OwnedCommand;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::net::SocketAddr;
@@ -150,8 +149,8 @@ pub struct Client {
     pub unsent_bytes: usize,
     /// Bytes of its unfinished request.
     pub input_bytes: usize,
-    /// Why it was ended.
-    pub ending: Option<String>,
+    /// Bytes of both that are counted in the server's sum.
+    pub buffered_bytes: usize,
     /// When its output first passed the soft limit, milliseconds since 1970.
     pub soft_limit_since_ms: Option<u64>,
 }
@@ -191,7 +190,7 @@ impl Client {
             output: Vec::new(),
             unsent_bytes: 0,
             input_bytes: 0,
-            ending: None,
+            buffered_bytes: 0,
             soft_limit_since_ms: None,
         }
     }

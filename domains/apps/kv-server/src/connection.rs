@@ -101,6 +101,8 @@ impl Connection {
             log::warn!("a request is longer than the limit: its connection ends");
             return false;
         }
+        // What earlier rounds have left; what is added now is sent in a moment.
+        let backlog_bytes = self.outgoing_bytes();
         let before = self.outgoing.len();
         server.take_output(self.client, &mut self.outgoing);
         server.statistics.sent_bytes += (self.outgoing.len() - before) as u64;
@@ -109,6 +111,17 @@ impl Connection {
         };
         client.unsent_bytes = self.outgoing.len() - self.sent;
         client.input_bytes = self.input.len();
+        let buffered_bytes = backlog_bytes + client.input_bytes;
+        if buffered_bytes != client.buffered_bytes {
+            let all_bytes = server.buffered_bytes + buffered_bytes - client.buffered_bytes;
+            let grew = buffered_bytes > client.buffered_bytes;
+            client.buffered_bytes = buffered_bytes;
+            server.buffered_bytes = all_bytes;
+            if grew && all_bytes as u64 > 2 * server.config.request_limit_bytes {
+                log::warn!("the buffers of all clients are full: a connection ends");
+                return false;
+            }
+        }
         if client.flags.contains(ClientFlags::KILLED) {
             return false;
         }

@@ -126,6 +126,8 @@ pub struct Server {
     pub ledger: Ledger,
     /// What the last start found.
     pub loaded: Loaded,
+    /// Bytes of all connections' buffers.
+    pub buffered_bytes: usize,
     /// Everything so far is to be durable before the next answers, whatever `appendfsync` says.
     pub settle_requested: bool,
     /// Keys are removed when they expire, not only when someone asks for them.
@@ -165,6 +167,7 @@ impl Server {
             run_id,
             ledger: Ledger::default(),
             loaded: Loaded::default(),
+            buffered_bytes: 0,
             settle_requested: false,
             active_expiry: true,
             next_timeout_ms: u64::MAX,
@@ -558,6 +561,7 @@ impl Server {
         self.unwatch(index);
         self.monitors.retain(|monitor| *monitor != index);
         if let Some(client) = self.clients.remove(index) {
+            self.buffered_bytes = self.buffered_bytes.saturating_sub(client.buffered_bytes);
             if client.flags.contains(ClientFlags::LISTED)
                 && let Some(list) = self.attention.get_mut(usize::from(client.shard))
             {
