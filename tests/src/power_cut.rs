@@ -65,7 +65,9 @@ pub fn loses_nothing(context: &Context) -> Result<()> {
     lab.power_on(None)?;
     wait_until_loaded(&lab)?;
     load.verify(&lab)?;
-    let under_cut = KvLoad::new(context, "under-cut", UNTIL_CUT * 2)?;
+    let mut under_cut = KvLoad::new(context, "under-cut", UNTIL_CUT * 2)?;
+    // Nobody tells the client that its server is gone.
+    under_cut.patience = UNTIL_CUT;
     cut_under(&under_cut, &mut lab)?;
     lab.power_on(None)?;
     wait_until_loaded(&lab)?;
