@@ -166,7 +166,8 @@ pub trait KeyValueStore {
     #[deadline(none)]
     fn append(&self, group: RRef<StoreBuffer>) -> Result<Appended, StoreError>;
 
-    /// Keeps `piece` as the bytes from `offset` of the long value `value`, a number of the caller's choice that it uses for one value only; pieces come in order.
+    /// Keeps `piece` as the bytes from `offset` of the long value `value`, a number of the caller's choice that it uses for one value only. Pieces come
+    /// in order and are all of one length, but for the last, which may be shorter; offset 0 begins the value anew.
     #[deadline(none)]
     fn stage(
         &self,

@@ -48,7 +48,7 @@ pub fn loses_nothing(context: &Context) -> Result<()> {
     let output = command.output().context("power-cut can't be run")?;
     let outcome: Value =
         serde_json::from_slice(&output.stdout).map_err(|_| anyhow!("power-cut failed: {}", output.status))?;
-    for name in ["requests", "flushes", "points", "cuts", "acknowledged"] {
+    for name in ["requests", "barriers", "points", "cuts", "acknowledged"] {
         context.figure(name, outcome[name].clone(), "");
     }
     ensure!(

@@ -8,6 +8,7 @@ use crate::death_metrics;
 use crate::disk_metrics;
 use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
+use crate::store_metrics;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,6 +19,7 @@ use domain_rt::thread::{self, SpawnError, ThreadId};
 use domain_rt::{Interface, OwnerId, clock};
 use interface::balance::Balancer;
 use interface::block::{BlockDevice, BlockError};
+use interface::key_value::{KeyValueStore, StoreError};
 use interface::metrics::{Metrics, MetricsError, MetricsPage, PAGE_BYTES};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
@@ -91,6 +93,7 @@ impl Collector {
         collector.source("disk", read_disk)?;
         collector.source("storage", read_storage)?;
         collector.source("kv", read_pages)?;
+        collector.source("store", read_store)?;
         Ok(collector)
     }
 
@@ -276,6 +279,20 @@ enum PageError {
     OutOfMemory,
     #[error("malformed text")]
     Malformed,
+}
+
+fn read_store(store: &dyn KeyValueStore) -> Result<String, StoreError> {
+    let mut text = Exposition::default();
+    match store.statistics() {
+        Ok(statistics) => {
+            store_metrics::up(&mut text, true);
+            store_metrics::store(&mut text, &statistics);
+        }
+        Err(StoreError::Dead(error)) => return Err(StoreError::Dead(error)),
+        // An appliance need not have one.
+        Err(_) => store_metrics::up(&mut text, false),
+    }
+    Ok(text.into_text())
 }
 
 fn read_balancer(balancer: &dyn Balancer) -> Result<String, interface::balance::BalanceError> {
