@@ -3,12 +3,13 @@
 //! Every change goes through here, so that each is journaled, accounted for and told: to transactions that watch the key, to clients that wait for
 //! it, to subscribers of key space events. Commands know keys by their [`Slot`]s, which hold until the key is removed.
 //!
-//! A database is a *space* of keys with a number of its own in the store; so emptying or swapping databases is one small entry, and what was
+//! Databases as a whole are in `spaces.rs`. A database is a *space* of keys with a number of its own in the store; so emptying or swapping databases is one small entry, and what was
 //! in a space that no database is any more is removed a little at a time.
 
-use crate::journal::{Journal, SPACES_KEY};
+use crate::journal::Journal;
 use crate::stable_map::{Slot, StableMap};
-use crate::value::{Collection, Kind, Malformed, StringValue, Value};
+use crate::stored_entry::{chunks, write_entry};
+use crate::value::{Collection, StringValue, Value};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -32,7 +33,7 @@ pub struct Entry {
     /// When it was last used, in seconds since 1970.
     pub used_s: u32,
     /// Bytes of memory counted for it.
-    counted_bytes: usize,
+    pub(crate) counted_bytes: usize,
 }
 
 /// A database.
@@ -41,11 +42,11 @@ pub struct Database {
     pub keys: StableMap<Entry>,
     /// The keys that expire, by time.
     expiring: BTreeSet<(u64, Slot)>,
-    space: u32,
+    pub(crate) space: u32,
 }
 
 impl Database {
-    fn new(space: u32, seed: u64) -> Database {
+    pub(crate) fn new(space: u32, seed: u64) -> Database {
         Database {
             keys: StableMap::new(seed),
             expiring: BTreeSet::new(),
@@ -114,7 +115,7 @@ pub struct KeyEvent {
 }
 
 /// What is left of keys that are gone.
-enum Remains {
+pub(crate) enum Remains {
     Collection(u64, Box<dyn Collection>),
     /// A string's chunks, from this one on.
     Chunks(u64, u32),
@@ -123,8 +124,8 @@ enum Remains {
 
 /// The key space.
 pub struct Keyspace {
-    databases: Vec<Database>,
-    next_space: u32,
+    pub(crate) databases: Vec<Database>,
+    pub(crate) next_space: u32,
     /// The journal.
     pub journal: Journal,
     /// Milliseconds since 1970, as of this round.
@@ -147,7 +148,7 @@ pub struct Keyspace {
     pub wanted_events: Events,
     /// Which happened.
     pub events: Vec<KeyEvent>,
-    remains: VecDeque<Remains>,
+    pub(crate) remains: VecDeque<Remains>,
     random: u64,
 }
 
@@ -510,227 +511,4 @@ impl Keyspace {
             }
         }
     }
-
-    /// Empties a database: how many keys it had.
-    pub fn flush(&mut self, database: usize) -> usize {
-        let (seed, space_number) = (self.random(), self.next_space);
-        let Some(space) = self.databases.get_mut(database) else {
-            return 0;
-        };
-        let count = space.keys.len();
-        if count == 0 {
-            return 0;
-        }
-        self.next_space += 1;
-        let old = core::mem::replace(space, Database::new(space_number, seed));
-        let counted: usize = old.keys.iter().map(|(.., entry)| entry.counted_bytes).sum();
-        self.used_bytes = self.used_bytes.saturating_sub(counted);
-        self.remains.push_back(Remains::Space(old.space, old.keys));
-        self.touched_databases.push(database);
-        self.journal_spaces();
-        self.dirty += count as u64;
-        count
-    }
-
-    /// Empties all databases.
-    pub fn flush_all(&mut self) -> usize {
-        (0..self.databases.len())
-            .map(|database| self.flush(database))
-            .sum()
-    }
-
-    /// Swaps two databases.
-    pub fn swap(&mut self, first: usize, second: usize) {
-        if first.max(second) < self.databases.len() {
-            self.databases.swap(first, second);
-            self.touched_databases.extend([first, second]);
-            self.journal_spaces();
-            self.dirty += 1;
-        }
-    }
-
-    fn journal_spaces(&mut self) {
-        let mut spaces = Vec::with_capacity(4 * DATABASES);
-        for database in &self.databases {
-            spaces.extend_from_slice(&database.space.to_le_bytes());
-        }
-        self.journal.put(SPACES_KEY, &spaces);
-    }
-
-    /// Removes up to `limit` elements of keys that are gone; whether there are more.
-    pub fn remove_remains(&mut self, mut limit: usize) -> bool {
-        while limit > 0 {
-            let Some(remains) = self.remains.pop_front() else {
-                return false;
-            };
-            limit -= 1;
-            match remains {
-                Remains::Collection(id, mut collection) => {
-                    let kind = collection.kind();
-                    let journal = &mut self.journal;
-                    let mut taken = 0;
-                    collection.drain_elements(limit.max(1), &mut |element| {
-                        journal.delete_element(id, kind, element);
-                        taken += 1;
-                    });
-                    limit = limit.saturating_sub(taken);
-                    if !collection.is_empty() && taken > 0 {
-                        self.remains.push_front(Remains::Collection(id, collection));
-                    }
-                }
-                Remains::Chunks(id, count) => {
-                    if let Some(last) = count.checked_sub(1) {
-                        self.journal.delete_element(id, Kind::String, &last.to_be_bytes());
-                        self.remains.push_front(Remains::Chunks(id, last));
-                    }
-                }
-                Remains::Space(space, mut keys) => {
-                    let first = keys.slot_count().checked_sub(1).map(Slot::new);
-                    // The last slot is used, or it wouldn't be there; else any is.
-                    let slot = first
-                        .filter(|slot| keys.get(*slot).is_some())
-                        .or_else(|| keys.random(1));
-                    if let Some((key, entry)) = slot.and_then(|slot| keys.take(slot)) {
-                        self.journal.delete_key(space, &key);
-                        self.discard(entry.id, entry.value);
-                        self.remains.push_back(Remains::Space(space, keys));
-                    }
-                }
-            }
-            self.journal.end_unit();
-        }
-        !self.remains.is_empty()
-    }
-
-    /// Has a string's chunks removed, a little at a time.
-    pub fn discard_chunks(&mut self, id: u64, count: u32) {
-        self.remains.push_back(Remains::Chunks(id, count));
-    }
-
-    /// Whether there are elements to be removed of keys that are gone.
-    #[inline]
-    pub fn has_remains(&self) -> bool {
-        !self.remains.is_empty()
-    }
-
-    /// Whether a database is this space.
-    pub fn has_space(&self, space: u32) -> bool {
-        self.databases.iter().any(|database| database.space == space)
-    }
-
-    /// Puts what a start has read; without journaling, and already counted.
-    pub fn load(&mut self, space: u32, key: &[u8], value: Value, id: u64, expires_ms: u64) -> bool {
-        let Some(number) = self.databases.iter().position(|database| database.space == space) else {
-            return false;
-        };
-        self.journal.set_enabled(false);
-        if let Some(slot) = self.place(number, key, value, id, expires_ms) {
-            self.changed(number, slot);
-        }
-        self.journal.set_enabled(true);
-        self.journal.reserve_id(id);
-        true
-    }
-
-    /// Forgets all keys, for a load that begins anew; nothing is journaled.
-    pub fn forget_everything(&mut self) {
-        for number in 0..DATABASES as u32 {
-            let seed = self.random();
-            if let Some(database) = self.databases.get_mut(number as usize) {
-                *database = Database::new(number, seed);
-            }
-        }
-        self.next_space = DATABASES as u32;
-        self.used_bytes = 0;
-        self.remains.clear();
-    }
-
-    /// Takes which space each database is, as it was journaled; before any key is loaded.
-    ///
-    /// # Errors
-    /// When it isn't that.
-    pub fn load_spaces(&mut self, value: &[u8]) -> Result<(), Malformed> {
-        if value.len() != 4 * DATABASES {
-            return Err(Malformed);
-        }
-        for (database, number) in self.databases.iter_mut().zip(value.chunks_exact(4)) {
-            database.space = number.try_into().map(u32::from_le_bytes).map_err(|_| Malformed)?;
-            self.next_space = self.next_space.max(database.space.saturating_add(1));
-        }
-        Ok(())
-    }
-}
-
-/// Chunks that a stored string has.
-pub fn chunks(value: &Value) -> u32 {
-    match value {
-        Value::String(StringValue::Stored { length }) => {
-            length.div_ceil(crate::value::CHUNK_BYTES as u64) as u32
-        }
-        _ => 0,
-    }
-}
-
-const STORED_FLAG: u8 = 0x80;
-
-fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let stored = matches!(entry.value, Value::String(StringValue::Stored { .. }));
-    out.push(entry.value.kind().letter() | if stored { STORED_FLAG } else { 0 });
-    out.extend_from_slice(&entry.expires_ms.to_le_bytes());
-    match &entry.value {
-        Value::String(StringValue::Memory(bytes)) => out.extend_from_slice(bytes),
-        Value::String(StringValue::Stored { length }) => {
-            out.extend_from_slice(&entry.id.to_le_bytes());
-            out.extend_from_slice(&length.to_le_bytes());
-        }
-        Value::Collection(collection) => {
-            out.extend_from_slice(&entry.id.to_le_bytes());
-            collection.metadata(out);
-        }
-    }
-}
-
-/// A key's own entry, as it was read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct StoredEntry<'a> {
-    /// When it expires.
-    pub expires_ms: u64,
-    /// What it is.
-    pub content: StoredContent<'a>,
-}
-
-/// What a key's own entry says of its value.
-#[derive(Debug, PartialEq, Eq)]
-pub enum StoredContent<'a> {
-    /// A string's bytes.
-    String(&'a [u8]),
-    /// A string in chunks under this id.
-    Chunks(u64, u64),
-    /// A collection of this kind under this id, and its metadata.
-    Collection(Kind, u64, &'a [u8]),
-}
-
-/// Takes a key's own entry apart.
-///
-/// # Errors
-/// When it isn't one.
-pub fn read_entry(value: &[u8]) -> Result<StoredEntry<'_>, Malformed> {
-    let (letter, rest) = value.split_first().ok_or(Malformed)?;
-    let (expires, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
-    let expires_ms = u64::from_le_bytes(*expires);
-    let kind = Kind::from_letter(letter & !STORED_FLAG).ok_or(Malformed)?;
-    let number = |rest: &'_ [u8]| {
-        rest.first_chunk::<8>()
-            .map(|bytes| u64::from_le_bytes(*bytes))
-            .ok_or(Malformed)
-    };
-    let content = match (kind, letter & STORED_FLAG != 0) {
-        (Kind::String, false) => StoredContent::String(rest),
-        (Kind::String, true) => {
-            StoredContent::Chunks(number(rest)?, number(rest.get(8..).unwrap_or_default())?)
-        }
-        (kind, false) => StoredContent::Collection(kind, number(rest)?, rest.get(8..).unwrap_or_default()),
-        _ => return Err(Malformed),
-    };
-    Ok(StoredEntry { expires_ms, content })
 }

@@ -3,7 +3,7 @@
 //! Everything but the way of the bytes is pure:
 //! - [`protocol`]: requests and replies, RESP2 and RESP3;
 //! - [`server`]: what commands work on, behind one lock; [`client`], [`clients`], [`pubsub`], [`monitor`] are parts of it;
-//! - [`keyspace`]: databases, expiry, who is told of changes; [`value`], [`types`], [`stable_map`]: what keys hold;
+//! - [`keyspace`]: databases, expiry, who is told of changes; [`stored_entry`]; [`value`], [`types`], [`stable_map`]: what keys hold;
 //! - [`journal`]: changes as the store's entries;
 //! - [`command`], [`commands`], [`error`]: the commands; [`number`], [`glob`]: what their arguments say;
 //! - [`config`]: the operator's file.
@@ -24,6 +24,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod decimal;
+mod dispatch;
 pub mod error;
 pub mod glob;
 pub mod journal;
@@ -42,12 +43,15 @@ pub mod server;
 mod server_tests;
 pub mod service;
 pub mod shard;
+mod spaces;
 pub mod stable_map;
+pub mod stored_entry;
 #[cfg(test)]
 pub mod testing;
 pub mod text;
 pub mod types;
 pub mod value;
+mod waiting;
 
 use alloc::boxed::Box;
 use alloc::format;

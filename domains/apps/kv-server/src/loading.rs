@@ -4,8 +4,9 @@
 //! after the key that they are of; they are put together at the end. What belongs to no key is left from one that was removed, and is deleted.
 
 use crate::journal::{DIGEST_FLAG, Journal, KEY_LETTER, REDO_KEY, SPACES_KEY, read_redo};
-use crate::keyspace::{Keyspace, StoredContent, read_entry};
+use crate::keyspace::Keyspace;
 use crate::ledger::{Ledger, fill, new_buffer, read_value};
+use crate::stored_entry::{StoredContent, read_entry};
 use crate::types;
 use crate::value::{IN_MEMORY_BYTES, Kind, Malformed, StringValue, Value};
 use alloc::boxed::Box;

@@ -1,17 +1,18 @@
 //! The server: everything that commands work on, behind one lock.
 //!
+//! Commands are found and admitted in `dispatch.rs`; who waits for a key is in `waiting.rs`.
+//!
 //! A shard locks it, has it execute what its clients sent, and takes their output. Nothing here waits, and nothing here knows of sockets.
 
-use crate::client::{Blocked, Client, ClientFlags, ClientIndex, KnownName, TimeoutReply};
+use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::clients::Clients;
-use crate::command::{Command, Context, Flags};
+use crate::command::{Context, Flags};
 use crate::commands::Table;
 use crate::config::Config;
-use crate::error::CommandError;
 use crate::keyspace::Keyspace;
 use crate::ledger::Ledger;
 use crate::loading::Loaded;
-use crate::protocol::{Arguments, OwnedCommand, Reply};
+use crate::protocol::{Arguments, Reply};
 use crate::pubsub::PubSub;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -133,10 +134,10 @@ pub struct Server {
     /// Keys are removed when they expire, not only when someone asks for them.
     pub active_expiry: bool,
     /// When the earliest of those who wait stops, milliseconds since 1970.
-    next_timeout_ms: u64,
+    pub(crate) next_timeout_ms: u64,
     /// Clients that wait, those that waited longest first.
-    waiting: BTreeMap<u64, ClientIndex>,
-    next_wait: u64,
+    pub(crate) waiting: BTreeMap<u64, ClientIndex>,
+    pub(crate) next_wait: u64,
     /// Clients that listen to all commands.
     pub monitors: Vec<ClientIndex>,
     /// Until when clients are paused, milliseconds since 1970, and whether for writes only.
@@ -234,7 +235,7 @@ impl Server {
 
     /// Puts a reply, which begins at `start` of its bytes, into the client's output, unless the client wants none.
     #[inline]
-    fn finish_reply(&mut self, index: ClientIndex, mut reply: Reply, start: usize) -> ClientFlags {
+    pub(crate) fn finish_reply(&mut self, index: ClientIndex, mut reply: Reply, start: usize) -> ClientFlags {
         let Some(client) = self.clients.get_mut(index) else {
             return ClientFlags::KILLED;
         };
@@ -257,7 +258,7 @@ impl Server {
 
     /// What a command's changes bring about for others.
     #[inline]
-    fn after_command(&mut self) {
+    pub(crate) fn after_command(&mut self) {
         if !self.keyspace.touched.is_empty()
             || !self.keyspace.events.is_empty()
             || !self.keyspace.touched_databases.is_empty()
@@ -285,155 +286,6 @@ impl Server {
     fn publish_events(&mut self) {
         for event in core::mem::take(&mut self.keyspace.events) {
             self.publish_event(&event);
-        }
-    }
-
-    fn serve_waiting(&mut self, touched: &[(usize, Box<[u8]>)], databases: &[usize]) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let candidates: Vec<(u64, ClientIndex)> = self
-            .waiting
-            .iter()
-            .filter(|(_, index)| {
-                self.clients.get(**index).is_some_and(|client| {
-                    databases.contains(&client.database)
-                        || client.blocked.as_ref().is_some_and(|blocked| {
-                            touched.iter().any(|(database, key)| {
-                                *database == client.database && blocked.keys.contains(key)
-                            })
-                        })
-                })
-            })
-            .map(|(since, index)| (*since, *index))
-            .collect();
-        for (since, index) in candidates {
-            self.retry(since, index);
-        }
-    }
-
-    /// Runs the command of a waiting client again.
-    fn retry(&mut self, since: u64, index: ClientIndex) {
-        let Some(client) = self.clients.get_mut(index) else {
-            return;
-        };
-        let Some(blocked) = client.blocked.take() else {
-            return;
-        };
-        let mut context = Context {
-            reply: Reply {
-                bytes: core::mem::take(&mut client.output),
-                resp3: client.resp3,
-            },
-            database: client.database,
-            touches: true,
-            server: self,
-            client: index,
-            arguments: blocked.command.arguments(),
-            retried: true,
-            deny_blocking: false,
-        };
-        let start = context.reply.bytes.len();
-        context.run_again();
-        let reply = context.reply;
-        self.finish_reply(index, reply, start);
-        self.keyspace.journal.end_unit();
-        match self
-            .clients
-            .get_mut(index)
-            .and_then(|client| client.blocked.as_deref_mut())
-        {
-            // It waits on, at its old place and until its old time.
-            Some(again) => {
-                let newest = again.since;
-                again.since = since;
-                again.deadline_ms = blocked.deadline_ms;
-                self.waiting.remove(&newest);
-                self.waiting.insert(since, index);
-            }
-            None => {
-                self.stop_waiting(since, &blocked.keys);
-                self.call_attention(index);
-            }
-        }
-        if let Some(client) = self.clients.get(index)
-            && client.blocked.is_some()
-        {
-            // Interest was counted again when it blocked again.
-            for key in &blocked.keys {
-                self.keyspace.remove_interest(key);
-            }
-        }
-    }
-
-    fn stop_waiting(&mut self, since: u64, keys: &[Box<[u8]>]) {
-        self.waiting.remove(&since);
-        for key in keys {
-            self.keyspace.remove_interest(key);
-        }
-    }
-
-    /// Has a client wait. It is executed again when one of the keys changes.
-    pub fn block(
-        &mut self,
-        index: ClientIndex,
-        keys: Vec<Box<[u8]>>,
-        command: OwnedCommand,
-        timeout_ms: Option<u64>,
-        timeout: TimeoutReply,
-        _retried: bool,
-    ) {
-        for key in &keys {
-            self.keyspace.add_interest(key);
-        }
-        let since = self.next_wait;
-        self.next_wait += 1;
-        self.waiting.insert(since, index);
-        let now_ms = self.keyspace.now_ms;
-        if let Some(timeout_ms) = timeout_ms {
-            self.next_timeout_ms = self.next_timeout_ms.min(now_ms.saturating_add(timeout_ms));
-        }
-        if let Some(client) = self.clients.get_mut(index) {
-            client.blocked = Some(Box::new(Blocked {
-                keys,
-                command,
-                deadline_ms: timeout_ms.map(|timeout_ms| now_ms.saturating_add(timeout_ms)),
-                timeout,
-                since,
-            }));
-        }
-    }
-
-    /// Ends a client's waiting, with what `reply` says; whether it waited.
-    pub fn unblock(
-        &mut self,
-        index: ClientIndex,
-        reply: impl FnOnce(&mut Server, &mut Reply, TimeoutReply),
-    ) -> bool {
-        let Some(client) = self.clients.get_mut(index) else {
-            return false;
-        };
-        let Some(blocked) = client.blocked.take() else {
-            return false;
-        };
-        let mut answer = Reply {
-            bytes: core::mem::take(&mut client.output),
-            resp3: client.resp3,
-        };
-        let start = answer.bytes.len();
-        reply(self, &mut answer, blocked.timeout);
-        self.finish_reply(index, answer, start);
-        self.stop_waiting(blocked.since, &blocked.keys);
-        self.call_attention(index);
-        true
-    }
-
-    /// Writes what a client hears whose time to wait is over.
-    pub fn reply_timeout(&self, reply: &mut Reply, timeout: TimeoutReply) {
-        match timeout {
-            TimeoutReply::NullArray => reply.null_array(),
-            TimeoutReply::Null => reply.null(),
-            TimeoutReply::Integer(value) => reply.integer(value),
         }
     }
 
@@ -476,30 +328,6 @@ impl Server {
         self.pause.is_some_and(|(_, writes_only)| !writes_only)
     }
 
-    /// Ends the waiting of those whose time is over.
-    pub fn expire_waiting(&mut self) {
-        let now_ms = self.keyspace.now_ms;
-        let mut earliest = u64::MAX;
-        let mut due = Vec::new();
-        for index in self.waiting.values() {
-            let deadline = self
-                .clients
-                .get(*index)
-                .and_then(|client| client.blocked.as_ref()?.deadline_ms);
-            match deadline {
-                Some(deadline_ms) if deadline_ms <= now_ms => due.push(*index),
-                Some(deadline_ms) => earliest = earliest.min(deadline_ms),
-                None => {}
-            }
-        }
-        self.next_timeout_ms = earliest;
-        for index in due {
-            self.unblock(index, |server, reply, timeout| {
-                server.reply_timeout(reply, timeout)
-            });
-        }
-    }
-
     /// Ends CLIENT PAUSE.
     pub fn end_pause(&mut self) {
         self.pause = None;
@@ -532,14 +360,9 @@ impl Server {
 
     /// Whether keys and values take no more memory than `maxmemory` allows.
     #[inline]
-    fn memory_is_left(&self) -> bool {
+    pub(crate) fn memory_is_left(&self) -> bool {
         let most = self.config.maximum_memory_bytes;
         most == 0 || self.keyspace.used_bytes as u64 <= most
-    }
-
-    /// Clients that wait.
-    pub fn waiting_count(&self) -> usize {
-        self.waiting.len()
     }
 
     /// A connection is there.
@@ -586,208 +409,5 @@ impl Server {
                 client.output = Vec::new();
             }
         }
-    }
-}
-
-impl Context<'_> {
-    /// Where the command is in the table. Clients repeat themselves, so the last answer is looked at first.
-    #[inline]
-    fn look_up(&mut self) -> Option<usize> {
-        let name = self.argument(0);
-        if let Some(client) = self.own()
-            && let Some((known, position)) = &client.known_command
-            && known.as_slice() == name
-        {
-            return Some(usize::from(*position));
-        }
-        let position = self.server.table.find(name, self.arguments.get(1))?;
-        let is_container = self
-            .server
-            .table
-            .get(position)
-            .is_none_or(|command| command.name.contains('|') || command.flags.contains(Flags::CONTAINER));
-        if !is_container
-            && let Some(known) = KnownName::new(name)
-            && let Some(client) = self.own_mut()
-        {
-            client.known_command = Some((known, position as u16));
-        }
-        Some(position)
-    }
-
-    /// Looks the command up, checks that it may run, and runs it; whether it is one that reads or writes keys.
-    #[inline]
-    fn process(&mut self) -> bool {
-        let Some(position) = self.look_up() else {
-            self.reject_unknown();
-            return false;
-        };
-        let Some(command) = self.server.table.get(position) else {
-            return false;
-        };
-        let has_room = !command.flags.contains(Flags::DENYOOM) || self.server.memory_is_left();
-        let is_ready = has_room && self.server.phase == Phase::Ready;
-        let Some(client) = self.server.clients.get_mut(self.client) else {
-            return false;
-        };
-        let flags = client.flags;
-        // What is ordinary is found out by few looks.
-        let is_ordinary = command.takes(self.arguments.len())
-            && flags.contains(ClientFlags::AUTHENTICATED)
-            && !flags.contains(ClientFlags::MULTI)
-            && is_ready
-            && client.subscriptions() == 0;
-        if is_ordinary {
-            client.last_command = command.name;
-            self.run(position, command);
-            return command.flags.intersects(Flags::READONLY | Flags::WRITE);
-        }
-        self.process_with_care(position, command);
-        false
-    }
-
-    #[cold]
-    fn process_with_care(&mut self, position: usize, command: &'static Command) {
-        if let Err(error) = self.admit(command) {
-            if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
-                counters.rejected += 1;
-            }
-            return self.refuse(&error);
-        }
-        if let Some(client) = self.own_mut() {
-            client.last_command = command.name;
-            if client.flags.contains(ClientFlags::MULTI)
-                && !crate::commands::transactions::runs_at_once(command.name)
-            {
-                return self.queue();
-            }
-        }
-        self.run(position, command);
-    }
-
-    fn run_again(&mut self) {
-        let name = self.argument(0);
-        if let Some(position) = self.server.table.find(name, self.arguments.get(1))
-            && let Some(command) = self.server.table.get(position)
-        {
-            self.run(position, command);
-        }
-    }
-
-    /// Runs a command that may run.
-    #[inline]
-    pub fn run(&mut self, position: usize, command: &'static Command) {
-        if !self.retried {
-            self.server.statistics.commands += 1;
-            if !self.server.monitors.is_empty() {
-                self.show_monitors(command);
-            }
-        }
-        let start = self.reply.bytes.len();
-        let result = (command.run)(self);
-        if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
-            counters.calls += u64::from(!self.retried);
-            if result.is_err() {
-                counters.failed += 1;
-            }
-        }
-        if let Err(error) = result {
-            // Whatever it had begun to say.
-            self.reply.bytes.truncate(start);
-            self.count_error(&error);
-            self.reply.error(&error);
-        }
-    }
-
-    /// Whether the command may run now.
-    #[inline]
-    fn admit(&mut self, command: &Command) -> Result<(), CommandError> {
-        if !command.takes(self.arguments.len()) {
-            return Err(CommandError::Arity(String::from(command.name)));
-        }
-        let flags = self.own().map_or(ClientFlags::empty(), |client| client.flags);
-        if !flags.contains(ClientFlags::AUTHENTICATED) && !command.flags.contains(Flags::NO_AUTH) {
-            return Err(CommandError::Plain("NOAUTH Authentication required."));
-        }
-        if command.flags.contains(Flags::NO_MULTI) && flags.contains(ClientFlags::MULTI) {
-            return Err(CommandError::Plain(
-                "ERR Command not allowed inside a transaction",
-            ));
-        }
-        if command.flags.contains(Flags::DENYOOM) && !self.server.memory_is_left() {
-            return Err(CommandError::Plain(
-                "OOM command not allowed when used memory > 'maxmemory'.",
-            ));
-        }
-        match self.server.phase {
-            Phase::Ready | Phase::Volatile => {}
-            Phase::Loading(_) if !command.flags.contains(Flags::LOADING) => {
-                return Err(CommandError::Plain(
-                    "LOADING Redis is loading the dataset in memory",
-                ));
-            }
-            Phase::WriteFailed(error) if command.flags.contains(Flags::WRITE) => {
-                return Err(CommandError::Text(format!(
-                    "MISCONF Errors writing to the AOF file: {error}"
-                )));
-            }
-            Phase::Unavailable(error) if !command.flags.contains(Flags::LOADING) => {
-                return Err(CommandError::Text(format!(
-                    "MISCONF The store can't be read: {error}"
-                )));
-            }
-            Phase::Loading(_) | Phase::WriteFailed(_) | Phase::Unavailable(_) => {}
-        }
-        if let Some(client) = self.own()
-            && client.is_subscriber()
-            && !client.resp3
-            && !crate::commands::pubsub::allowed_for_subscribers(command.name)
-        {
-            return Err(CommandError::Text(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-                command.name
-            )));
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn reject_unknown(&mut self) {
-        let text = crate::commands::unknown(&self.server.table, &self.arguments);
-        self.refuse(&CommandError::Text(text));
-    }
-
-    /// Answers with an error before anything was done; a transaction that is being queued won't be executed.
-    #[cold]
-    fn refuse(&mut self, error: &CommandError) {
-        if let Some(client) = self.own_mut()
-            && client.flags.contains(ClientFlags::MULTI)
-        {
-            client.flags.insert(ClientFlags::DIRTY_EXEC);
-        }
-        self.count_error(error);
-        self.reply.error(error);
-    }
-
-    #[cold]
-    fn count_error(&mut self, error: &CommandError) {
-        self.server.statistics.errors += 1;
-        let text = format!("{error}");
-        let code = text.split(' ').next().unwrap_or("ERR");
-        // Codes are of our own making, so they are few.
-        *self
-            .server
-            .statistics
-            .by_error
-            .entry(String::from(code))
-            .or_default() += 1;
-    }
-
-    fn queue(&mut self) {
-        let command = self.arguments.to_owned();
-        if let Some(client) = self.own_mut() {
-            client.queued.push(command);
-        }
-        self.reply.simple("QUEUED");
     }
 }

@@ -316,6 +316,8 @@ impl Shard {
             server.do_due();
         }
         self.attend(&mut server);
+        let used_bytes = server.keyspace.used_bytes;
+        server.statistics.peak_bytes = server.statistics.peak_bytes.max(used_bytes);
         let Server { ledger, keyspace, .. } = &mut *server;
         ledger.append(&mut keyspace.journal);
         let newest = ledger.newest(&keyspace.journal);

@@ -3,9 +3,10 @@
 use crate::command::Context;
 use crate::error::CommandError;
 use crate::journal::{Journal, USER_KEY_LIMIT_BYTES, element_name};
-use crate::keyspace::{NEVER_MS, chunks};
+use crate::keyspace::NEVER_MS;
 use crate::ledger::Ledger;
 use crate::stable_map::Slot;
+use crate::stored_entry::chunks;
 use crate::value::{CHUNK_BYTES, IN_MEMORY_BYTES, Kind, StringValue, Value};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
