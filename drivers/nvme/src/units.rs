@@ -143,6 +143,12 @@ impl Units {
                 *place = Some(*unit);
             }
         }
-        *self != before
+        // What users see of them: that they are known anew is no change.
+        let seen = |units: &Units| -> Vec<_> {
+            let each = units.0.iter().zip(&units.1);
+            each.map(|(unit, id)| (*id, unit.as_ref().map(Unit::info)))
+                .collect()
+        };
+        seen(self) != seen(&before)
     }
 }
