@@ -25,6 +25,8 @@ pub struct UnitInfo {
     pub blocks: u64,
     /// Writes can be lost by a power cut until they are flushed or forced.
     pub volatile_cache: bool,
+    /// Forced writes are durable when they are done. Where they aren't, only a flush makes anything durable.
+    pub forced_writes: bool,
     /// It takes no writes.
     pub read_only: bool,
     /// Deallocation does something.

@@ -166,7 +166,8 @@ pub trait KeyValueStore {
     #[deadline(none)]
     fn append(&self, group: RRef<StoreBuffer>) -> Result<Appended, StoreError>;
 
-    /// Keeps `piece` as the bytes from `offset` of the long value `value`, a number of the caller's choice that it uses for one value only; pieces come in order.
+    /// Keeps `piece` as the bytes from `offset` of the long value `value`, a number of the caller's choice that it uses for one value only. Pieces come
+    /// in order and are all of one length, but for the last, which may be shorter; offset 0 begins the value anew.
     #[deadline(none)]
     fn stage(
         &self,
@@ -307,16 +308,14 @@ impl<'a> Writer<'a> {
         let to = self.buffer.data.get_mut(start..end).ok_or(NoRoom)?;
         let (head, rest) = to.split_at_mut_checked(HEAD_BYTES).ok_or(NoRoom)?;
         let (to_key, to_value) = rest.split_at_mut_checked(key.len()).ok_or(NoRoom)?;
-        head.fill(0);
-        for (to, from) in head.iter_mut().zip(
-            [kind]
-                .into_iter()
-                .chain(key_bytes.to_le_bytes())
-                .chain(first.to_le_bytes())
-                .chain(second.to_le_bytes()),
-        ) {
-            *to = from;
-        }
+        let [key_low, key_high] = key_bytes.to_le_bytes();
+        let mut written = [0; HEAD_BYTES];
+        let (start, numbers) = written.split_at_mut(3);
+        let (to_first, to_second) = numbers.split_at_mut(8);
+        start.copy_from_slice(&[kind, key_low, key_high]);
+        to_first.copy_from_slice(&first.to_le_bytes());
+        to_second.copy_from_slice(&second.to_le_bytes());
+        head.copy_from_slice(&written);
         to_key.copy_from_slice(key);
         to_value.copy_from_slice(value);
         self.buffer.length = end as u32;

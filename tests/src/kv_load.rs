@@ -21,6 +21,8 @@ pub struct KvLoad {
     pub prefix: String,
     /// For how long.
     pub time: Duration,
+    /// How long a request may take.
+    pub patience: Duration,
     /// Whether broken connections are made again.
     pub reconnect: bool,
     /// The log whose length marks acknowledgements.
@@ -35,6 +37,7 @@ impl KvLoad {
             record: context.directory().join(format!("{name}.record")),
             prefix: format!("{name}-"),
             time,
+            patience: PATIENCE,
             reconnect: false,
             mark: None,
         })
@@ -50,7 +53,7 @@ impl KvLoad {
         let mut command = lab.command_in("client", &self.program)?;
         command
             .args(["--to", &lab.store()?.to_string()])
-            .args(["--patience-ms", &PATIENCE.as_millis().to_string()])
+            .args(["--patience-ms", &self.patience.as_millis().to_string()])
             .arg("--record")
             .arg(&self.record)
             .args(["run", "--prefix", &self.prefix])

@@ -283,7 +283,7 @@ fn main() -> ExitCode {
     let storage = Storage {
         seconds: arguments
             .seconds
-            .unwrap_or(if arguments.thorough { 60 } else { 8 }),
+            .unwrap_or(if arguments.thorough { 60 } else { 5 }),
         points: if arguments.thorough { 0 } else { POWER_CUTS },
         suite: match arguments.thorough {
             true => Vec::new(),

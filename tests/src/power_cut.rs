@@ -48,7 +48,7 @@ pub fn loses_nothing(context: &Context) -> Result<()> {
     let output = command.output().context("power-cut can't be run")?;
     let outcome: Value =
         serde_json::from_slice(&output.stdout).map_err(|_| anyhow!("power-cut failed: {}", output.status))?;
-    for name in ["requests", "flushes", "points", "cuts", "acknowledged"] {
+    for name in ["requests", "barriers", "points", "cuts", "acknowledged"] {
         context.figure(name, outcome[name].clone(), "");
     }
     ensure!(
@@ -65,7 +65,9 @@ pub fn loses_nothing(context: &Context) -> Result<()> {
     lab.power_on(None)?;
     wait_until_loaded(&lab)?;
     load.verify(&lab)?;
-    let under_cut = KvLoad::new(context, "under-cut", UNTIL_CUT * 2)?;
+    let mut under_cut = KvLoad::new(context, "under-cut", UNTIL_CUT * 2)?;
+    // Nobody tells the client that its server is gone.
+    under_cut.patience = UNTIL_CUT;
     cut_under(&under_cut, &mut lab)?;
     lab.power_on(None)?;
     wait_until_loaded(&lab)?;

@@ -19,8 +19,9 @@ use crate::running_lab::RunningLab;
 const CALM: Duration = Duration::from_millis(500);
 /// Of each load.
 const TIME: Duration = Duration::from_secs(3);
-/// A held request outlasts this: the driver's time for a command and for its abort.
-const HOLD: Duration = Duration::from_secs(12);
+/// So long a request is held back: longer than the driver waits for a command (10 s), so that it is aborted, and not so long that the controller is reset
+/// (2 s later), which QEMU can't do while it holds one.
+const HOLD: Duration = Duration::from_secs(11);
 /// Requests a second of a slow disk.
 const SLOW_OPERATIONS: u64 = 60;
 
@@ -29,29 +30,29 @@ struct Fault {
     name: &'static str,
     /// How long the load takes.
     time: Duration,
-    strike: fn(&mut DiskControl) -> Result<()>,
+    strike: fn(&RunningLab, &mut DiskControl) -> Result<()>,
 }
 
 const FAULTS: [Fault; 8] = [
     Fault {
         name: "write-error",
         time: TIME,
-        strike: |disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
+        strike: |_, disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
     },
     Fault {
         name: "flush-error",
         time: TIME,
-        strike: |disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
+        strike: |_, disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
     },
     Fault {
         name: "no-space",
         time: TIME,
-        strike: |disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
+        strike: |_, disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
     },
     Fault {
         name: "errors-for-a-while",
         time: TIME,
-        strike: |disk| {
+        strike: |_, disk| {
             disk.fail_all(Operation::Write, DiskError::Input)?;
             thread::sleep(Duration::from_millis(300));
             disk.heal()
@@ -60,12 +61,16 @@ const FAULTS: [Fault; 8] = [
     Fault {
         name: "read-error",
         time: TIME,
-        strike: |disk| disk.fail_once(Operation::Read, 1, DiskError::Input),
+        // What was written is in memory too: only a look at the disk itself reads.
+        strike: |lab, disk| {
+            disk.fail_once(Operation::Read, 1, DiskError::Input)?;
+            lab.console("kv check").map(drop)
+        },
     },
     Fault {
         name: "slow",
         time: TIME,
-        strike: |disk| {
+        strike: |_, disk| {
             disk.slow(SLOW_OPERATIONS)?;
             thread::sleep(Duration::from_secs(1));
             disk.heal()
@@ -74,7 +79,7 @@ const FAULTS: [Fault; 8] = [
     Fault {
         name: "hang",
         time: Duration::from_secs(15),
-        strike: |disk| {
+        strike: |_, disk| {
             disk.hold_next(Operation::Write)?;
             thread::sleep(HOLD);
             disk.release()
@@ -83,7 +88,7 @@ const FAULTS: [Fault; 8] = [
     Fault {
         name: "smart-warning",
         time: TIME,
-        strike: |disk| disk.warn(&[CriticalWarning::Spare]),
+        strike: |_, disk| disk.warn(&[CriticalWarning::Spare]),
     },
 ];
 
@@ -106,7 +111,7 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         let summary = load.run(lab, || {
             thread::sleep(CALM);
             let mut disk = DiskControl::open(lab)?;
-            (fault.strike)(&mut disk)
+            (fault.strike)(lab, &mut disk)
         })?;
         DiskControl::open(lab)?.heal()?;
         check_reads(&summary)?;

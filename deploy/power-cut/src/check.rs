@@ -12,13 +12,13 @@ use serde::Serialize;
 use crate::content;
 use crate::disk::MediumDisk;
 use crate::partition::{self, Place};
-use crate::replay::{Medium, Replay};
+use crate::replay::{Cut, Medium, Replay};
 use crate::write_log::WriteLog;
 
 /// What to try.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Points between flushes at most, spread over the log; 0 for all.
+    /// Points between flushes and forced writes at most, spread over the log; 0 for all.
     pub points: usize,
     /// At each, so many cuts with unflushed writes dropped, torn and reordered.
     pub seeds: u64,
@@ -31,8 +31,8 @@ pub struct Plan {
 pub struct Outcome {
     /// Requests in the log.
     pub requests: usize,
-    /// Flushes in it.
-    pub flushes: usize,
+    /// Flushes and forced writes in it.
+    pub barriers: usize,
     /// Points with nothing but what was durable.
     pub points: u64,
     /// Cuts with a part of the rest.
@@ -57,36 +57,32 @@ const LIMITS: Limits = Limits {
 pub fn run(log: &Path, oracle: &Oracle, plan: Plan) -> Result<Outcome> {
     host_platform::attach();
     let log = WriteLog::open(log)?;
-    let flushes = log
-        .entries
-        .iter()
-        .filter(|entry| entry.flush && entry.length == 0)
-        .count();
+    let barriers = Replay::barriers(&log);
     let mut outcome = Outcome {
         requests: log.entries.len(),
-        flushes,
+        barriers,
         ..Outcome::default()
     };
-    ensure!(flushes > 0, "the log has no flush");
+    ensure!(barriers > 0, "the log has no flush and no forced write");
     let place = place(&log, plan.block_bytes)?;
     let every = if plan.points == 0 {
         1
     } else {
-        flushes.div_ceil(plan.points).max(1)
+        barriers.div_ceil(plan.points).max(1)
     };
     let step = Step::start("Cutting the power");
     let mut replay = Replay::new(&log);
-    let mut flush = 0;
+    let mut barrier = 0;
     loop {
         // The last one always.
-        if flush % every == 0 || flush == flushes {
-            try_point(&replay, oracle, plan, place, flush, &mut outcome)?;
-            step.note(format!("{flush} of {flushes} flushes"));
+        if barrier % every == 0 || barrier == barriers {
+            try_point(&replay, oracle, plan, place, barrier, &mut outcome)?;
+            step.note(format!("{barrier} of {barriers}"));
         }
         if outcome.problems.len() >= MOST_PROBLEMS || !replay.advance()? {
             break;
         }
-        flush += 1;
+        barrier += 1;
     }
     let words = format!(
         "{} points, {} of them with unflushed writes",
@@ -106,29 +102,26 @@ fn try_point(
     oracle: &Oracle,
     plan: Plan,
     place: Place,
-    flush: usize,
+    barrier: usize,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    let mark = replay.mark();
-    let mut judge = |medium: Medium, what: String| match open(medium, oracle, mark, place, plan.block_bytes) {
-        Ok(()) => oracle.acknowledged_by(mark) as u64,
-        Err(error) => {
-            if outcome.problems.len() < MOST_PROBLEMS {
-                outcome.problems.push(format!("{what}: {error:#}"));
-            }
-            0
+    let mut judge = |cut: Cut, what: String| match open(cut.medium, oracle, cut.mark, place, plan.block_bytes)
+    {
+        Ok(()) => outcome.acknowledged += oracle.acknowledged_by(cut.mark) as u64,
+        Err(error) if outcome.problems.len() < MOST_PROBLEMS => {
+            outcome.problems.push(format!("{what}: {error:#}"));
         }
+        Err(_) => {}
     };
-    let mut acknowledged = judge(replay.medium(), format!("behind flush {flush}"));
-    if replay.has_pending() {
-        for seed in 0..plan.seeds {
-            let medium = replay.cut(seed)?;
-            acknowledged += judge(medium, format!("behind flush {flush}, seed {seed}"));
-            outcome.cuts += 1;
-        }
+    judge(replay.durable()?, format!("behind barrier {barrier}"));
+    for seed in 0..plan.seeds {
+        judge(
+            replay.cut(seed)?,
+            format!("behind barrier {barrier}, seed {seed}"),
+        );
     }
     outcome.points += 1;
-    outcome.acknowledged += acknowledged;
+    outcome.cuts += plan.seeds;
     Ok(())
 }
 
@@ -164,5 +157,5 @@ fn open(medium: Medium, oracle: &Oracle, mark: u64, place: Place, block_bytes: u
 fn place(log: &WriteLog, block_bytes: u32) -> Result<Place> {
     let mut replay = Replay::new(log);
     while replay.advance()? {}
-    partition::find(&replay.medium(), block_bytes).context("the disk has no partition for the store")
+    partition::find(&replay.durable()?.medium, block_bytes).context("the disk has no partition for the store")
 }

@@ -63,6 +63,7 @@ impl Disk for MediumDisk {
             block_bytes: self.block_bytes,
             blocks: self.place.bytes / u64::from(self.block_bytes),
             volatile_cache: true,
+            forced_writes: true,
             deallocate: false,
         }
     }

@@ -21,10 +21,10 @@ struct Arguments {
     /// What clients wrote and what was acknowledged (`kv-load run --mark LOG`).
     #[arg(long)]
     record: PathBuf,
-    /// Points between flushes at most, spread over the log; 0 for all.
+    /// Points between flushes and forced writes at most, spread over the log; 0 for all.
     #[arg(long, default_value_t = 0)]
     points: usize,
-    /// Cuts at each point with unflushed writes dropped, torn and reordered.
+    /// Cuts at each point with writes that are not durable dropped, torn and reordered.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
     /// Bytes of the disk's logical block.
@@ -71,9 +71,12 @@ fn print(arguments: &Arguments, outcome: &Outcome) {
         }
         return;
     }
-    println!("requests {}, flushes {}", outcome.requests, outcome.flushes);
     println!(
-        "{} points, and {} more with a part of the unflushed writes",
+        "{} requests, of them {} flushes and forced writes",
+        outcome.requests, outcome.barriers
+    );
+    println!(
+        "{} points, and {} more with a part of what was not durable",
         outcome.points, outcome.cuts
     );
     println!(

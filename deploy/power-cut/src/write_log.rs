@@ -113,11 +113,16 @@ fn entry(head: &[u8], at: u64, sector_bytes: u64, log_bytes: u64) -> Option<Entr
     let discard = flags & DISCARD != 0;
     let length = sectors.checked_mul(sector_bytes)?;
     let data = at + sector_bytes;
-    let stored = if discard { 0 } else { data_bytes };
+    // Only a mark says how long its data is.
+    let stored = match (discard, flags & MARK != 0) {
+        (true, _) => 0,
+        (false, true) => data_bytes,
+        (false, false) => length,
+    };
     let end = data.checked_add(stored.checked_next_multiple_of(sector_bytes)?)?;
     (end <= log_bytes && flags <= FLUSH | FORCED | DISCARD | MARK).then_some(Entry {
         offset: sector.checked_mul(sector_bytes)?,
-        length: if discard { length } else { stored.min(length) },
+        length,
         data,
         end,
         flush: flags & FLUSH != 0,
@@ -153,7 +158,7 @@ mod tests {
         bytes.resize(512, 0);
         for (sector, sectors, flags, data) in entries {
             let start = bytes.len();
-            for value in [*sector, *sectors, *flags, data.len() as u64] {
+            for value in [*sector, *sectors, *flags, 0] {
                 bytes.extend(value.to_le_bytes());
             }
             bytes.resize(start + 512, 0);

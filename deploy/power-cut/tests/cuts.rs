@@ -41,12 +41,7 @@ impl Log {
             self.bytes.resize(SECTOR, 0);
         }
         let start = self.bytes.len();
-        for word in [
-            offset / SECTOR as u64,
-            (data.len() / SECTOR) as u64,
-            flags,
-            data.len() as u64,
-        ] {
+        for word in [offset / SECTOR as u64, (data.len() / SECTOR) as u64, flags, 0] {
             self.bytes.extend(word.to_le_bytes());
         }
         self.bytes.resize(start + SECTOR, 0);
@@ -80,10 +75,8 @@ impl Disk for LoggedDisk {
             let data = &block.data()[..block.count as usize * SECTOR];
             match block.operation() {
                 Some(Operation::Write) => {
-                    log.push(PLACE.start + block.address * SECTOR as u64, data, 0);
-                    if block.force_unit_access() {
-                        log.push(0, &[], 1);
-                    }
+                    let forced = u64::from(block.force_unit_access()) << 1;
+                    log.push(PLACE.start + block.address * SECTOR as u64, data, forced);
                 }
                 Some(Operation::Flush) => log.push(0, &[], 1),
                 _ => {}

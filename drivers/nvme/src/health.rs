@@ -6,9 +6,11 @@ use crate::error::AdminError;
 use crate::identify::Fields;
 use alloc::sync::Arc;
 use core::fmt;
+use core::ops::DerefMut;
 use core::sync::atomic::Ordering;
 use dma::nvme::AdminCommand;
-use domain_rt::sync::Mutex;
+use domain_rt::clock::now_ns;
+use domain_rt::thread;
 use interface::storage_health::{
     ControllerInfo, ControllerState, ErrorEntry, HealthError, LatencyHistogram, SmartLog, StorageEvent,
     StorageHealth,
@@ -102,13 +104,23 @@ pub fn read_smart(admin: &mut Admin, limit_ms: u64) -> Result<SmartLog, AdminErr
 }
 
 impl Device {
-    /// The admin side of controller `index`, when it takes commands.
-    fn ready(&self, index: u16) -> Result<&Mutex<Admin>, HealthError> {
+    /// The admin side of controller `index`, when it takes commands. It doesn't wait for a reset to end.
+    pub fn ready(&self, index: u16) -> Result<impl DerefMut<Target = Admin> + '_, HealthError> {
         let admin = self.admin.as_ref().filter(|_| index == 0);
         let admin = admin.ok_or(HealthError::NoController)?;
-        match self.state() {
-            ControllerState::Ready => Ok(admin),
-            state => Err(HealthError::WrongState(state)),
+        let deadline_ns = now_ns().saturating_add(self.limits.health_ms.saturating_mul(1_000_000));
+        loop {
+            match self.state() {
+                ControllerState::Ready => {}
+                state => return Err(HealthError::WrongState(state)),
+            }
+            if let Some(admin) = admin.try_lock() {
+                return Ok(admin);
+            }
+            if now_ns() >= deadline_ns {
+                return Err(HealthError::TimedOut);
+            }
+            thread::sleep_ms(1);
         }
     }
 
@@ -174,13 +186,13 @@ impl StorageHealth for Exported {
 
     fn smart(&self, controller: u16) -> Result<SmartLog, HealthError> {
         let device = &self.0;
-        let result = read_smart(&mut device.ready(controller)?.lock(), device.limits.health_ms);
+        let result = read_smart(&mut *device.ready(controller)?, device.limits.health_ms);
         result.map_err(|error| device.admin_failed(error))
     }
 
     fn error_entry(&self, controller: u16, index: u16) -> Result<Option<ErrorEntry>, HealthError> {
         let device = &self.0;
-        let admin = device.ready(controller)?;
+        let mut admin = device.ready(controller)?;
         let entries = device
             .identity
             .lock()
@@ -195,7 +207,7 @@ impl StorageHealth for Exported {
             return Ok(None);
         }
         let command = AdminCommand::log_page(ERROR_LOG, end as u32, 0, true);
-        let result = admin.lock().execute(command, device.limits.health_ms, |answer| {
+        let result = admin.execute(command, device.limits.health_ms, |answer| {
             let mut bytes = [0; dma::nvme::admin::PAGE_BYTES];
             answer.copy_to(&mut bytes);
             bytes.get(end - ERROR_ENTRY_BYTES..end).and_then(parse_error)

@@ -3,13 +3,15 @@
 //! Blocks are in one of four places: in a command (`dma::nvme::IoQueue` has them), waiting to be handed in once more, finished and waiting to
 //! be fetched, or not here at all. When the controller is reset those in commands wait to be handed in once more; none is dropped.
 
-use crate::statistics::{Counters, moved_bytes};
-use crate::status::Status;
+mod completion;
+
+use crate::statistics::Counters;
 use crate::units::{Unit, Units};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use dma::nvme::{CommandKind, IoQueue};
+use completion::failed;
+use dma::nvme::{CommandKind, IoQueue, Transfer};
 use rref::block::{Block, Fault, Operation};
 use rref::{BlockBatch, RRef};
 
@@ -261,6 +263,41 @@ impl Requests {
                 continue;
             }
             let count = first.count;
+            let transfer = match operation {
+                Operation::Read => Some(Transfer::Read),
+                Operation::Write if force => Some(Transfer::WriteThrough),
+                Operation::Write => Some(Transfer::Write),
+                _ => None,
+            };
+            if let Some(transfer) = transfer
+                && batch
+                    .get(1)
+                    .is_none_or(|next| next.address != first.address.wrapping_add(u64::from(count)))
+            {
+                // Alone in its command, as most are: the short way.
+                if ring.room() == 0 {
+                    break None;
+                }
+                let Some(block) = batch.pop_front() else {
+                    break None;
+                };
+                match ring.submit_one(&unit.namespace, transfer, block) {
+                    Ok(slot) => {
+                        note(under_way, slot, now_ns, 0, 0, 0);
+                        *commands += 1;
+                        counters.totals.commands += 1;
+                    }
+                    Err(block) => {
+                        again.push_back(Again {
+                            block,
+                            attempts: 0,
+                            progress: 0,
+                        });
+                        break None;
+                    }
+                }
+                continue;
+            }
             let (kind, covers) = command_kind(unit, operation, first.address, count, force, 0);
             let Some(mut command) = ring.command(&unit.namespace, kind) else {
                 break None;
@@ -400,144 +437,6 @@ impl Requests {
             ring.publish();
         }
     }
-
-    /// Fills a batch with finished requests.
-    #[inline]
-    fn harvest(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
-        loop {
-            while !self.finished.is_empty() && !batch.is_full() {
-                if let Some(block) = self.finished.pop_front() {
-                    // There is room.
-                    drop(batch.push(block));
-                }
-            }
-            if batch.is_full() || !self.take_completions(Some(batch), now) || self.finished.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Takes what the controller has answered: to `batch` as far as there is room, which ends it, and otherwise to those that wait to be
-    /// fetched. Says whether there was anything.
-    #[inline]
-    fn take_completions(&mut self, mut batch: Option<&mut BlockBatch>, now: &impl Fn() -> u64) -> bool {
-        let Requests {
-            ring: Some(ring),
-            units,
-            under_way,
-            commands,
-            again,
-            finished,
-            counters,
-            last_error,
-            ..
-        } = self
-        else {
-            return false;
-        };
-        if !ring.has_completion() {
-            return false;
-        }
-        let now_ns = now();
-        while batch.as_ref().is_none_or(|batch| !batch.is_full()) {
-            let Some(mut done) = ring.finished() else { break };
-            let command = match under_way.get_mut(usize::from(done.slot())) {
-                Some(place) => core::mem::take(place),
-                None => UnderWay::default(),
-            };
-            *commands = commands.saturating_sub(1);
-            counters.answered(now_ns.saturating_sub(command.since_ns));
-            let status = Status(done.status());
-            if command.abandoned {
-                continue;
-            }
-            let mut give = |block: RRef<Block>| {
-                let rest = match batch.as_mut() {
-                    Some(batch) => batch.push(block).err(),
-                    None => Some(block),
-                };
-                if let Some(block) = rest {
-                    finished.push_back(block);
-                }
-            };
-            if !status.is_success() {
-                let alone = done.len() <= 1;
-                let retry = status.is_transient() && command.attempts + 1 < ATTEMPT_LIMIT;
-                while let Some(block) = done.take() {
-                    if !alone || retry {
-                        // One of several may be the cause; each is tried alone.
-                        again.push_back(Again {
-                            block,
-                            attempts: command.attempts + u8::from(alone),
-                            progress: command.progress,
-                        });
-                    } else {
-                        give(failed(counters, last_error, block, status.fault(), status.0));
-                    }
-                }
-                continue;
-            }
-            while let Some(mut block) = done.take() {
-                if let Some(operation) = block.operation() {
-                    let covered = command.progress.saturating_add(command.covers);
-                    if command.covers != 0 && covered < block.count {
-                        again.push_back(Again {
-                            block,
-                            attempts: command.attempts,
-                            progress: covered,
-                        });
-                        continue;
-                    }
-                    let block_bytes = units
-                        .get(block.unit)
-                        .map_or(0, |unit| unit.namespace.block_bytes());
-                    counters.done(operation, moved_bytes(&block, block_bytes));
-                }
-                block.complete();
-                give(block);
-            }
-        }
-        ring.acknowledge();
-        if !again.is_empty() && self.intake == Intake::Open {
-            self.hand_in_again(now_ns);
-        }
-        true
-    }
-
-    /// Looks for commands that took longer than `limit_ns`, or longer than `grace_ns` after their abort was asked for; `each` is told of them.
-    pub fn look_for_late(
-        &mut self,
-        now: impl Fn() -> u64,
-        limit_ns: u64,
-        grace_ns: u64,
-        mut each: impl FnMut(Late),
-    ) {
-        let late = |command: &UnderWay, now_ns: u64| {
-            command.since_ns != 0 && now_ns.saturating_sub(command.since_ns) > limit_ns
-        };
-        if self.commands == 0 || !self.under_way.iter().any(|command| late(command, now())) {
-            return;
-        }
-        // It may have been answered long ago, and nobody came to fetch it.
-        self.take_completions(None, &now);
-        let now_ns = now();
-        let Some(ring) = &mut self.ring else { return };
-        for (slot, command) in (0u8..).zip(self.under_way.iter_mut()) {
-            if !late(command, now_ns) {
-                continue;
-            }
-            if command.aborted_ns == 0 {
-                command.aborted_ns = now_ns;
-                self.counters.totals.timeouts += 1;
-                if let Some(identifier) = ring.identifier_for_abort(slot) {
-                    self.counters.totals.aborts += 1;
-                    each(Late::Abort(identifier));
-                }
-            } else if now_ns.saturating_sub(command.aborted_ns) > grace_ns {
-                each(Late::Stuck);
-            }
-        }
-    }
 }
 
 /// What command a request becomes from its `progress`-th logical block on, and how many of a range that covers; 0 where blocks are moved.
@@ -579,25 +478,4 @@ fn note(under_way: &mut [UnderWay], slot: u8, since_ns: u64, attempts: u8, progr
             abandoned: false,
         };
     }
-}
-
-/// Marks a request as failed, and notes that for the log.
-#[cold]
-fn failed(
-    counters: &mut Counters,
-    last_error: &mut Option<Failure>,
-    mut block: RRef<Block>,
-    fault: Fault,
-    status: u16,
-) -> RRef<Block> {
-    counters.totals.errors += 1;
-    *last_error = Some(Failure {
-        operation: block.operation(),
-        unit: block.unit,
-        address: block.address,
-        status,
-        fault,
-    });
-    block.fail(fault, status);
-    block
 }

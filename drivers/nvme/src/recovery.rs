@@ -11,10 +11,12 @@ use crate::queue::{Intake, Late};
 use crate::startup::{self, Found};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::DerefMut;
 use core::sync::atomic::Ordering;
 use dma::Wake;
 use dma::nvme::{ControllerError, QueueError};
 use domain_rt::clock::now_ns;
+use domain_rt::sync::Mutex;
 use domain_rt::thread;
 use interface::storage_health::{ControllerState, EventKind, HealthError};
 use rref::Text;
@@ -34,7 +36,7 @@ impl Device {
             return;
         };
         let began_ns = now_ns();
-        let mut admin = admin.lock();
+        let mut admin = patiently(admin);
         let mut result = self.start(&mut admin, true);
         if let Err(error) = result
             && !matches!(error, DeviceError::Controller(ControllerError::Gone))
@@ -129,7 +131,7 @@ impl Device {
     /// Resets the controller.
     pub fn reset(&self, why: &str, blamed: bool) {
         let Some(admin) = &self.admin else { return };
-        let mut admin = admin.lock();
+        let mut admin = patiently(admin);
         log::warn!("resetting the NVMe controller: {why}");
         self.set_state(ControllerState::Resetting);
         self.history.lock().last_reset = Text::new(why);
@@ -174,14 +176,11 @@ impl Device {
 
     /// See [`StorageHealth::shut_down`](interface::storage_health::StorageHealth::shut_down).
     pub fn shut_down(&self) -> Result<(), HealthError> {
-        let admin = self.admin.as_ref().ok_or(HealthError::NoController)?;
         let status = self.status.as_ref().ok_or(HealthError::NoController)?;
-        let mut admin = admin.lock();
-        match self.state() {
-            ControllerState::Ready => {}
-            ControllerState::ShutDown => return Ok(()),
-            state => return Err(HealthError::WrongState(state)),
+        if self.state() == ControllerState::ShutDown {
+            return Ok(());
         }
+        let mut admin = self.ready(0)?;
         self.set_intake(Intake::Held);
         let deadline_ns = now_ns().saturating_add(self.limits.drain_ms.saturating_mul(1_000_000));
         while self
@@ -254,12 +253,15 @@ impl Device {
             return;
         }
         if status.is_gone() {
-            return self.give_up(&mut admin.lock(), DeviceError::Controller(ControllerError::Gone));
+            return self.give_up(
+                &mut patiently(admin),
+                DeviceError::Controller(ControllerError::Gone),
+            );
         }
         if status.is_fatal() {
             return self.reset("it reports a fatal error", true);
         }
-        self.handle_events(&mut admin.lock());
+        self.handle_events(&mut patiently(admin));
         self.look_for_late();
         self.log_errors();
     }
@@ -322,7 +324,7 @@ impl Device {
             log::warn!("command {command:#06x} of NVMe queue {queue} isn't answered; aborting it");
             self.record(EventKind::TimedOut(which));
             // What is over the controller's limit gets no abort, and so is reset with the rest.
-            if admin.lock().request_abort(queue, command, limit) {
+            if patiently(admin).request_abort(queue, command, limit) {
                 self.record(EventKind::Aborted(which));
             }
         }
@@ -342,6 +344,17 @@ impl Device {
                     failure.status
                 );
             }
+        }
+    }
+}
+
+/// Locks the admin side. Whoever has it may wait for the controller for seconds, so this sleeps, which a spinning thread's heartbeat wouldn't
+/// outlast.
+fn patiently(admin: &Mutex<Admin>) -> impl DerefMut<Target = Admin> + '_ {
+    loop {
+        match admin.try_lock() {
+            Some(admin) => return admin,
+            None => thread::sleep_ms(1),
         }
     }
 }

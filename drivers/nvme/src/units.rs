@@ -25,6 +25,7 @@ pub struct Unit {
     pub ranges: u32,
     /// Writes may be lost until they are flushed.
     pub volatile_cache: bool,
+    forced_writes: bool,
     read_only: bool,
     atomic_blocks: u32,
     name: Text<72>,
@@ -59,6 +60,7 @@ impl Unit {
             },
             ranges: u32::from(limits.ranges).min(RANGE_LIMIT as u32),
             volatile_cache,
+            forced_writes: controller.forces_writes(),
             read_only: data.read_only,
             atomic_blocks: data.atomic_blocks.unwrap_or(controller.atomic_blocks),
             name: Text::format(format_args!("{} n{}", controller.serial, namespace.id())),
@@ -72,6 +74,7 @@ impl Unit {
             block_bytes,
             blocks: self.namespace.blocks(),
             volatile_cache: self.volatile_cache,
+            forced_writes: self.forced_writes,
             read_only: self.read_only,
             deallocate: self.range_blocks != 0,
             atomic_blocks: self.atomic_blocks,
@@ -140,6 +143,12 @@ impl Units {
                 *place = Some(*unit);
             }
         }
-        *self != before
+        // What users see of them: that they are known anew is no change.
+        let seen = |units: &Units| -> Vec<_> {
+            let each = units.0.iter().zip(&units.1);
+            each.map(|(unit, id)| (*id, unit.as_ref().map(Unit::info)))
+                .collect()
+        };
+        seen(self) != seen(&before)
     }
 }

@@ -148,4 +148,33 @@ impl Mmio {
             (sys().thread_yield)();
         }
     }
+
+    /// The same for waits that may be long: after the first two milliseconds the thread sleeps between two looks, a millisecond each.
+    pub fn poll_patiently(
+        &self,
+        offset: u32,
+        limit_us: u64,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, RegisterTimeout> {
+        const EAGER_US: u64 = 2_000;
+        const SLEEP_NS: u64 = 1_000_000;
+        let deadline_ns = (sys().now_ns)().saturating_add(limit_us.saturating_mul(1000));
+        if let Ok(value) = self.poll(offset, limit_us.min(EAGER_US), &done) {
+            return Ok(value);
+        }
+        loop {
+            let now_ns = (sys().now_ns)();
+            let value = self.read(offset);
+            if done(value) {
+                return Ok(value);
+            }
+            if now_ns >= deadline_ns {
+                return Err(RegisterTimeout {
+                    register: offset,
+                    value,
+                });
+            }
+            (sys().thread_park)(now_ns.saturating_add(SLEEP_NS));
+        }
+    }
 }

@@ -363,6 +363,7 @@ impl BlockDevice for VirtualDisk {
             block_bytes: self.geometry.block_bytes,
             blocks: self.geometry.blocks,
             volatile_cache: self.geometry.volatile_cache,
+            forced_writes: true,
             read_only: state.read_only,
             deallocate: true,
             atomic_blocks: self.geometry.atomic_blocks,

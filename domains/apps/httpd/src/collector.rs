@@ -8,6 +8,7 @@ use crate::death_metrics;
 use crate::disk_metrics;
 use crate::holdings;
 use crate::metrics::{self, Exposition, Supervision};
+use crate::store_metrics;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,17 +19,22 @@ use domain_rt::thread::{self, SpawnError, ThreadId};
 use domain_rt::{Interface, OwnerId, clock};
 use interface::balance::Balancer;
 use interface::block::{BlockDevice, BlockError};
+use interface::key_value::{KeyValueStore, StoreError};
+use interface::metrics::{Metrics, MetricsError, MetricsPage, PAGE_BYTES};
 use interface::net::NetDevice;
 use interface::socket::Sockets;
 use interface::storage_health::{HealthError, StorageHealth};
 use interface::supervise::Supervisor;
-use rref::Handle;
+use rref::{Handle, RRef};
 
 /// An answer waits this long for its sources.
 pub const PATIENCE_NS: u64 = 250_000_000;
 
 /// Services, and backends of each, that are shown at most: a bound for a loop over what another domain says.
 const SERVICE_LIMIT: u16 = 1024;
+
+/// Pages of one source at most.
+const PAGE_LIMIT: u32 = 64;
 
 /// Lines of a source, or why there are none.
 type Answer = Result<String, String>;
@@ -86,6 +92,8 @@ impl Collector {
         collector.source("balancer", read_balancer)?;
         collector.source("disk", read_disk)?;
         collector.source("storage", read_storage)?;
+        collector.source("store", read_store)?;
+        collector.source("kv", read_pages)?;
         Ok(collector)
     }
 
@@ -233,6 +241,58 @@ fn read_storage(storage: &dyn StorageHealth) -> Result<String, HealthError> {
     let mut text = Exposition::default();
     disk_metrics::controllers(&mut text, &controllers);
     Ok(text.into_text())
+}
+
+fn read_store(store: &dyn KeyValueStore) -> Result<String, StoreError> {
+    let mut text = Exposition::default();
+    match store.statistics() {
+        Ok(statistics) => {
+            store_metrics::up(&mut text, true);
+            store_metrics::store(&mut text, &statistics);
+        }
+        Err(StoreError::Dead(error)) => return Err(StoreError::Dead(error)),
+        // An appliance need not have one.
+        Err(_) => store_metrics::up(&mut text, false),
+    }
+    Ok(text.into_text())
+}
+
+/// A source that writes its lines itself.
+fn read_pages(source: &dyn Metrics) -> Result<String, PageError> {
+    let mut text = String::new();
+    let mut page = new_page()?;
+    for index in 0..PAGE_LIMIT {
+        page = source.page(index, page).map_err(PageError::Source)?;
+        let length = page.length as usize;
+        if length == 0 {
+            break;
+        }
+        let bytes = page.text.get(..length).ok_or(PageError::Malformed)?;
+        text.push_str(core::str::from_utf8(bytes).map_err(|_| PageError::Malformed)?);
+    }
+    Ok(text)
+}
+
+/// Not inlined: a page is made on the stack first, and no other function is to have a frame of that size.
+#[cold]
+#[inline(never)]
+fn new_page() -> Result<RRef<MetricsPage>, PageError> {
+    RRef::new(MetricsPage {
+        length: 0,
+        text: [0; PAGE_BYTES],
+    })
+    .map_err(|_| PageError::OutOfMemory)
+}
+
+/// Why there are no lines of a source that writes them itself.
+#[derive(thiserror::Error, Debug)]
+enum PageError {
+    #[error("{0}")]
+    Source(MetricsError),
+    #[error("out of shared memory")]
+    OutOfMemory,
+    #[error("malformed text")]
+    Malformed,
 }
 
 fn read_balancer(balancer: &dyn Balancer) -> Result<String, interface::balance::BalanceError> {

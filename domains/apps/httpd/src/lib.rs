@@ -36,6 +36,7 @@ pub mod request;
 pub mod server;
 pub mod site;
 pub mod status;
+mod store_metrics;
 pub mod target;
 #[cfg(test)]
 mod testing;

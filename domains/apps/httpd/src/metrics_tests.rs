@@ -77,6 +77,7 @@ fn everything() -> String {
         block_bytes: 512,
         blocks: 2048,
         volatile_cache: true,
+        forced_writes: true,
         read_only: false,
         deallocate: true,
         atomic_blocks: 1,
@@ -101,6 +102,8 @@ fn everything() -> String {
         last_reset: Text::EMPTY,
     };
     crate::disk_metrics::controllers(&mut text, &[(controller, Some(SmartLog::default()))]);
+    crate::store_metrics::up(&mut text, true);
+    crate::store_metrics::store(&mut text, &interface::key_value::StoreStatistics::default());
     sockets(&mut text, &SocketStatistics::default());
     let service = ServiceStatus {
         name: Name::new("web"),

@@ -2,7 +2,6 @@
 
 use crate::protocol::OwnedCommand;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::net::SocketAddr;
@@ -74,6 +73,31 @@ pub struct Blocked {
     pub since: u64,
 }
 
+/// A command's name as a client wrote it, if it is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownName {
+    length: u8,
+    bytes: [u8; 15],
+}
+
+impl KnownName {
+    /// A name of at most 15 bytes.
+    pub fn new(name: &[u8]) -> Option<KnownName> {
+        let mut bytes = [0; 15];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(KnownName {
+            length: name.len() as u8,
+            bytes,
+        })
+    }
+
+    /// The name.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -105,6 +129,8 @@ pub struct Client {
     pub active_ms: u64,
     /// Its last command.
     pub last_command: &'static str,
+    /// The name that it last used, and where that command is in the table.
+    pub known_command: Option<(KnownName, u16)>,
     /// Commands that it queued in MULTI.
     pub queued: Vec<OwnedCommand>,
     /// Keys that it watches, with their databases, and whether the key had expired already.
@@ -123,8 +149,8 @@ pub struct Client {
     pub unsent_bytes: usize,
     /// Bytes of its unfinished request.
     pub input_bytes: usize,
-    /// Why it was ended.
-    pub ending: Option<String>,
+    /// Bytes of both that are counted in the server's sum.
+    pub buffered_bytes: usize,
     /// When its output first passed the soft limit, milliseconds since 1970.
     pub soft_limit_since_ms: Option<u64>,
 }
@@ -154,6 +180,7 @@ impl Client {
             created_ms: now_ms,
             active_ms: now_ms,
             last_command: "NULL",
+            known_command: None,
             queued: Vec::new(),
             watched: Vec::new(),
             blocked: None,
@@ -163,7 +190,7 @@ impl Client {
             output: Vec::new(),
             unsent_bytes: 0,
             input_bytes: 0,
-            ending: None,
+            buffered_bytes: 0,
             soft_limit_since_ms: None,
         }
     }

@@ -216,6 +216,14 @@ impl<'a> Context<'a> {
         found
     }
 
+    /// Where a key is; asking is no use of it.
+    pub fn look(&mut self, key: &[u8]) -> Option<Slot> {
+        let touches = core::mem::replace(&mut self.touches, false);
+        let found = self.find(key);
+        self.touches = touches;
+        found
+    }
+
     /// What the key in a slot has.
     #[inline]
     pub fn entry(&self, slot: Slot) -> Option<&Entry> {

@@ -2,7 +2,7 @@
 
 use crate::client::{ClientFlags, ClientIndex};
 use crate::protocol::{ProtocolError, RequestParser};
-use crate::server::Server;
+use crate::server::{After, Server};
 use crate::shard::request_limits;
 use alloc::vec::Vec;
 use interface::socket::SocketId;
@@ -101,6 +101,8 @@ impl Connection {
             log::warn!("a request is longer than the limit: its connection ends");
             return false;
         }
+        // What earlier rounds have left; what is added now is sent in a moment.
+        let backlog_bytes = self.outgoing_bytes();
         let before = self.outgoing.len();
         server.take_output(self.client, &mut self.outgoing);
         server.statistics.sent_bytes += (self.outgoing.len() - before) as u64;
@@ -109,6 +111,17 @@ impl Connection {
         };
         client.unsent_bytes = self.outgoing.len() - self.sent;
         client.input_bytes = self.input.len();
+        let buffered_bytes = backlog_bytes + client.input_bytes;
+        if buffered_bytes != client.buffered_bytes {
+            let all_bytes = server.buffered_bytes + buffered_bytes - client.buffered_bytes;
+            let grew = buffered_bytes > client.buffered_bytes;
+            client.buffered_bytes = buffered_bytes;
+            server.buffered_bytes = all_bytes;
+            if grew && all_bytes as u64 > 2 * server.config.request_limit_bytes {
+                log::warn!("the buffers of all clients are full: a connection ends");
+                return false;
+            }
+        }
         if client.flags.contains(ClientFlags::KILLED) {
             return false;
         }
@@ -149,6 +162,7 @@ impl Connection {
     #[inline]
     fn execute_in(&mut self, server: &mut Server, data: &[u8]) -> usize {
         let mut done = 0;
+        let mut limits = request_limits(server, self.client);
         loop {
             if self.closing {
                 return data.len();
@@ -157,23 +171,23 @@ impl Connection {
             if rest.is_empty() {
                 return done;
             }
-            let limits = request_limits(server, self.client);
             match self.parser.parse(rest, &limits) {
                 Ok(Some(length)) => {
                     let arguments = self.parser.arguments(rest);
                     if arguments.len() > 0 {
-                        if server.is_postponed(self.client, &arguments, rest.len()) {
-                            // It is read again when its time has come.
-                            self.parser.finish();
-                            return done;
+                        match server.execute(self.client, arguments, rest.len()) {
+                            After::Data => {}
+                            After::Other => limits = request_limits(server, self.client),
+                            After::Closing => self.closing = true,
+                            After::Postponed => {
+                                // It is read again when its time has come.
+                                self.parser.finish();
+                                return done;
+                            }
                         }
-                        server.execute(self.client, arguments);
                     }
                     self.parser.finish();
                     done += length;
-                    self.closing = server.clients.get(self.client).is_none_or(|client| {
-                        client.flags.intersects(ClientFlags::CLOSE | ClientFlags::KILLED)
-                    });
                 }
                 Ok(None) => return done,
                 Err(error) => {

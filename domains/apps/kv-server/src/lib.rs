@@ -8,7 +8,7 @@
 //! - [`command`], [`commands`], [`error`]: the commands; [`number`], [`glob`]: what their arguments say;
 //! - [`config`]: the operator's file.
 //!
-//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`ledger`] and [`loading`] for the store.
+//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod journal;
 pub mod keyspace;
 pub mod ledger;
 pub mod loading;
+pub mod metrics;
 pub mod monitor;
 pub mod number;
 pub mod protocol;
@@ -37,6 +38,8 @@ pub mod pubsub;
 #[cfg(test)]
 mod recovery_tests;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod service;
 pub mod shard;
 pub mod stable_map;
@@ -46,12 +49,15 @@ pub mod text;
 pub mod types;
 pub mod value;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use config::Config;
-use domain_rt::{BootBytes, Handle, StartError, clock, connect_and, thread};
+use domain_rt::{BootBytes, Handle, StartError, clock, connect_and, export, thread};
+use interface::metrics::Metrics;
 use interface::socket::Sockets;
 use log::info;
+use metrics::Exported;
 use server::Server;
 use service::Service;
 use shard::Shard;
@@ -78,6 +84,7 @@ pub fn start() -> Result<(), StartError> {
     info!("port {}: {shards} shards", config.port);
     let server = Server::new(config, shards, clock::entropy(), now_ms);
     let service = Arc::new(Service::new(server, shards, boot_ms));
+    export::<dyn Metrics>(Box::new(Exported(service.clone())))?;
     for number in 0..shards {
         let (service, sockets) = (service.clone(), sockets.clone());
         thread::spawn(&format!("kv-{number}"), Some(number), move || {

@@ -2,7 +2,7 @@
 //!
 //! A shard locks it, has it execute what its clients sent, and takes their output. Nothing here waits, and nothing here knows of sockets.
 
-use crate::client::{Blocked, Client, ClientFlags, ClientIndex, TimeoutReply};
+use crate::client::{Blocked, Client, ClientFlags, ClientIndex, KnownName, TimeoutReply};
 use crate::clients::Clients;
 use crate::command::{Command, Context, Flags};
 use crate::commands::Table;
@@ -72,6 +72,19 @@ pub struct CommandStatistics {
     pub rejected: u64,
 }
 
+/// What a request was, as far as the connection is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It read or wrote keys.
+    Data,
+    /// It may have changed the client or the server.
+    Other,
+    /// The connection ends.
+    Closing,
+    /// It wasn't executed: it is to be given again later.
+    Postponed,
+}
+
 /// How far the server is with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -81,7 +94,9 @@ pub enum Phase {
     Ready,
     /// The store takes no more: writes are refused.
     WriteFailed(interface::key_value::StoreError),
-    /// There is none: nothing outlives a restart.
+    /// It can't be read: no keys are served before it can.
+    Unavailable(interface::key_value::StoreError),
+    /// The manifest has none: nothing outlives a restart.
     Volatile,
 }
 
@@ -111,6 +126,8 @@ pub struct Server {
     pub ledger: Ledger,
     /// What the last start found.
     pub loaded: Loaded,
+    /// Bytes of all connections' buffers.
+    pub buffered_bytes: usize,
     /// Everything so far is to be durable before the next answers, whatever `appendfsync` says.
     pub settle_requested: bool,
     /// Keys are removed when they expire, not only when someone asks for them.
@@ -150,6 +167,7 @@ impl Server {
             run_id,
             ledger: Ledger::default(),
             loaded: Loaded::default(),
+            buffered_bytes: 0,
             settle_requested: false,
             active_expiry: true,
             next_timeout_ms: u64::MAX,
@@ -173,12 +191,18 @@ impl Server {
         }
     }
 
-    /// Executes one request of a client; its reply goes into the client's output.
+    /// Executes one request of a client, of which `input_bytes` with what follows it have come; its reply goes into the client's output.
     #[inline]
-    pub fn execute(&mut self, index: ClientIndex, arguments: Arguments<'_>) {
+    pub fn execute(&mut self, index: ClientIndex, arguments: Arguments<'_>, input_bytes: usize) -> After {
+        let paused = self.pause.is_some() && self.is_paused_for(&arguments);
         let Some(client) = self.clients.get_mut(index) else {
-            return;
+            return After::Closing;
         };
+        client.input_bytes = input_bytes;
+        if client.blocked.is_some() || paused {
+            client.flags.insert(ClientFlags::POSTPONED);
+            return After::Postponed;
+        }
         client.active_ms = self.keyspace.now_ms;
         let mut context = Context {
             reply: Reply {
@@ -194,18 +218,25 @@ impl Server {
             deny_blocking: false,
         };
         let start = context.reply.bytes.len();
-        context.process();
+        let about_data = context.process();
         let reply = context.reply;
-        self.finish_reply(index, reply, start);
+        let flags = self.finish_reply(index, reply, start);
         self.keyspace.journal.end_unit();
         self.after_command();
+        if flags.intersects(ClientFlags::CLOSE | ClientFlags::KILLED) {
+            After::Closing
+        } else if about_data {
+            After::Data
+        } else {
+            After::Other
+        }
     }
 
     /// Puts a reply, which begins at `start` of its bytes, into the client's output, unless the client wants none.
     #[inline]
-    fn finish_reply(&mut self, index: ClientIndex, mut reply: Reply, start: usize) {
+    fn finish_reply(&mut self, index: ClientIndex, mut reply: Reply, start: usize) -> ClientFlags {
         let Some(client) = self.clients.get_mut(index) else {
-            return;
+            return ClientFlags::KILLED;
         };
         let silent = ClientFlags::REPLY_OFF | ClientFlags::REPLY_SKIP;
         if client.flags.intersects(silent) {
@@ -221,6 +252,7 @@ impl Server {
             reply.bytes.append(&mut client.output);
         }
         client.output = reply.bytes;
+        client.flags
     }
 
     /// What a command's changes bring about for others.
@@ -482,26 +514,6 @@ impl Server {
         }
     }
 
-    /// Whether a client's next request, of `input_bytes` that have come, is to wait: the client waits for a key, or CLIENT PAUSE.
-    #[inline]
-    pub fn is_postponed(
-        &mut self,
-        index: ClientIndex,
-        arguments: &Arguments<'_>,
-        input_bytes: usize,
-    ) -> bool {
-        let paused = self.pause.is_some() && self.is_paused_for(arguments);
-        let Some(client) = self.clients.get_mut(index) else {
-            return false;
-        };
-        client.input_bytes = input_bytes;
-        if client.blocked.is_some() || paused {
-            client.flags.insert(ClientFlags::POSTPONED);
-            return true;
-        }
-        false
-    }
-
     #[cold]
     fn is_paused_for(&self, arguments: &Arguments<'_>) -> bool {
         let command = self
@@ -516,6 +528,13 @@ impl Server {
         let writes =
             command.flags.contains(Flags::WRITE) || matches!(command.name, "exec" | "publish" | "spublish");
         self.is_paused_for_all() || writes
+    }
+
+    /// Whether keys and values take no more memory than `maxmemory` allows.
+    #[inline]
+    fn memory_is_left(&self) -> bool {
+        let most = self.config.maximum_memory_bytes;
+        most == 0 || self.keyspace.used_bytes as u64 <= most
     }
 
     /// Clients that wait.
@@ -542,6 +561,7 @@ impl Server {
         self.unwatch(index);
         self.monitors.retain(|monitor| *monitor != index);
         if let Some(client) = self.clients.remove(index) {
+            self.buffered_bytes = self.buffered_bytes.saturating_sub(client.buffered_bytes);
             if client.flags.contains(ClientFlags::LISTED)
                 && let Some(list) = self.attention.get_mut(usize::from(client.shard))
             {
@@ -570,16 +590,64 @@ impl Server {
 }
 
 impl Context<'_> {
-    /// Looks the command up, checks that it may run, and runs it.
+    /// Where the command is in the table. Clients repeat themselves, so the last answer is looked at first.
     #[inline]
-    fn process(&mut self) {
+    fn look_up(&mut self) -> Option<usize> {
         let name = self.argument(0);
-        let Some(position) = self.server.table.find(name, self.arguments.get(1)) else {
-            return self.reject_unknown();
+        if let Some(client) = self.own()
+            && let Some((known, position)) = &client.known_command
+            && known.as_slice() == name
+        {
+            return Some(usize::from(*position));
+        }
+        let position = self.server.table.find(name, self.arguments.get(1))?;
+        let is_container = self
+            .server
+            .table
+            .get(position)
+            .is_none_or(|command| command.name.contains('|') || command.flags.contains(Flags::CONTAINER));
+        if !is_container
+            && let Some(known) = KnownName::new(name)
+            && let Some(client) = self.own_mut()
+        {
+            client.known_command = Some((known, position as u16));
+        }
+        Some(position)
+    }
+
+    /// Looks the command up, checks that it may run, and runs it; whether it is one that reads or writes keys.
+    #[inline]
+    fn process(&mut self) -> bool {
+        let Some(position) = self.look_up() else {
+            self.reject_unknown();
+            return false;
         };
         let Some(command) = self.server.table.get(position) else {
-            return;
+            return false;
         };
+        let has_room = !command.flags.contains(Flags::DENYOOM) || self.server.memory_is_left();
+        let is_ready = has_room && self.server.phase == Phase::Ready;
+        let Some(client) = self.server.clients.get_mut(self.client) else {
+            return false;
+        };
+        let flags = client.flags;
+        // What is ordinary is found out by few looks.
+        let is_ordinary = command.takes(self.arguments.len())
+            && flags.contains(ClientFlags::AUTHENTICATED)
+            && !flags.contains(ClientFlags::MULTI)
+            && is_ready
+            && client.subscriptions() == 0;
+        if is_ordinary {
+            client.last_command = command.name;
+            self.run(position, command);
+            return command.flags.intersects(Flags::READONLY | Flags::WRITE);
+        }
+        self.process_with_care(position, command);
+        false
+    }
+
+    #[cold]
+    fn process_with_care(&mut self, position: usize, command: &'static Command) {
         if let Err(error) = self.admit(command) {
             if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
                 counters.rejected += 1;
@@ -646,10 +714,7 @@ impl Context<'_> {
                 "ERR Command not allowed inside a transaction",
             ));
         }
-        if command.flags.contains(Flags::DENYOOM)
-            && self.server.config.maximum_memory_bytes > 0
-            && self.server.keyspace.used_bytes as u64 > self.server.config.maximum_memory_bytes
-        {
+        if command.flags.contains(Flags::DENYOOM) && !self.server.memory_is_left() {
             return Err(CommandError::Plain(
                 "OOM command not allowed when used memory > 'maxmemory'.",
             ));
@@ -666,7 +731,12 @@ impl Context<'_> {
                     "MISCONF Errors writing to the AOF file: {error}"
                 )));
             }
-            Phase::Loading(_) | Phase::WriteFailed(_) => {}
+            Phase::Unavailable(error) if !command.flags.contains(Flags::LOADING) => {
+                return Err(CommandError::Text(format!(
+                    "MISCONF The store can't be read: {error}"
+                )));
+            }
+            Phase::Loading(_) | Phase::WriteFailed(_) | Phase::Unavailable(_) => {}
         }
         if let Some(client) = self.own()
             && client.is_subscriber()

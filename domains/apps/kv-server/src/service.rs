@@ -252,9 +252,12 @@ impl Service {
                 Err(error) => {
                     if let StoreError::Opening(percent) = error {
                         self.server.lock().phase = Phase::Loading(percent / 2);
-                    } else if told != Some(error) {
-                        told = Some(error);
-                        error!("the store can't be read: {error}");
+                    } else {
+                        self.server.lock().phase = Phase::Unavailable(error);
+                        if told != Some(error) {
+                            told = Some(error);
+                            error!("the store can't be read: {error}");
+                        }
                     }
                     thread::sleep_ms(RETRY_MS);
                 }

@@ -46,14 +46,14 @@ impl Bench {
         };
         let parsed = parser.parse(text.as_bytes(), &limits);
         assert_eq!(parsed, Ok(Some(text.len())), "{line}");
-        self.server.execute(client, parser.arguments(text.as_bytes()));
+        self.server.execute(client, parser.arguments(text.as_bytes()), 0);
         self.heard(client)
     }
 
     /// The same with arguments of any bytes.
     pub fn send(&mut self, arguments: &[&[u8]]) -> String {
         let command = OwnedCommand::new(arguments.iter().copied());
-        self.server.execute(self.client, command.arguments());
+        self.server.execute(self.client, command.arguments(), 0);
         self.heard(self.client)
     }
 

@@ -101,6 +101,7 @@ impl BlockDevice for Device {
             block_bytes: 512,
             blocks: 2048,
             volatile_cache: true,
+            forced_writes: true,
             read_only: false,
             deallocate: true,
             atomic_blocks: 1,

@@ -99,6 +99,7 @@ impl Partition {
                 block_bytes: found.block_bytes,
                 blocks: found.blocks,
                 volatile_cache: found.volatile_cache,
+                forced_writes: found.forced_writes,
                 deallocate: found.deallocate,
             },
             link: Mutex::new(Link { handle, told }),

@@ -21,6 +21,8 @@ pub struct Shape {
     pub blocks: u64,
     /// Writes can be lost by a power cut until they are flushed or forced.
     pub volatile_cache: bool,
+    /// Forced writes are durable when they are done; where they aren't, only a flush makes anything durable.
+    pub forced_writes: bool,
     /// Logical blocks can be deallocated.
     pub deallocate: bool,
 }
@@ -183,16 +185,20 @@ impl<D: Disk> Runs<D> {
         result
     }
 
-    /// Writes whole logical blocks, again if that may help.
+    /// Writes whole logical blocks, durably when `force`; again if that may help.
     pub fn write(&self, offset: u64, bytes: &[u8], force: bool) -> Result<(), DiskError> {
+        let force = force && self.shape.volatile_cache;
         let mut requests = Vec::new();
         for (index, part) in bytes.chunks(WINDOW_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * WINDOW_BLOCKS * BLOCK_BYTES) as u64;
             persistently(|| {
                 requests.clear();
-                self.write_requests(at, part, force && self.shape.volatile_cache, &mut requests)?;
+                self.write_requests(at, part, force && self.shape.forced_writes, &mut requests)?;
                 self.run(&mut requests)
             })?;
+        }
+        if force && !self.shape.forced_writes {
+            return self.flush();
         }
         Ok(())
     }

@@ -82,6 +82,8 @@ struct Demand {
     records: usize,
     bytes: usize,
     insertions: usize,
+    /// It names values that were staged.
+    is_staged: bool,
 }
 
 impl Demand {
@@ -93,7 +95,10 @@ impl Demand {
         for entry in Reader::new(group) {
             let (key_bytes, value_bytes, insertions) = match entry.map_err(|_| StoreError::Malformed)? {
                 Entry::Put { key, value } => (key.len(), value.len(), 1),
-                Entry::PutStaged { key, .. } => (key.len(), LongValue::BYTES, 1),
+                Entry::PutStaged { key, .. } => {
+                    demand.is_staged = true;
+                    (key.len(), LongValue::BYTES, 1)
+                }
                 Entry::Delete { key } => (key.len(), 8, 0),
                 Entry::Clear => (0, 0, 0),
                 Entry::Key { .. } => return Err(StoreError::Malformed),
@@ -142,7 +147,9 @@ impl<D: Disk> Engine<D> {
                 .index
                 .reserve(demand.insertions)
                 .map_err(|_| StoreError::OutOfMemory)?;
-            Self::check_staged(state, group)?;
+            if demand.is_staged {
+                Self::check_staged(state, group)?;
+            }
             let sequence = state.appended + 1;
             let mut entries = Reader::new(group).flatten().peekable();
             let mut ended = false;
@@ -333,8 +340,7 @@ impl<D: Disk> Engine<D> {
             }
             sequence.min(state.appended)
         };
-        self.write_out(Goal::Durable(sequence))?;
-        Ok(self.state.lock().durable)
+        self.write_out(Goal::Durable(sequence))
     }
 
     /// The last durable group.

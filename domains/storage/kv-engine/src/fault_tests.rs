@@ -175,6 +175,47 @@ fn a_partition_carries_on_when_its_domain_dies() {
     assert_eq!(content(&open(partition("mortal-disk")).unwrap()), all);
 }
 
+/// Every size of logical blocks, with and without a cache that has to be flushed; cleaning and a restart included.
+#[test]
+fn every_kind_of_disk() {
+    host_platform::attach();
+    for (block_bytes, volatile_cache) in [(512, false), (1024, true), (4096, true), (4096, false)] {
+        let bytes_in_all = 4 << 20;
+        let geometry = Geometry {
+            block_bytes,
+            blocks: bytes_in_all / u64::from(block_bytes),
+            volatile_cache,
+            kind: KIND,
+            ..Geometry::of_bytes(bytes_in_all)
+        };
+        let disk: &'static VirtualDisk = Box::leak(Box::new(VirtualDisk::new(geometry)));
+        let import: &'static str = Box::leak(format!("disk-{block_bytes}-{volatile_cache}").into_boxed_str());
+        host_platform::provide_mortal::<dyn BlockDevice>(import, disk);
+        let engine = open(partition(import)).unwrap();
+        let (mut model, mut random) = (BTreeMap::new(), fastrand::Rng::with_seed(1));
+        for number in 0..8000_u64 {
+            // Some are never written again, so that cleaning has to move them.
+            let key = match number % 16 {
+                0 => 1000 + number,
+                _ => random.u64(..700),
+            };
+            let (key, value) = (key.to_le_bytes(), bytes(number, random.usize(..1200)));
+            put(&engine, &key, &value);
+            model.insert(key.to_vec(), value);
+            if number % 40 == 0 {
+                engine.commit(u64::MAX).unwrap();
+            }
+        }
+        engine.commit(u64::MAX).unwrap();
+        assert!(content(&engine) == model);
+        assert!(engine.statistics().cleaned_bytes > 0);
+        assert_eq!(engine.statistics().flushes > 0, volatile_cache);
+        assert_sound(&engine);
+        drop(engine);
+        assert!(content(&open(partition(import)).unwrap()) == model);
+    }
+}
+
 /// Disks that do what they shouldn't: nothing is read that wasn't written, and what can't be read is said to be damaged.
 #[test]
 fn lying_disks_are_found_out() {

@@ -111,23 +111,21 @@ pub fn encode(
 ) -> Option<usize> {
     let bytes = size(key.len(), value.len());
     let to = to.get_mut(..bytes)?;
+    let content = HEAD_BYTES + key.len() + value.len();
     let (to_head, rest) = to.split_first_chunk_mut::<HEAD_BYTES>()?;
-    let mut fields = [0; HEAD_BYTES - 4];
-    fields[0] = head.kind as u8;
-    fields[1] = head.flags;
-    fields[2..4].copy_from_slice(&u16::try_from(key.len()).ok()?.to_le_bytes());
-    fields[4..12].copy_from_slice(&head.sequence.to_le_bytes());
-    fields[12..16].copy_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
-    let mut crc = checksum::extend(seed.at(offset), &fields);
-    crc = checksum::extend(crc, key);
-    crc = checksum::extend(crc, value);
-    to_head[..4].copy_from_slice(&crc.to_le_bytes());
-    to_head[4..].copy_from_slice(&fields);
+    let [_, _, _, _, kind, flags, k0, k1, numbers @ ..] = to_head;
+    (*kind, *flags) = (head.kind as u8, head.flags);
+    [*k0, *k1] = u16::try_from(key.len()).ok()?.to_le_bytes();
+    numbers[..8].copy_from_slice(&head.sequence.to_le_bytes());
+    numbers[8..12].copy_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
+    numbers[12..].fill(0);
     let (to_key, rest) = rest.split_at_mut_checked(key.len())?;
     let (to_value, padding) = rest.split_at_mut_checked(value.len())?;
     to_key.copy_from_slice(key);
     to_value.copy_from_slice(value);
     padding.fill(0);
+    let crc = checksum::extend(seed.at(offset), to.get(4..content)?);
+    to.first_chunk_mut().map(|first| *first = crc.to_le_bytes())?;
     Some(bytes)
 }
 

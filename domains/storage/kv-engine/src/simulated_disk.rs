@@ -39,6 +39,7 @@ pub struct Inner {
     /// Reads done.
     pub reads: u64,
     pub volatile_cache: bool,
+    pub forced_writes: bool,
 }
 
 #[derive(Clone)]
@@ -53,6 +54,7 @@ impl SimulatedDisk {
         SimulatedDisk(Arc::new(Mutex::new(Inner {
             content,
             volatile_cache: true,
+            forced_writes: true,
             ..Inner::default()
         })))
     }
@@ -92,6 +94,7 @@ impl Disk for SimulatedDisk {
             block_bytes: BLOCK_BYTES as u32,
             blocks: (inner.content.len() / BLOCK_BYTES) as u64,
             volatile_cache: inner.volatile_cache,
+            forced_writes: inner.forced_writes,
             deallocate: false,
         }
     }

@@ -12,6 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use domain_rt::thread::ThreadId;
 use interface::key_value::StoreError;
+use rref::{Block, RRef};
 
 /// Free segments that values leave alone: two for cleaning, and one for deletions when the disk is full.
 pub const RESERVED_FOR_DELETIONS: usize = 3;
@@ -138,6 +139,8 @@ pub struct State {
     pub last_error: Option<DiskError>,
     /// Threads that wait for a write-out or for cleaning.
     pub waiters: Vec<ThreadId>,
+    /// Memory for the next write-out's list of requests.
+    pub requests: Vec<RRef<Block>>,
     /// Who cleans in the background.
     pub cleaner: Option<ThreadId>,
     /// Counters.
@@ -176,6 +179,7 @@ impl State {
             failures: 0,
             last_error: None,
             waiters: Vec::new(),
+            requests: Vec::new(),
             cleaner: None,
             counters: Counters::default(),
         }

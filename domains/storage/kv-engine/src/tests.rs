@@ -5,7 +5,7 @@ use crate::engine::{Engine, Limits};
 use crate::open::Options;
 use crate::simulated_disk::SimulatedDisk;
 use interface::key_value::{Entry, Reader, STORE_BYTES, StoreBuffer, StoreError, VALUE_LIMIT_BYTES, Writer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const LIMITS: Limits = Limits {
     index_bytes: 64 << 20,
@@ -86,6 +86,22 @@ pub fn content<D: Disk>(engine: &Engine<D>) -> BTreeMap<Vec<u8>, Vec<u8>> {
             None => return all,
         }
     }
+}
+
+/// The keys that a scan gives while others write.
+fn keys<D: Disk>(engine: &Engine<D>) -> BTreeSet<Vec<u8>> {
+    let mut all = BTreeSet::new();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let mut buffer = buffer();
+        cursor = engine.scan(at, 0, &mut buffer).unwrap();
+        for entry in Reader::new(&buffer) {
+            if let Entry::Put { key, .. } | Entry::Key { key, .. } = entry.unwrap() {
+                all.insert(key.to_vec());
+            }
+        }
+    }
+    all
 }
 
 /// A check of the whole finds nothing wrong.
@@ -431,4 +447,73 @@ fn a_value_of_512_mebibytes() {
         assert!(buffer.data[..buffer.length as usize] == piece(number)[..]);
         number += 97;
     }
+}
+
+/// Threads that write, read, scan and commit while another one cleans, on a disk that is written over many times.
+#[test]
+fn cleaning_beside_threads_loses_nothing() {
+    let disk = SimulatedDisk::new(5 << 20);
+    let engine = open(disk.clone()).unwrap();
+    for cold in 0..50_u64 {
+        put(&engine, &[b"cold", &cold.to_le_bytes()[..]].concat(), b"value");
+    }
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    let models: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = std::thread::scope(|scope| {
+        let engine = &engine;
+        let is_done = &is_done;
+        scope.spawn(move || {
+            host_platform::attach();
+            while !is_done.load(order) {
+                engine.clean(false).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        scope.spawn(move || {
+            host_platform::attach();
+            while !is_done.load(order) {
+                // Every key that is never touched is in every scan.
+                let all = keys(engine);
+                assert!((0..50_u64).all(|cold| all.contains(&[b"cold", &cold.to_le_bytes()[..]].concat())));
+                assert_sound(engine);
+            }
+        });
+        let writers: Vec<_> = (0..3_u64)
+            .map(|thread| {
+                scope.spawn(move || {
+                    host_platform::attach();
+                    let mut random = fastrand::Rng::with_seed(thread);
+                    let mut model = BTreeMap::new();
+                    for round in 0..6000_u64 {
+                        let key = [thread, random.u64(..300)].map(u64::to_le_bytes).concat();
+                        if random.u8(..4) == 0 {
+                            append(engine, &[Entry::Delete { key: &key }]).unwrap();
+                            model.remove(&key);
+                        } else {
+                            let value = bytes(round, random.usize(..1500));
+                            put(engine, &key, &value);
+                            assert_eq!(read(engine, &key).as_ref(), Ok(&value));
+                            model.insert(key, value);
+                        }
+                        if round % 50 == 0 {
+                            engine.commit(u64::MAX).unwrap();
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        let models = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        is_done.store(true, order);
+        models
+    });
+    let mut model: BTreeMap<_, _> = models.into_iter().flatten().collect();
+    for cold in 0..50_u64 {
+        model.insert([b"cold", &cold.to_le_bytes()[..]].concat(), b"value".to_vec());
+    }
+    engine.commit(u64::MAX).unwrap();
+    assert!(content(&engine) == model);
+    assert!(engine.statistics().cleaned_bytes > 0);
+    drop(engine);
+    assert!(content(&open(disk).unwrap()) == model);
 }

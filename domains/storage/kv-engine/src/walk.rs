@@ -255,7 +255,11 @@ impl<D: Disk> Engine<D> {
             domain_rt::thread::heartbeat();
         }
         let state = self.state.lock();
-        if state.log.get(&serial) == Some(&number) {
+        let images = [&state.open, &state.sealing];
+        let in_memory = images.into_iter().flatten().find(|image| image.serial == serial);
+        // Records that came meanwhile are named, and weren't looked at: of such a segment nothing can be said.
+        let has_grown = in_memory.is_some_and(|image| image.records().len() != bytes.len());
+        if state.log.get(&serial) == Some(&number) && !has_grown {
             let is_named =
                 |&(hash, at): &(KeyHash, u64)| state.find(hash).is_some_and(|place| place.offset() == at);
             let named = found.into_iter().filter(is_named).count() as u64;

@@ -65,35 +65,37 @@ impl State {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Reaches a goal, by writing out or by waiting for the thread that does.
-    pub(crate) fn write_out(&self, goal: Goal) -> Result<(), StoreError> {
+    /// Reaches a goal, by writing out or by waiting for the thread that does; the last group that is durable then.
+    pub(crate) fn write_out(&self, goal: Goal) -> Result<u64, StoreError> {
         let mut attempts = Attempts::default();
-        let mut requests = Vec::new();
+        let mut state = self.state.lock();
         loop {
-            let mut state = self.state.lock();
             if state.reached(goal) {
-                return Ok(());
+                return Ok(state.durable);
             }
             if state.writing {
                 let failures = state.failures;
                 state.waiters.push(thread::id());
                 drop(state);
                 self.wait()?;
-                if self.state.lock().failures != failures {
+                state = self.state.lock();
+                if state.failures != failures {
                     return Err(StoreError::Device);
                 }
                 continue;
             }
+            let mut requests = core::mem::take(&mut state.requests);
             let step = match self.plan(&mut state, goal, &mut requests) {
                 Ok(Some(step)) => step,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(state.durable),
                 Err(error) => return Err(store_error(error)),
             };
             state.writing = true;
             drop(state);
             let result = self.runs.run(&mut requests);
-            let mut state = self.state.lock();
+            state = self.state.lock();
             state.writing = false;
+            state.requests = requests;
             let mut failed = None;
             match result {
                 Ok(()) => self.advance(&mut state, step),
@@ -105,10 +107,13 @@ impl<D: Disk> Engine<D> {
                     }
                 }
             }
-            let waiters = core::mem::take(&mut state.waiters);
-            drop(state);
-            for waiter in waiters {
-                thread::unpark(waiter);
+            if !state.waiters.is_empty() {
+                let waiters = core::mem::take(&mut state.waiters);
+                drop(state);
+                for waiter in waiters {
+                    thread::unpark(waiter);
+                }
+                state = self.state.lock();
             }
             if let Some(error) = failed {
                 return Err(store_error(error));
@@ -162,7 +167,8 @@ impl<D: Disk> Engine<D> {
         }
         let serial = image.serial;
         let (offset, bytes) = image.unwritten(&layout);
-        let force = cached && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
+        let forces = cached && self.runs.shape().forced_writes;
+        let force = forces && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
         self.runs.write_requests(offset, bytes, force, requests)?;
         state.counters.written_bytes += bytes.len() as u64;
         Ok(Some(Step::Write {

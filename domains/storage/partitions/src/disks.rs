@@ -240,6 +240,7 @@ impl Disks {
             block_bytes: 512,
             blocks: 0,
             volatile_cache: false,
+            forced_writes: true,
             read_only: true,
             deallocate: false,
             atomic_blocks: 1,

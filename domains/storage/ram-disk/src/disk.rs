@@ -154,6 +154,7 @@ impl BlockDevice for RamDisk {
             block_bytes: LOGICAL_BYTES as u32,
             blocks: self.blocks,
             volatile_cache: false,
+            forced_writes: true,
             read_only: false,
             deallocate: true,
             atomic_blocks: (BLOCK_BYTES / LOGICAL_BYTES) as u32,

@@ -176,6 +176,11 @@ fn a_fatal_error_is_cured_by_a_reset() {
     let told = driver.collect(0, 1, BlockBatch::new().unwrap());
     assert_eq!(told[0].result, Ok(()));
     assert_eq!(driver.block.statistics().unwrap().resets, 1);
+    assert_eq!(
+        driver.block.info().unwrap().changes,
+        1,
+        "the units are what they were"
+    );
     board.assert_clean();
 }
 

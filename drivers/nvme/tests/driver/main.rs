@@ -7,3 +7,4 @@ mod health;
 mod model;
 mod properties;
 mod support;
+mod trusted;

@@ -4,7 +4,7 @@
 //! with a data buffer, firmware and namespace management aren't offered.
 
 use super::identifiers::Identifiers;
-use super::namespace::{Namespace, NamespaceError};
+use super::namespace::{Namespace, NamespaceError, Source};
 use super::ring::Ring;
 use super::{IoQueue, Shared};
 use crate::pages::Pages;
@@ -164,6 +164,7 @@ pub struct AdminCompletion<'a> {
     pub result: u32,
     namespace: u32,
     is_namespace: bool,
+    source: Source,
     data: &'a Pages,
     offset: usize,
 }
@@ -183,7 +184,7 @@ impl AdminCompletion<'_> {
         }
         let mut structure: Box<[u8]> = alloc::vec![0; PAGE_BYTES].into_boxed_slice();
         self.copy_to(&mut structure);
-        Namespace::parse(self.namespace, &structure)
+        Namespace::parse(self.source, self.namespace, &structure)
     }
 }
 
@@ -291,6 +292,7 @@ impl AdminQueue {
                 result: entry.result,
                 namespace: pending.namespace,
                 is_namespace: pending.is_namespace,
+                source: self.ring.shared().source(),
                 data: &self.data,
                 offset: usize::from(slot) * PAGE_BYTES,
             });

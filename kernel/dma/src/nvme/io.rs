@@ -4,12 +4,17 @@
 //! since (see the module above). What it moves is what its blocks say, a page each at most: lengths and addresses are put down here and
 //! nowhere else. Ranges that move nothing (write zeroes, deallocate) are the driver's.
 
+mod command;
+
+pub use command::{Accepted, Command, CommandKind};
+
 use super::identifiers::Identifiers;
 use super::namespace::Namespace;
 use super::ring::Ring;
 use super::{QueueClaim, Shared};
 use crate::pages::Pages;
 use alloc::boxed::Box;
+use command::data_address;
 use core::fmt;
 use rref::block::BLOCK_BYTES;
 use rref::{Block, RRef};
@@ -58,28 +63,21 @@ impl fmt::Display for QueueError {
     }
 }
 
-/// What a command is to do.
+/// What is done with one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommandKind {
-    /// Fill blocks from the namespace.
+pub enum Transfer {
+    /// Fill it from the namespace.
     Read,
-    /// Write blocks; durable with the completion when `force_unit_access`.
-    Write {
-        /// See there.
-        force_unit_access: bool,
-    },
-    /// Make completed writes durable.
-    Flush,
-    /// Make `count` logical blocks from `address` on read as zeros.
-    WriteZeroes {
-        /// First logical block.
-        address: u64,
-        /// Logical blocks, from 1 to 65,536; cut to that.
-        count: u32,
-    },
-    /// Forget ranges ([`Command::add_range`]).
-    Deallocate,
+    /// Write it.
+    Write,
+    /// Write it; it is durable with the completion.
+    WriteThrough,
 }
+
+/// Opcodes, and a bit of the word behind the address (NVM command set 1.0, 3.2).
+const OPCODE_WRITE: u64 = 0x01;
+const OPCODE_READ: u64 = 0x02;
+const FORCE_UNIT_ACCESS: u64 = 1 << 30;
 
 /// One slot's command.
 struct Slot {
@@ -183,16 +181,25 @@ impl IoQueue {
         Ok(())
     }
 
+    /// Whether the controller knows of the queue, and has itself said what the namespace is since it was last off: lengths in memory depend
+    /// on that.
+    #[inline(always)]
+    fn takes(&self, namespace: &Namespace) -> bool {
+        let source = self.ring.shared().source();
+        source.epoch == self.epoch && source == namespace.source()
+    }
+
     /// Commands for which there is room.
     #[inline(always)]
     pub fn room(&self) -> usize {
         self.identifiers.available()
     }
 
-    /// Begins a command; `None` when there is no room, or the controller was turned off since the queue was started.
+    /// Begins a command; `None` when there is no room, or the controller was turned off since the queue was started or since it said what the
+    /// namespace is.
     #[inline]
     pub fn command(&mut self, namespace: &Namespace, kind: CommandKind) -> Option<Command<'_>> {
-        if !self.is_live() {
+        if !self.takes(namespace) {
             return None;
         }
         let slot = self.identifiers.take()?;
@@ -207,6 +214,74 @@ impl IoQueue {
             ranges: 0,
             submitted: false,
         })
+    }
+
+    /// Submits a read or write of one block, as a [`command`](Self::command) of it alone does for more instructions: its slot, or the block
+    /// when there is no room, when it has no data or too much, or when the controller was turned off.
+    #[inline]
+    pub fn submit_one(
+        &mut self,
+        namespace: &Namespace,
+        transfer: Transfer,
+        block: RRef<Block>,
+    ) -> Result<u8, RRef<Block>> {
+        let (address, count) = (block.address, block.count);
+        let fits = count != 0 && count <= (BLOCK_BYTES >> namespace.block_shift()) as u32;
+        if !fits || !self.takes(namespace) {
+            return Err(block);
+        }
+        let Some(index) = self.identifiers.take() else {
+            return Err(block);
+        };
+        let (Some(slot), Some(identifier)) = (
+            self.slots.get_mut(usize::from(index)),
+            self.identifiers.identifier(index),
+        ) else {
+            return Err(block);
+        };
+        let page = data_address(&block);
+        // Nothing is there; forgetting it spares its drop code.
+        core::mem::forget(slot.blocks[0].replace(block));
+        (slot.count, slot.taken) = (1, 0);
+        let (opcode, flags) = match transfer {
+            Transfer::Read => (OPCODE_READ, 0),
+            Transfer::Write => (OPCODE_WRITE, 0),
+            Transfer::WriteThrough => (OPCODE_WRITE, FORCE_UNIT_ACCESS),
+        };
+        self.ring.push([
+            opcode | u64::from(identifier) << 16 | u64::from(namespace.id()) << 32,
+            0,
+            0,
+            page,
+            0,
+            address,
+            u64::from(count - 1) | flags,
+            0,
+        ]);
+        Ok(index)
+    }
+
+    /// Takes the next completion if it is that of a command of one block that succeeded: its slot, which is free then, and the block. For
+    /// others there is [`finished`](Self::finished).
+    #[inline]
+    pub fn finished_one(&mut self) -> Option<(u8, RRef<Block>)> {
+        if !self.is_live() {
+            return None;
+        }
+        let entry = self.ring.peek()?;
+        if entry.status != 0 || entry.queue != self.claim.queue {
+            return None;
+        }
+        let index = self.identifiers.slot(entry.command)?;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        if (slot.count, slot.taken) != (1, 0) {
+            return None;
+        }
+        let block = slot.blocks[0].take()?;
+        (slot.count, slot.taken) = (0, 0);
+        self.ring.advance();
+        self.identifiers.release(index);
+        Some((index, block))
     }
 
     /// Tells the controller of commands submitted since: one register write, or none.
@@ -302,186 +377,6 @@ impl Drop for IoQueue {
                     core::mem::forget(block);
                 }
             }
-        }
-    }
-}
-
-/// What [`Command::accept`] found a block to be.
-pub struct Accepted {
-    bytes: u32,
-}
-
-/// A command that is being built. Dropped before it is submitted, it drops its blocks.
-pub struct Command<'a> {
-    queue: &'a mut IoQueue,
-    namespace: Namespace,
-    kind: CommandKind,
-    slot: u8,
-    /// Of reads and writes: the first logical block, and how many there are so far.
-    address: u64,
-    length: u32,
-    /// Every block so far filled its page: another may follow.
-    whole: bool,
-    ranges: u8,
-    submitted: bool,
-}
-
-impl Command<'_> {
-    /// The slot that it takes: the driver's name for it.
-    #[inline(always)]
-    pub fn slot(&self) -> u8 {
-        self.slot
-    }
-
-    #[inline(always)]
-    fn count(&self) -> usize {
-        let slot = self.queue.slots.get(usize::from(self.slot));
-        slot.map_or(TRANSFER_BLOCKS, |slot| usize::from(slot.count))
-    }
-
-    /// Whether a block can be the next of this command: there is room, and, where data is moved, it has some, begins where the last one
-    /// ended, and the last one filled its page.
-    #[inline(always)]
-    pub fn accept(&self, block: &Block) -> Option<Accepted> {
-        let count = self.count();
-        if count >= TRANSFER_BLOCKS {
-            return None;
-        }
-        let moves = matches!(self.kind, CommandKind::Read | CommandKind::Write { .. });
-        if !moves {
-            return Some(Accepted { bytes: 0 });
-        }
-        let limit = (BLOCK_BYTES >> self.namespace.block_shift()) as u32;
-        if block.count == 0 || block.count > limit {
-            return None;
-        }
-        if count != 0
-            && (!self.whole || self.address.checked_add(u64::from(self.length)) != Some(block.address))
-        {
-            return None;
-        }
-        Some(Accepted {
-            bytes: block.count << self.namespace.block_shift(),
-        })
-    }
-
-    /// Adds a block; gives it back when it can't be the next.
-    #[inline(always)]
-    pub fn push(&mut self, block: RRef<Block>) -> Result<(), RRef<Block>> {
-        let Some(Accepted { bytes }) = self.accept(&block) else {
-            return Err(block);
-        };
-        let count = self.count();
-        if bytes != 0 {
-            if count == 0 {
-                self.address = block.address;
-            } else {
-                // Pages behind the first, should there be more than two.
-                let list = usize::from(self.slot) * LIST_WORDS + count - 1;
-                self.queue.lists.write(list, [data_address(&block)]);
-            }
-            self.length += block.count;
-            self.whole = bytes as usize == BLOCK_BYTES;
-        }
-        let Some(slot) = self.queue.slots.get_mut(usize::from(self.slot)) else {
-            return Err(block);
-        };
-        let Some(place) = slot.blocks.get_mut(count) else {
-            return Err(block);
-        };
-        // Nothing is there; forgetting it spares its drop code.
-        core::mem::forget(place.replace(block));
-        slot.count += 1;
-        Ok(())
-    }
-
-    /// Adds a range to a deallocation; false when there is no room.
-    pub fn add_range(&mut self, address: u64, count: u32) -> bool {
-        let ranges = usize::from(self.ranges);
-        if self.kind != CommandKind::Deallocate || ranges >= RANGE_LIMIT {
-            return false;
-        }
-        let list = usize::from(self.slot) * LIST_WORDS + 2 * ranges;
-        self.queue.lists.write(list, [u64::from(count) << 32, address]);
-        self.ranges += 1;
-        true
-    }
-
-    /// Puts the command into the queue; false when it moves nothing and has no range, which drops it. The controller hears of it with
-    /// [`IoQueue::publish`].
-    #[inline(always)]
-    pub fn submit(mut self) -> bool {
-        const FORCE_UNIT_ACCESS: u64 = 1 << 30;
-        const DEALLOCATE: u64 = 1 << 2;
-        let list =
-            self.queue.lists.physical() + u64::from(self.slot) * (LIST_WORDS * size_of::<u64>()) as u64;
-        let index = usize::from(self.slot);
-        let Some(slot) = self.queue.slots.get(index) else {
-            return false;
-        };
-        let page = |index: usize| slot.blocks.get(index)?.as_ref().map(data_address);
-        let (opcode, pages, address, last): (u64, [u64; 2], u64, u64) = match self.kind {
-            CommandKind::Read | CommandKind::Write { .. } => {
-                let Some(first) = page(0) else {
-                    return false;
-                };
-                let second = match slot.count {
-                    0 | 1 => 0,
-                    2 => page(1).unwrap_or(0),
-                    _ => list,
-                };
-                let length = u64::from(self.length - 1);
-                match self.kind {
-                    CommandKind::Write {
-                        force_unit_access: true,
-                    } => (0x01, [first, second], self.address, length | FORCE_UNIT_ACCESS),
-                    CommandKind::Write { .. } => (0x01, [first, second], self.address, length),
-                    _ => (0x02, [first, second], self.address, length),
-                }
-            }
-            CommandKind::Flush => (0x00, [0; 2], 0, 0),
-            CommandKind::WriteZeroes { address, count } => {
-                let length = count.clamp(1, LENGTH_LIMIT) - 1;
-                (0x08, [0; 2], address, u64::from(length))
-            }
-            CommandKind::Deallocate => {
-                if self.ranges == 0 {
-                    return false;
-                }
-                // Words 10 and 11 are the number of ranges, counted from 0, and what is to become of them.
-                let words = u64::from(self.ranges - 1) | DEALLOCATE << 32;
-                (0x09, [list, 0], words, 0)
-            }
-        };
-        let Some(identifier) = self.queue.identifiers.identifier(self.slot) else {
-            return false;
-        };
-        self.queue.ring.push([
-            opcode | u64::from(identifier) << 16 | u64::from(self.namespace.id()) << 32,
-            0,
-            0,
-            pages[0],
-            pages[1],
-            address,
-            last,
-            0,
-        ]);
-        self.submitted = true;
-        true
-    }
-}
-
-/// Where a device finds a block's data.
-#[inline(always)]
-fn data_address(block: &RRef<Block>) -> u64 {
-    block.physical() + Block::DATA_OFFSET as u64
-}
-
-impl Drop for Command<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if !self.submitted {
-            self.queue.empty(self.slot);
         }
     }
 }

@@ -18,7 +18,9 @@ mod registers;
 mod ring;
 
 pub use admin::{AdminCommand, AdminCompletion, Feature};
-pub use io::{Accepted, Command, CommandKind, Finished, IoQueue, QueueError, RANGE_LIMIT, TRANSFER_BLOCKS};
+pub use io::{
+    Accepted, Command, CommandKind, Finished, IoQueue, QueueError, RANGE_LIMIT, TRANSFER_BLOCKS, Transfer,
+};
 pub use namespace::{Namespace, NamespaceError};
 pub use registers::Capabilities;
 
@@ -29,6 +31,7 @@ use admin::AdminQueue;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use namespace::Source;
 use protection::WRITABLE;
 
 /// Mass storage, non-volatile memory, NVM Express I/O controller.
@@ -71,11 +74,16 @@ impl fmt::Display for ControllerError {
     }
 }
 
+/// Numbers of controllers.
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+
 /// What the controller, its queues and namespaces share.
 struct Shared {
     device: Device,
     registers: Mmio,
     capabilities: Capabilities,
+    /// Counts the controllers of this domain.
+    number: u32,
     /// I/O queues that exist, a bit each.
     queues: AtomicU64,
     /// Counts the times that the controller was found off.
@@ -88,6 +96,15 @@ impl Shared {
     #[inline(always)]
     fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Where what it says now comes from.
+    #[inline(always)]
+    fn source(&self) -> Source {
+        Source {
+            controller: self.number,
+            epoch: self.epoch(),
+        }
     }
 
     /// The controller has nothing of what it was told before.
@@ -164,6 +181,7 @@ impl Controller {
                 device,
                 registers,
                 capabilities,
+                number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
                 queues: AtomicU64::new(0),
                 epoch: AtomicU32::new(0),
                 stopped: AtomicBool::new(false),
@@ -220,13 +238,13 @@ impl Controller {
             if status & (registers::CSTS_READY | registers::CSTS_FATAL) == 0 {
                 // On its way up: EN may be cleared only when it is there, or will never be.
                 let arrived = |value| value & (registers::CSTS_READY | registers::CSTS_FATAL) != 0;
-                registers.poll(registers::CSTS, limit_us, arrived).ok();
+                registers.poll_patiently(registers::CSTS, limit_us, arrived).ok();
             }
             let off = configuration & !(registers::CC_ENABLE | registers::CC_SHUTDOWN_MASK);
             registers.write_trusted(registers::CC, off);
         }
         let off = |value| value & registers::CSTS_READY == 0 || value == registers::GONE;
-        match registers.poll(registers::CSTS, limit_us, off) {
+        match registers.poll_patiently(registers::CSTS, limit_us, off) {
             Ok(registers::GONE) => Err(ControllerError::Gone),
             Ok(_) => {
                 shared.advance();
@@ -272,7 +290,7 @@ impl Controller {
         registers.write_trusted(registers::ACQ + 4, (completion >> 32) as u32);
         registers.write_trusted(registers::CC, registers::CC_VALUE | registers::CC_ENABLE);
         let arrived = |value| value & (registers::CSTS_READY | registers::CSTS_FATAL) != 0;
-        match registers.poll(registers::CSTS, capabilities.ready_limit_us(), arrived) {
+        match registers.poll_patiently(registers::CSTS, capabilities.ready_limit_us(), arrived) {
             Ok(registers::GONE) => Err(ControllerError::Gone),
             Ok(value) if value & registers::CSTS_FATAL != 0 => Err(ControllerError::Fatal),
             Ok(_) => Ok(()),

@@ -9,6 +9,16 @@ pub struct Namespace {
     id: NonZeroU32,
     block_shift: u8,
     blocks: u64,
+    source: Source,
+}
+
+/// Who said so, and when: it is believed of that controller until that is turned off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Number of the controller among those that this domain has claimed.
+    pub controller: u32,
+    /// Its epoch.
+    pub epoch: u32,
 }
 
 /// Why a namespace can't be used.
@@ -34,7 +44,7 @@ impl fmt::Display for NamespaceError {
 
 impl Namespace {
     /// Reads the structure of Identify Namespace (NVM command set 1.0, 4.1.5.1).
-    pub(super) fn parse(id: u32, structure: &[u8]) -> Result<Namespace, NamespaceError> {
+    pub(super) fn parse(source: Source, id: u32, structure: &[u8]) -> Result<Namespace, NamespaceError> {
         let id = NonZeroU32::new(id).ok_or(NamespaceError::Inactive)?;
         let field = |offset: usize| -> Option<u64> {
             let bytes = structure.get(offset..offset.checked_add(8)?)?;
@@ -59,6 +69,7 @@ impl Namespace {
             id,
             block_shift,
             blocks,
+            source,
         })
     }
 
@@ -80,6 +91,12 @@ impl Namespace {
         self.blocks
     }
 
+    /// Who said so, and when.
+    #[inline(always)]
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+
     /// Binary logarithm of the bytes in a block.
     #[inline(always)]
     pub(super) fn block_shift(&self) -> u8 {
@@ -92,6 +109,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SOURCE: Source = Source {
+        controller: 1,
+        epoch: 1,
+    };
+
     fn structure(blocks: u64, formatted: u8, format: usize, value: u32) -> [u8; 4096] {
         let mut bytes = [0; 4096];
         bytes[..8].copy_from_slice(&blocks.to_le_bytes());
@@ -102,28 +124,28 @@ mod tests {
 
     #[test]
     fn the_format_in_use_counts() {
-        let namespace = Namespace::parse(3, &structure(1000, 1, 1, 12 << 16)).unwrap();
+        let namespace = Namespace::parse(SOURCE, 3, &structure(1000, 1, 1, 12 << 16)).unwrap();
         assert_eq!(
             (namespace.id(), namespace.block_bytes(), namespace.blocks()),
             (3, 4096, 1000)
         );
         // Bits 4 to 5 of the format's number are in bits 5 to 6 of FLBAS.
-        let namespace = Namespace::parse(1, &structure(8, 0x21, 17, 9 << 16)).unwrap();
+        let namespace = Namespace::parse(SOURCE, 1, &structure(8, 0x21, 17, 9 << 16)).unwrap();
         assert_eq!(namespace.block_bytes(), 512);
     }
 
     #[test]
     fn what_would_move_other_lengths_is_refused() {
-        let of = |value| Namespace::parse(1, &structure(8, 0, 0, value));
+        let of = |value| Namespace::parse(SOURCE, 1, &structure(8, 0, 0, value));
         assert_eq!(of(9 << 16 | 8), Err(NamespaceError::Metadata(8)));
         assert_eq!(of(13 << 16), Err(NamespaceError::BlockSize(13)));
         assert_eq!(of(0), Err(NamespaceError::BlockSize(0)));
         assert_eq!(
-            Namespace::parse(1, &structure(0, 0, 0, 9 << 16)),
+            Namespace::parse(SOURCE, 1, &structure(0, 0, 0, 9 << 16)),
             Err(NamespaceError::Inactive)
         );
         assert_eq!(
-            Namespace::parse(0, &structure(8, 0, 0, 9 << 16)),
+            Namespace::parse(SOURCE, 0, &structure(8, 0, 0, 9 << 16)),
             Err(NamespaceError::Inactive)
         );
     }
@@ -131,7 +153,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_gives_a_usable_namespace_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..512), id: u32) {
-            if let Ok(namespace) = Namespace::parse(id, &bytes) {
+            if let Ok(namespace) = Namespace::parse(SOURCE, id, &bytes) {
                 prop_assert!((512..=4096).contains(&namespace.block_bytes()));
                 prop_assert!(namespace.blocks() > 0 && namespace.id() == id);
             }

@@ -131,6 +131,24 @@ impl Ring {
     /// Takes the next completion.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.peek()?;
+        self.advance();
+        Some(entry)
+    }
+
+    /// Goes on behind the completion that [`peek`](Self::peek) has shown.
+    #[inline(always)]
+    pub fn advance(&mut self) {
+        self.head += 1;
+        if self.head == self.entries {
+            self.head = 0;
+            self.phase ^= PHASE;
+        }
+    }
+
+    /// Looks at the next completion.
+    #[inline(always)]
+    pub fn peek(&self) -> Option<Entry> {
         let index = self.head as usize * COMPLETION_WORDS;
         let second = self.completion.read(index + 1);
         if second & PHASE != self.phase {
@@ -139,11 +157,6 @@ impl Ring {
         // The phase is written last: what else the entry holds, and the data that it is about, is read after it.
         fence(Ordering::Acquire);
         let first = self.completion.read(index);
-        self.head += 1;
-        if self.head == self.entries {
-            self.head = 0;
-            self.phase ^= PHASE;
-        }
         Some(Entry {
             result: first as u32,
             queue: (second >> 16) as u16,

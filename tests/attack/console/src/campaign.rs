@@ -198,6 +198,14 @@ impl Campaigns {
             .collect()
     }
 
+    /// Kills a domain by order; whether it was alive.
+    pub fn kill(&self, name: &str) -> bool {
+        let index = self.names.iter().position(|known| known.as_str() == name);
+        index
+            .and_then(|index| u16::try_from(index).ok())
+            .is_some_and(|index| self.control.kill(index, DeathCause::Killed).is_ok())
+    }
+
     /// The machine's memory.
     pub fn memory(&self) -> Option<MemoryStatus> {
         self.control.memory().ok()

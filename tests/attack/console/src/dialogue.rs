@@ -1,8 +1,8 @@
 //! Commands from the serial port, answers in JSON.
 //!
 //! `reset` counts crossings anew, `kinds` lists them; `cover KIND|any FIRST STRIDE LAST` says which are to be tried; `campaign INJECTION|by-turns GAP
-//! anew|on` begins to try them, in crossings counted anew or on, and `end` ends that with its results; `left` says how many are still to be tried. `domains`, `holdings`, `leaks` and
-//! `memory` are as the shell's with `--json`.
+//! anew|on` begins to try them, in crossings counted anew or on, and `end` ends that with its results; `left` says how many are still to be tried. `domains`, `holdings`, `leaks`,
+//! `memory` and `kill NAME` are as the shell's, the others with `--json`.
 
 use crate::campaign::{Campaigns, Order, Results};
 use crate::coverage::Coverage;
@@ -77,6 +77,9 @@ impl Dialogue {
         let words: Vec<&str> = line.split_whitespace().collect();
         let value = match words.as_slice() {
             [] => return String::new(),
+            // In the shell's words.
+            ["kill", name] if self.campaigns.kill(name) => return format!("{name} is killed.\r\n"),
+            ["kill", _] => return "The domain is not running.\r\n".to_string(),
             ["reset"] => match self.campaigns.reset() {
                 Ok(()) => json!({ "reset": true }),
                 Err(error) => failed(&format!("{error}")),
@@ -107,7 +110,7 @@ impl Dialogue {
             },
             ["end"] => results(&self.campaigns.end()),
             _ => failed(
-                "there are `reset`, `kinds`, `cover`, `left`, `campaign`, `end`, `domains`, `holdings`, `leaks` and `memory`",
+                "there are `reset`, `kinds`, `cover`, `left`, `campaign`, `end`, `domains`, `holdings`, `leaks`, `memory` and `kill`",
             ),
         };
         format!("{value}\r\n")

@@ -109,6 +109,9 @@ pub const COMMANDS: &[Command] = &[
     command("script", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, script_help),
     command("script|help", 2, ADMIN, NO_KEYS, script_help),
     command("script|flush", -2, ADMIN, NO_KEYS, ok),
+    command("script|kill", 2, ADMIN, NO_KEYS, |_| {
+        Err(CommandError::Plain("NOTBUSY No scripts in execution right now."))
+    }),
     command("script|exists", -3, ADMIN, NO_KEYS, no_scripts),
     command("debug", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, debug_help),
     command("debug|help", 2, ADMIN, NO_KEYS, debug_help),

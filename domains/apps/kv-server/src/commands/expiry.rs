@@ -115,7 +115,7 @@ fn persist(context: &mut Context<'_>) -> Result<(), CommandError> {
 }
 
 fn left(context: &mut Context<'_>, unit_ms: u64, relative: bool) -> Result<(), CommandError> {
-    let slot = context.find(context.argument(1));
+    let slot = context.look(context.argument(1));
     let answer = match slot
         .and_then(|slot| context.entry(slot))
         .map(|entry| entry.expires_ms)

@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
     command("del", -2, WRITE, ALL_KEYS, delete),
     command("unlink", -2, FAST_WRITE, ALL_KEYS, delete),
     command("exists", -2, FAST_READ, ALL_KEYS, exists),
-    command("touch", -2, FAST_READ, ALL_KEYS, exists),
+    command("touch", -2, FAST_READ, ALL_KEYS, touch),
     command("type", 2, FAST_READ, ONE_KEY, kind),
     command("rename", 3, WRITE, TWO_KEYS, |context| rename(context, false)),
     command("renamenx", 3, FAST_WRITE, TWO_KEYS, |context| {
@@ -86,13 +86,20 @@ fn delete(context: &mut Context<'_>) -> Result<(), CommandError> {
 
 fn exists(context: &mut Context<'_>) -> Result<(), CommandError> {
     let keys = context.arguments.from(1);
+    let count = keys.filter(|key| context.look(key).is_some()).count();
+    context.reply.count(count);
+    Ok(())
+}
+
+fn touch(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let keys = context.arguments.from(1);
     let count = keys.filter(|key| context.find(key).is_some()).count();
     context.reply.count(count);
     Ok(())
 }
 
 fn kind(context: &mut Context<'_>) -> Result<(), CommandError> {
-    let slot = context.find(context.argument(1));
+    let slot = context.look(context.argument(1));
     let name = slot
         .and_then(|slot| context.kind(slot))
         .map_or("none", Kind::name);

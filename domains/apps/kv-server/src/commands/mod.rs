@@ -3,8 +3,12 @@
 //! Each file has a `COMMANDS` table; a command is a function of a [`Context`](crate::command::Context).
 
 pub mod admin;
+#[cfg(test)]
+mod argument_tests;
 pub mod bits;
 pub mod blocking_lists;
+#[cfg(test)]
+mod collection_tests;
 pub mod collections;
 pub mod config;
 pub mod connection;
@@ -25,6 +29,7 @@ pub mod sort;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
 pub mod sorted_sets;
+pub mod stream_claims;
 pub mod stream_groups;
 pub mod stream_info;
 pub mod stream_reads;
@@ -60,6 +65,7 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("stream", streams::COMMANDS),
     ("stream", stream_reads::COMMANDS),
     ("stream", stream_groups::COMMANDS),
+    ("stream", stream_claims::COMMANDS),
     ("stream", stream_info::COMMANDS),
     ("generic", sort::COMMANDS),
     ("transactions", transactions::COMMANDS),

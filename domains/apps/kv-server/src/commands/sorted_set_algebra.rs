@@ -71,8 +71,10 @@ impl Aggregate {
                 // Infinities of both signs: Redis says 0.
                 if sum.is_nan() { 0.0 } else { sum }
             }
-            Aggregate::Least => first.min(second),
-            Aggregate::Greatest => first.max(second),
+            // Of two zeros with different signs, the first stays.
+            Aggregate::Least if second < first => second,
+            Aggregate::Greatest if second > first => second,
+            Aggregate::Least | Aggregate::Greatest => first,
         }
     }
 }

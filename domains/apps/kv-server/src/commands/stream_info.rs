@@ -6,7 +6,8 @@ use crate::command::{Command, Context, Flags, Keys, NO_KEYS, command};
 use crate::error::CommandError;
 use crate::protocol::Reply;
 use crate::types::Stream;
-use crate::types::stream::{Group, StreamId};
+use crate::types::stream::StreamId;
+use crate::types::stream_group::Group;
 
 type Outcome = Result<(), CommandError>;
 

@@ -348,6 +348,15 @@ fn header(
     too_long: ProtocolError,
 ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
     let rest = data.get(start..).unwrap_or_default();
+    // Most numbers have one digit or two.
+    match rest {
+        [digit @ b'0'..=b'9', b'\r', _, ..] => return Ok(Some((Some(i64::from(digit - b'0')), start + 3))),
+        [tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+            let value = i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
+            return Ok(Some((Some(value), start + 4)));
+        }
+        _ => {}
+    }
     let mut value: u64 = 0;
     for (index, &byte) in rest.iter().enumerate().take(12) {
         let digit = byte.wrapping_sub(b'0');

@@ -9,6 +9,7 @@ pub mod range;
 pub mod set;
 pub mod sorted_set;
 pub mod stream;
+pub mod stream_group;
 
 pub use hash::Hash;
 pub use limits::Limits;
