@@ -149,11 +149,6 @@ const TESTS: &[Test] = &[
         run: recovery::others_come_back,
     },
     Test {
-        name: "disk-driver-killed",
-        about: "nvme is killed once a second while its disk is written to; no request fails, and all that was acknowledged is there",
-        run: disk::driver_killed,
-    },
-    Test {
         name: "black-box",
         about: "after a death its stacks, crossings, events, counters and outage are shown by function and domain",
         run: black_box::tells,
@@ -197,6 +192,11 @@ const TESTS: &[Test] = &[
         name: "storage-faults",
         about: "errors, hangs, slowness, a warning and the removal of the disk cost no panic and no acknowledged key",
         run: storage_faults::are_borne,
+    },
+    Test {
+        name: "disk-driver-killed",
+        about: "nvme is killed once a second while its disk is written to; no request fails, and all that was acknowledged is there",
+        run: disk::driver_killed,
     },
     Test {
         name: "storage-kills",
