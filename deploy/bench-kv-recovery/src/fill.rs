@@ -10,7 +10,7 @@ use kv_engine::disk::{Disk, DiskError, Shape};
 use kv_engine::engine::{Engine, Limits};
 use kv_engine::open::Options;
 use kv_server::journal::{element_name, key_name};
-use kv_server::keyspace::{StoredContent, read_entry};
+use kv_server::stored_entry::{StoredContent, read_entry};
 use kv_server::value::{CHUNK_BYTES, Kind};
 use power_cut::partition::{self, Place};
 use power_cut::replay::Medium;

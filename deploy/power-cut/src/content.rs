@@ -7,7 +7,7 @@ use interface::key_value::{Entry, INLINE_LIMIT_BYTES, Reader, STORE_BYTES, Store
 use kv_engine::disk::Disk;
 use kv_engine::engine::Engine;
 use kv_server::journal::{KEY_LETTER, REDO_KEY, element_name, for_each_entry, read_redo};
-use kv_server::keyspace::{StoredContent, read_entry};
+use kv_server::stored_entry::{StoredContent, read_entry};
 use kv_server::value::Kind;
 use rref::RRef;
 
