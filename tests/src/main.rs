@@ -222,7 +222,7 @@ const SUITE_FILES: [&str; 4] = [
     "unit/type/incr",
     "unit/type/string",
     "unit/keyspace",
-    "unit/multi",
+    "unit/type/hash",
 ];
 
 /// Runs the end-to-end tests.
