@@ -251,10 +251,11 @@ impl DiskControl {
         Ok(())
     }
 
+    /// By the device, not by its node: for a node QEMU would wait until nothing is under way on it.
     fn io(&mut self, command: &str) -> Result<()> {
         let said = self
             .monitor
-            .human(&format!("qemu-io {DEVICE_NODE} \"{command}\""))?;
+            .human(&format!("qemu-io -d {DEVICE} \"{command}\""))?;
         ensure!(
             said.trim().is_empty() || said.contains("Suspended") || said.contains("Resuming"),
             "QEMU refuses `{command}`: {}",
