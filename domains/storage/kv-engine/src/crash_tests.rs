@@ -221,14 +221,24 @@ fn assert_prefix(run: &Run, events: usize, engine: &Engine<SimulatedDisk>) {
 #[test]
 fn every_power_cut_leaves_what_was_acknowledged() {
     let disk = SimulatedDisk::new(DISK_BYTES);
-    let run = work(&disk, 11, 2500, &History::default());
+    power_cuts(&work(&disk, 11, 2500, &History::default()));
+}
+
+/// The same where only flushes make anything durable.
+#[test]
+fn every_power_cut_without_forced_writes_leaves_what_was_acknowledged() {
+    let disk = SimulatedDisk::new(DISK_BYTES).without_forced_writes();
+    power_cuts(&work(&disk, 13, 1500, &History::default()));
+}
+
+fn power_cuts(run: &Run) {
     assert!(run.cleaned_bytes > 0);
     let mut points = 0;
-    at_every_point(&run, 1, 12, |index, image| {
+    at_every_point(run, 1, 12, |index, image| {
         points += 1;
         let disk = SimulatedDisk::with_content(image);
         let engine = open(disk.clone()).unwrap();
-        assert_prefix(&run, index, &engine);
+        assert_prefix(run, index, &engine);
         // Life goes on, and what was dropped stays dropped.
         if points % 7 == 0 {
             let recovered = engine.appended();

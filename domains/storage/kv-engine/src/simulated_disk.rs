@@ -59,6 +59,12 @@ impl SimulatedDisk {
         })))
     }
 
+    /// It doesn't do what a forced write asks for, and says so.
+    pub fn without_forced_writes(self) -> SimulatedDisk {
+        self.0.lock().unwrap().forced_writes = false;
+        self
+    }
+
     pub fn record(&self) {
         self.0.lock().unwrap().is_recording = true;
     }
@@ -135,7 +141,8 @@ impl Disk for SimulatedDisk {
                         put(&mut inner.content, written);
                     }
                     if inner.is_recording {
-                        let forced = block.force_unit_access();
+                        // A controller without the feature takes the wish and keeps the data in its cache.
+                        let forced = block.force_unit_access() && inner.forced_writes;
                         inner.events.push(Event::Write { blocks, forced });
                     }
                 }
