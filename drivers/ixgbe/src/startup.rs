@@ -47,7 +47,7 @@ pub struct Found {
 pub fn bring_up(adapter: &Adapter, queues: u16, allow_quick: bool) -> Result<Found, DeviceError> {
     let registers = adapter.registers();
     mask_interrupts(registers);
-    let quick = if allow_quick && is_set_up(registers) {
+    let quick = if allow_quick && is_set_up(adapter) {
         eeprom::station_address(registers).ok()
     } else {
         None
@@ -69,14 +69,16 @@ pub fn bring_up(adapter: &Adapter, queues: u16, allow_quick: bool) -> Result<Fou
 }
 
 /// Whether an earlier life of this driver completed its start-up and the link is up since.
-fn is_set_up(registers: &Mmio) -> bool {
+fn is_set_up(adapter: &Adapter) -> bool {
+    let registers = adapter.registers();
     const LOADED: u32 = r::CTRL_EXT_DRIVER_LOADED | r::CTRL_EXT_NO_SNOOP_DISABLE;
     let extended = registers.read(r::CTRL_EXT);
     // A device that is gone reads all ones.
     extended & LOADED == LOADED
         && extended != u32::MAX
-        && registers.read(r::GPIE) == r::GPIE_VALUE
-        && registers.read(r::MRQC) == rss::MRQC_VALUE
+        // Another system's driver, before the machine restarted, may set the same bits.
+        && (adapter.had_driver()
+            || registers.read(r::GPIE) == r::GPIE_VALUE && registers.read(r::MRQC) == rss::MRQC_VALUE)
         && registers.read(r::LINKS) & r::LINKS_UP != 0
 }
 

@@ -154,6 +154,11 @@ impl Adapter {
         })
     }
 
+    /// Whether a driver had this device before, since the machine started: then it was brought up by this code and nothing else.
+    pub fn had_driver(&self) -> bool {
+        self.shared.device.had_memory()
+    }
+
     /// The registers; writable are those that don't concern memory.
     pub fn registers(&self) -> &Mmio {
         &self.shared.registers
