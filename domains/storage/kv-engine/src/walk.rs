@@ -257,14 +257,21 @@ impl<D: Disk> Engine<D> {
         let state = self.state.lock();
         let images = [&state.open, &state.sealing];
         let in_memory = images.into_iter().flatten().find(|image| image.serial == serial);
-        // Records that came meanwhile are named, and weren't looked at: of such a segment nothing can be said.
-        let has_grown = in_memory.is_some_and(|image| image.records().len() != bytes.len());
-        if state.log.get(&serial) == Some(&number) && !has_grown {
+        let now = state.segments.get(number as usize).copied().unwrap_or_default();
+        // Records that came meanwhile are named, and weren't looked at: of such a segment nothing can be said, also if it has been sealed since.
+        let has_grown = in_memory.map_or(now.end, |image| image.records().len()) != bytes.len();
+        if state.log.get(&serial) != Some(&number) {
+            // Cleaning freed it, and another one may have been written over what was read.
+            return Ok(CheckReport {
+                next: report.next,
+                ..CheckReport::default()
+            });
+        }
+        if !has_grown {
             let is_named =
                 |&(hash, at): &(KeyHash, u64)| state.find(hash).is_some_and(|place| place.offset() == at);
             let named = found.into_iter().filter(is_named).count() as u64;
-            let segment = state.segments.get(number as usize).copied().unwrap_or_default();
-            report.dangling = u64::from(segment.live_records).saturating_sub(named);
+            report.dangling = u64::from(now.live_records).saturating_sub(named);
         }
         Ok(report)
     }
