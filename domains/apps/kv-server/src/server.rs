@@ -117,6 +117,8 @@ pub struct Server {
     pub statistics: Statistics,
     /// How far it is.
     pub phase: Phase,
+    /// The newest group when writes began to fail; meaningful in [`Phase::WriteFailed`].
+    pub unsettled: u64,
     /// When it started, milliseconds since 1970.
     pub started_ms: u64,
     /// A name of this start, 40 hexadecimal digits.
@@ -164,6 +166,7 @@ impl Server {
             table,
             statistics,
             phase: Phase::Loading(0),
+            unsettled: 0,
             started_ms: now_ms,
             run_id,
             ledger: Ledger::default(),

@@ -198,8 +198,9 @@ impl Service {
     }
 
     /// The store takes no more: clients are told from now on.
-    pub fn report_failure(&self, failure: StoreError) {
+    pub fn report_failure(&self, failure: StoreError, group: u64) {
         let mut server = self.server.lock();
+        server.unsettled = server.unsettled.max(group);
         if server.phase != Phase::WriteFailed(failure) {
             error!("writes are refused: {failure}");
             server.phase = Phase::WriteFailed(failure);
@@ -225,7 +226,7 @@ impl Service {
             }
             waited_ms = 0;
             if let Err(error) = self.settle(newest) {
-                self.report_failure(error);
+                self.report_failure(error, newest);
             }
         }
     }

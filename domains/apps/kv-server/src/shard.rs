@@ -8,7 +8,7 @@ use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::config::Durability;
 use crate::connection::Connection;
 use crate::protocol::RequestLimits;
-use crate::server::Server;
+use crate::server::{Phase, Server};
 use crate::service::Service;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -322,7 +322,11 @@ impl Shard {
         ledger.append(&mut keyspace.journal);
         let newest = ledger.newest(&keyspace.journal);
         let asked = core::mem::take(&mut server.settle_requested);
+        // While writes are refused nothing newer is promised, and reads and refusals needn't wait for what fails. A group that is newer was made
+        // before its shard knew: append and this look are under one lock.
+        let is_refused = matches!(server.phase, Phase::WriteFailed(_)) && newest <= server.unsettled;
         let wait = (asked || server.config.durability == Durability::Always)
+            && !is_refused
             && !server.ledger.is_durable(newest)
             || server.ledger.kept_bytes() > crate::ledger::KEPT_LIMIT_BYTES;
         let deadline_ms = server.next_deadline_ms();
@@ -331,7 +335,7 @@ impl Shard {
         drop(server);
         if wait && let Err(error) = service.settle(newest) {
             // What was to be said would not be true.
-            service.report_failure(error);
+            service.report_failure(error, newest);
             self.end_unsettled()?;
         }
         self.send_all()?;
