@@ -336,8 +336,12 @@ impl Device {
             let failure = queue.requests.lock().last_error.take();
             if let Some(failure) = failure {
                 log::warn!(
-                    "NVMe: {:?} at {} of unit {} failed: {:?} (status {:#06x})",
-                    failure.operation,
+                    "a {} at {} of unit {} failed: {} (status {:#06x})",
+                    failure
+                        .operation
+                        .map_or(Text::<16>::new("request"), |operation| Text::format(
+                            format_args!("{operation}")
+                        )),
                     failure.address,
                     failure.unit,
                     failure.fault,

@@ -13,6 +13,7 @@ use crate::exchange::{Exchange, Share};
 use crate::reference::{OutOfMemory, RRef};
 use abi::object::HEADER_BYTES;
 use abi::{ObjectKind, sys};
+use core::fmt;
 use core::ptr::NonNull;
 
 /// Bytes of data in one block.
@@ -68,6 +69,34 @@ pub enum Fault {
     Gone = 8,
     /// It failed inside, transfer of data included.
     Internal = 9,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Flush => "flush",
+            Operation::WriteZeroes => "write of zeros",
+            Operation::Deallocate => "deallocation",
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::OutOfRange => "it is not on the device",
+            Fault::Unsupported => "the device can't do this",
+            Fault::Unreadable => "the medium doesn't give the data back",
+            Fault::WriteFault => "the medium doesn't take the data",
+            Fault::NoSpace => "no space is left",
+            Fault::ReadOnly => "it is protected against writing",
+            Fault::TimedOut => "it wasn't answered in time",
+            Fault::Gone => "the device is gone",
+            Fault::Internal => "the device failed inside",
+        })
+    }
 }
 
 /// A storage request with a page of data.

@@ -49,13 +49,7 @@ fn an_aborted_command_is_tried_again() {
     let driver = board.up(1);
     board.model().faults.hold = true;
     board.model().faults.aborts_work = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
+    driver.submit(&[write(0, 8, 3)]);
     std::thread::sleep(Duration::from_millis(30));
     driver.device.service();
     board.model().faults.hold = false;
@@ -78,13 +72,7 @@ fn late_completions_after_an_abort_do_no_harm() {
     let driver = board.up(1);
     board.model().faults.hold = true;
     board.model().faults.abort_answers_twice = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
+    driver.submit(&[write(0, 8, 3)]);
     std::thread::sleep(Duration::from_millis(30));
     driver.device.service();
     let aborted = board.model().commands[0].id;
@@ -164,13 +152,7 @@ fn a_fatal_error_is_cured_by_a_reset() {
     let board = Board::new();
     let driver = board.up(1);
     board.model().faults.hold = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
+    driver.submit(&[write(0, 8, 3)]);
     board.model().fail();
     board.model().faults.hold = false;
     let told = driver.collect(0, 1, BlockBatch::new().unwrap());
@@ -186,24 +168,20 @@ fn a_fatal_error_is_cured_by_a_reset() {
 
 #[test]
 fn requests_of_a_controller_that_is_gone_fail() {
-    let board = Board::new();
-    let driver = board.up(1);
-    board.model().faults.hold = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
-    board.model().faults.gone = true;
-    let told = driver.collect(0, 1, BlockBatch::new().unwrap());
-    assert_eq!(told[0].result, Err(Fault::Gone));
-    assert_eq!(driver.run(&[read(0, 8)])[0].result, Err(Fault::Gone));
-    assert_eq!(driver.block.info(), Err(BlockError::NoDevice));
-    let info = driver.block.controller(0).unwrap().unwrap();
-    assert_eq!(info.state, ControllerState::Removed);
-    assert!(driver.block.reset(0).is_err());
+    for nothing in [u32::MAX, 0] {
+        let board = Board::new();
+        let driver = board.up(1);
+        board.model().faults.hold = true;
+        driver.submit(&[write(0, 8, 3)]);
+        board.model().faults.gone = Some(nothing);
+        let told = driver.collect(0, 1, BlockBatch::new().unwrap());
+        assert_eq!(told[0].result, Err(Fault::Gone));
+        assert_eq!(driver.run(&[read(0, 8)])[0].result, Err(Fault::Gone));
+        assert_eq!(driver.block.info(), Err(BlockError::NoDevice));
+        let info = driver.block.controller(0).unwrap().unwrap();
+        assert_eq!(info.state, ControllerState::Removed);
+        assert!(driver.block.reset(0).is_err());
+    }
 }
 
 #[test]
@@ -225,13 +203,7 @@ fn a_controller_that_does_not_go_off_is_taken_off_the_bus() {
     let board = Board::new();
     let driver = board.up(1);
     board.model().faults.hold = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
+    driver.submit(&[write(0, 8, 3)]);
     board.model().faults.never_off = true;
     driver.block.reset(0).unwrap();
     let told = driver.collect(0, 1, BlockBatch::new().unwrap());
@@ -312,13 +284,7 @@ fn a_driver_that_follows_a_dead_one_begins_with_a_reset() {
     let board = Board::new();
     let driver = board.up(1);
     board.model().faults.hold = true;
-    assert!(
-        driver
-            .block
-            .exchange(0, batch(&[write(0, 8, 3)]))
-            .unwrap()
-            .is_empty()
-    );
+    driver.submit(&[write(0, 8, 3)]);
     // Nothing of it runs again.
     std::mem::forget(driver);
     let resets = board.model().resets;

@@ -35,8 +35,8 @@ pub struct Faults {
     pub never_ready: bool,
     /// It doesn't stop being ready.
     pub never_off: bool,
-    /// It has gone: all ones.
-    pub gone: bool,
+    /// It has gone, and its registers read this.
+    pub gone: Option<u32>,
     /// Statuses of I/O commands by opcode and first block, and for how many of them.
     pub statuses: BTreeMap<(u8, u64), (u16, u32)>,
 }
@@ -182,8 +182,8 @@ impl Model {
 
     /// A register is read.
     pub fn read(&self, offset: u32) -> u32 {
-        if self.faults.gone {
-            return u32::MAX;
+        if let Some(nothing) = self.faults.gone {
+            return nothing;
         }
         let capabilities =
             u64::from(self.queue_entries - 1) | 1 << 16 | 1 << 24 | self.doorbell_shift << 32 | 1 << 37;
@@ -199,7 +199,7 @@ impl Model {
 
     /// A register is written.
     pub fn write(&mut self, offset: u32, value: u32) {
-        if self.faults.gone {
+        if self.faults.gone.is_some() {
             return;
         }
         match offset {
@@ -351,7 +351,7 @@ impl Model {
 
     /// Posts a completion.
     pub fn complete(&mut self, submission: u16, id: u16, status: u16, result: u32) {
-        if self.stopped || self.faults.gone {
+        if self.stopped || self.faults.gone.is_some() {
             return;
         }
         let Some(queue) = self.completion.get_mut(&submission) else {

@@ -47,7 +47,7 @@ pub const QUEUE_LIMIT: u16 = 63;
 /// Why the controller isn't where it was to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerError {
-    /// Every register reads all ones: it was removed, or was taken off the bus.
+    /// No register answers: it was removed, or was taken off the bus.
     Gone,
     /// It reports a fatal error (CSTS.CFS).
     Fatal,
@@ -123,9 +123,14 @@ impl Status {
         self.0.registers.read(registers::CSTS)
     }
 
-    /// Whether the controller is gone.
+    /// Whether the controller is gone. On most buses nothing answers with all ones, on some (QEMU, once the registers are unmapped) with zeros, which no
+    /// version number is.
     pub fn is_gone(&self) -> bool {
-        self.read() == registers::GONE
+        match self.read() {
+            registers::GONE => true,
+            0 => self.0.registers.read(registers::VS) == 0,
+            _ => false,
+        }
     }
 
     /// Whether it reports a fatal error.
