@@ -107,7 +107,7 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         let mut load = KvLoad::new(context, &format!("fault-{}", fault.name), fault.time)?;
         load.reconnect = true;
         let deaths_before = deaths(lab, 1)?.total;
-        let log_before = lab.serial().len();
+        let log_before = storage_log(lab)?;
         let summary = load.run(lab, || {
             thread::sleep(CALM);
             let mut disk = DiskControl::open(lab)?;
@@ -120,18 +120,13 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         let died = deaths(lab, 1)?.total - deaths_before;
         ensure!(died == 0, "{died} domains died of {}", fault.name);
         ensure!(acknowledged > 0, "no write was acknowledged: {summary}");
-        let log = lab.serial();
-        let said = log.get(log_before..).unwrap_or_default();
-        let about = said.lines().find(|line| {
-            ["nvme:", "kv-engine:", "block-shadow:"]
-                .iter()
-                .any(|name| line.contains(name))
-        });
+        let log = storage_log(lab)?;
+        let about = log.iter().find(|line| !log_before.contains(line));
         step.done(format!(
             "{acknowledged} acknowledged writes, longest wait {} ms; replies {}; log: {}",
             summary["longest_ms"],
             summary["errors"],
-            about.unwrap_or("nothing")
+            about.map_or("nothing", |line| line.trim())
         ));
         context.figure(
             &format!("{}_longest_wait", fault.name),
@@ -150,7 +145,7 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
 /// The controller is pulled out: the store says that it can't write, what is in memory is still read, and everything else goes on.
 fn removal(lab: &RunningLab) -> Result<()> {
     let step = Step::start("Pulling the disk out");
-    let log_before = lab.serial().len();
+    let log_before = storage_log(lab)?;
     let deaths_before = deaths(lab, 1)?.total;
     DiskControl::open(lab)?.pull()?;
     let address = lab.store()?;
@@ -173,12 +168,24 @@ fn removal(lab: &RunningLab) -> Result<()> {
     );
     // The site has nothing to do with the disk.
     lab.run("client", "curl", &["-sS", "--fail", "-m", "10", &lab.url("")])?;
-    let log = lab.serial();
-    let said = log.get(log_before..).unwrap_or_default();
-    let line = said.lines().find(|line| line.contains("nvme"));
-    let line = line.context("nothing in the log tells of the disk's removal")?;
+    let log = storage_log(lab)?;
+    let line = log
+        .iter()
+        .find(|line| line.contains("nvme:") && !log_before.contains(line))
+        .context("nothing in the log tells of the disk's removal")?;
     let died = deaths(lab, 1)?.total - deaths_before;
     ensure!(died == 0, "{died} domains died of the disk's removal");
     step.done(format!("{} ({})", answer.trim(), line.trim()));
     Ok(())
+}
+
+/// What the domains between store and disk have said: lines of the log ring, which the serial port shows only once nobody types.
+fn storage_log(lab: &RunningLab) -> Result<Vec<String>> {
+    let log = lab.console("log 1000")?;
+    let about_storage = |line: &&str| {
+        ["nvme:", "kv-engine:", "block-shadow:"]
+            .iter()
+            .any(|name| line.contains(name))
+    };
+    Ok(log.lines().filter(about_storage).map(str::to_owned).collect())
 }
