@@ -96,6 +96,15 @@ impl BlockDevice for PlayedDriver {
         Ok(answers)
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        _deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        self.exchange(queue, requests)
+    }
+
     fn wait(&self, _queue: u16, _deadline_ns: u64) -> Result<WaitResult, BlockError> {
         Ok(WaitResult::TimedOut)
     }
