@@ -403,6 +403,7 @@ impl<D: Disk> Engine<D> {
             free_segments: free,
             open_ms: self.opened.duration_ms,
             open_read_bytes: self.opened.read_bytes,
+            scan_read_bytes: state.counters.scan_read_bytes,
             dropped_groups: self.opened.dropped_groups,
             dropped_bytes: self.opened.dropped_bytes,
         }

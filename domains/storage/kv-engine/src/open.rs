@@ -171,13 +171,21 @@ fn read_summary<D: Disk>(
 }
 
 impl<D: Disk> Engine<D> {
-    /// The summary of a sealed segment, `None` if it or the footer is damaged.
-    pub(crate) fn read_summary(&self, segment: u32, serial: u64) -> Result<Option<Summary>, StoreError> {
+    /// The summary of a sealed segment, `None` if it or the footer is damaged; and the bytes that were read.
+    pub(crate) fn read_summary(
+        &self,
+        segment: u32,
+        serial: u64,
+    ) -> Result<(Option<Summary>, u64), StoreError> {
         let at = self.layout.segment_start(segment) + self.layout.footer_start() as u64;
+        let block_bytes = u64::from(self.layout.block_bytes);
         let footer = Footer::decode(&read_block(&self.runs, at)?, &self.layout);
         match footer.filter(|footer| footer.serial == serial) {
-            Some(footer) => Ok(read_summary(&self.runs, &self.layout, segment, &footer)?.0),
-            None => Ok(None),
+            Some(footer) => {
+                let (summary, read_bytes) = read_summary(&self.runs, &self.layout, segment, &footer)?;
+                Ok((summary, read_bytes + block_bytes))
+            }
+            None => Ok((None, block_bytes)),
         }
     }
 }

@@ -181,6 +181,7 @@ impl<D: Disk> Engine<D> {
                     self.runs
                         .read(start + this.start as u64, &mut this.bytes)
                         .map_err(store_error)?;
+                    self.state.lock().counters.scan_read_bytes += this.bytes.len() as u64;
                 }
             }
         }
@@ -189,17 +190,19 @@ impl<D: Disk> Engine<D> {
     /// Reads what a sealed segment says of itself. Where its summary is damaged, that is made again from its records.
     fn window_of(&self, segment: u32, serial: u64, end: usize) -> Result<Window, StoreError> {
         let head_bytes = self.layout.block_bytes as usize;
-        let summary = self.read_summary(segment, serial)?;
+        let (summary, mut read_bytes) = self.read_summary(segment, serial)?;
         let (summary, bytes) = match summary {
             Some(summary) => (summary, Vec::new()),
             None => {
                 let mut bytes = alloc::vec![0; self.layout.round_up(end)];
                 let start = self.layout.segment_start(segment);
                 self.runs.read(start, &mut bytes).map_err(store_error)?;
+                read_bytes += bytes.len() as u64;
                 bytes.truncate(end);
                 (self.summarise(serial, &bytes), bytes)
             }
         };
+        self.state.lock().counters.scan_read_bytes += read_bytes;
         Ok(Window {
             serial,
             summary,

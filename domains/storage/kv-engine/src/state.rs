@@ -75,6 +75,8 @@ pub struct Counters {
     pub flushes: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// Bytes that scans read.
+    pub scan_read_bytes: u64,
     /// Bytes that cleaning moved.
     pub cleaned_bytes: u64,
     /// Segments that it freed.
