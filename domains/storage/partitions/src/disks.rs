@@ -238,7 +238,7 @@ impl Disks {
             mut state,
             mut table,
             is_all_read,
-        } = loaded.unwrap_or_else(|MediumError| Loaded {
+        } = loaded.unwrap_or(Loaded {
             state: TableState::Unreadable,
             table: None,
             is_all_read: false,
