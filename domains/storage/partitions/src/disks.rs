@@ -2,7 +2,7 @@
 
 use crate::access::Disk;
 use crate::config::Config;
-use crate::gpt::{AddError, Loaded, Medium, MediumError, Partition, Table};
+use crate::gpt::{AddError, Loaded, Medium, Partition, Table};
 use crate::router::Router;
 use crate::units::{Extent, Units};
 use alloc::vec::Vec;
