@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::project::{Layer, Package, Project};
-use crate::{dependencies, layers, unsafe_code};
+use crate::{census, dependencies, layers, unsafe_code};
 
 /// A planted violation and whether it was noticed.
 #[derive(Clone, Debug)]
@@ -36,6 +36,7 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
         for (what, text) in UNARGUED {
             outcomes.push(plant_unargued(root, package, what, text)?);
         }
+        outcomes.push(plant_uncounted(root, package)?);
     }
     let domains: Vec<&Package> = of_layer(&project, Layer::Domain).collect();
     if let [one, .., other] = domains.as_slice() {
@@ -98,7 +99,7 @@ fn plant_unsafe(root: &Path, package: &Package) -> Result<Outcome> {
 }
 
 /// What kernel/ may have only with an argument; the second line is the one to be named.
-const UNARGUED: [(&str, &str); 4] = [
+const UNARGUED: [(&str, &str); 5] = [
     (
         "an unargued block",
         "fn f(a: *const u8) -> u8 {\n    unsafe { *a }\n}\n",
@@ -112,6 +113,10 @@ const UNARGUED: [(&str, &str); 4] = [
         "\nunsafe extern \"C\" {\n    fn f();\n}\n",
     ),
     ("a function without its contract", "/// It.\nunsafe fn f() {}\n"),
+    (
+        "an implemented function without an argument",
+        "impl T for A {\n    unsafe fn f() {}\n}\n",
+    ),
 ];
 
 fn plant_unargued(root: &Path, package: &Package, what: &str, text: &str) -> Result<Outcome> {
@@ -124,6 +129,20 @@ fn plant_unargued(root: &Path, package: &Package, what: &str, text: &str) -> Res
     fs::remove_file(&path)?;
     Ok(Outcome {
         what: format!("{what} in {}", file.display()),
+        noticed,
+    })
+}
+
+fn plant_uncounted(root: &Path, package: &Package) -> Result<Outcome> {
+    let file = package.directory.join("src/planted_by_the_rules_test.rs");
+    let path = root.join(&file);
+    fs::write(&path, "// SAFETY: None.\nunsafe impl Send for A {}\n")?;
+    let noticed = census::check(&Project::read(root)?)?
+        .iter()
+        .any(|violation| violation.file == Path::new(census::PAGE));
+    fs::remove_file(&path)?;
+    Ok(Outcome {
+        what: format!("an `unsafe` more in {} than {} says", package.name, census::PAGE),
         noticed,
     })
 }
@@ -203,7 +222,7 @@ fn without_first_entry(list: &str) -> String {
     format!("{head}[[dependency]]{rest}")
 }
 
-/// Copies manifests and sources; builds, version control and hidden files stay behind.
+/// Copies manifests, sources and pages; builds, version control and hidden files stay behind.
 fn copy(root: &Path) -> Result<TempDir> {
     let copy = tempfile::tempdir().context("a temporary directory can't be made")?;
     copy_directory(root, copy.path())?;
@@ -223,7 +242,7 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
             }
         } else if path
             .extension()
-            .is_some_and(|extension| ["rs", "toml", "lock"].iter().any(|kept| extension == *kept))
+            .is_some_and(|extension| ["rs", "toml", "lock", "md"].iter().any(|kept| extension == *kept))
         {
             fs::copy(&path, &target)?;
         }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use proc_macro2::{TokenStream, TokenTree};
 
-use crate::contracts;
+use crate::contracts::{self, Found};
 use crate::project::{Layer, Package, Project};
 use crate::violation::Violation;
 
@@ -71,10 +71,33 @@ pub fn check(project: &Project) -> Result<Vec<Violation>> {
 
 /// Checks that every `unsafe` of a package of kernel/ is argued for.
 fn check_contracts(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for (file, place) in argued_places(project, package)? {
+        if !place.is_argued {
+            violations.push(Violation {
+                file,
+                line: Some(place.line),
+                message: place.what.message().to_owned(),
+            });
+        }
+    }
+    Ok(violations)
+}
+
+/// How many places of a package of kernel/ need an argument.
+///
+/// # Errors
+/// When a source can't be read.
+pub fn count(project: &Project, package: &Package) -> Result<usize> {
+    Ok(argued_places(project, package)?.len())
+}
+
+/// The places of a package of kernel/ that need an argument, with their files.
+fn argued_places(project: &Project, package: &Package) -> Result<Vec<(PathBuf, Found)>> {
     let mut files = Vec::new();
     sources(&project.root.join(&package.directory), &mut files)?;
     files.sort();
-    let mut violations = Vec::new();
+    let mut all = Vec::new();
     for path in files {
         if path
             .parent()
@@ -83,15 +106,10 @@ fn check_contracts(project: &Project, package: &Package) -> Result<Vec<Violation
             continue;
         }
         let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
-        for missing in contracts::missing(&read(&path)?).unwrap_or_default() {
-            violations.push(Violation {
-                file: file.clone(),
-                line: Some(missing.line),
-                message: missing.what.message().to_owned(),
-            });
-        }
+        let places = contracts::places(&read(&path)?).unwrap_or_default();
+        all.extend(places.into_iter().map(|place| (file.clone(), place)));
     }
-    Ok(violations)
+    Ok(all)
 }
 
 fn read(path: &Path) -> Result<String> {
