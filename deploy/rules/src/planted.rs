@@ -24,19 +24,19 @@ pub struct Outcome {
 /// # Errors
 /// When the tree can't be copied or read.
 pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
-    let project = Project::read(root)?;
     let copy = copy(root)?;
     let root = copy.path();
+    let project = Project::read(root)?;
     let mut outcomes = Vec::new();
     for package in subjects(&project) {
-        outcomes.push(plant_unsafe(root, package)?);
-        outcomes.push(plant_missing_forbid(root, package)?);
+        outcomes.push(plant_unsafe(&project, package)?);
+        outcomes.push(plant_missing_forbid(&project, package)?);
     }
     if let Some(package) = of_layer(&project, Layer::Kernel).next() {
         for (what, text) in UNARGUED {
-            outcomes.push(plant_unargued(root, package, what, text)?);
+            outcomes.push(plant_source(&project, package, what, text)?);
         }
-        outcomes.push(plant_uncounted(root, package)?);
+        outcomes.push(plant_uncounted(&project, package)?);
     }
     let domains: Vec<&Package> = of_layer(&project, Layer::Domain).collect();
     if let [one, .., other] = domains.as_slice() {
@@ -80,22 +80,41 @@ fn of_layer(project: &Project, layer: Layer) -> impl Iterator<Item = &Package> {
         .filter(move |package| package.layer == Some(layer))
 }
 
-fn plant_unsafe(root: &Path, package: &Package) -> Result<Outcome> {
-    // In a module that nothing includes: the rule must not depend on what is compiled.
-    let file = package.directory.join("src/planted_by_the_rules_test.rs");
-    let path = root.join(&file);
-    fs::write(
-        &path,
+fn plant_unsafe(project: &Project, package: &Package) -> Result<Outcome> {
+    plant_source(
+        project,
+        package,
+        "`unsafe`",
         "fn read(address: *const u8) -> u8 {\n    unsafe { *address }\n}\n",
-    )?;
-    let noticed = unsafe_code::check(&Project::read(root)?)?
-        .iter()
-        .any(|violation| violation.file == file && violation.line == Some(2));
-    fs::remove_file(&path)?;
-    Ok(Outcome {
-        what: format!("`unsafe` in {}", file.display()),
-        noticed,
+    )
+}
+
+/// Plants a source whose second line breaks the rules.
+fn plant_source(project: &Project, package: &Package, what: &str, text: &str) -> Result<Outcome> {
+    with_source(project, package, text, |file| {
+        let noticed = unsafe_code::check_package(project, package)?
+            .iter()
+            .any(|violation| violation.file == file && violation.line == Some(2));
+        Ok(Outcome {
+            what: format!("{what} in {}", file.display()),
+            noticed,
+        })
     })
+}
+
+/// Runs `check` with a source more in a package: a module that nothing includes, because the rules must not depend on what is compiled.
+fn with_source(
+    project: &Project,
+    package: &Package,
+    text: &str,
+    check: impl FnOnce(&Path) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let file = package.directory.join("src/planted_by_the_rules_test.rs");
+    let path = project.root.join(&file);
+    fs::write(&path, text)?;
+    let outcome = check(&file);
+    fs::remove_file(&path)?;
+    outcome
 }
 
 /// What kernel/ may have only with an argument; the second line is the one to be named.
@@ -119,41 +138,26 @@ const UNARGUED: [(&str, &str); 5] = [
     ),
 ];
 
-fn plant_unargued(root: &Path, package: &Package, what: &str, text: &str) -> Result<Outcome> {
-    let file = package.directory.join("src/planted_by_the_rules_test.rs");
-    let path = root.join(&file);
-    fs::write(&path, text)?;
-    let noticed = unsafe_code::check(&Project::read(root)?)?
-        .iter()
-        .any(|violation| violation.file == file && violation.line == Some(2));
-    fs::remove_file(&path)?;
-    Ok(Outcome {
-        what: format!("{what} in {}", file.display()),
-        noticed,
+fn plant_uncounted(project: &Project, package: &Package) -> Result<Outcome> {
+    let text = "// SAFETY: None.\nunsafe impl Send for A {}\n";
+    with_source(project, package, text, |_| {
+        let noticed = census::check(project)?
+            .iter()
+            .any(|violation| violation.file == Path::new(census::PAGE));
+        Ok(Outcome {
+            what: format!("an `unsafe` more in {} than {} says", package.name, census::PAGE),
+            noticed,
+        })
     })
 }
 
-fn plant_uncounted(root: &Path, package: &Package) -> Result<Outcome> {
-    let file = package.directory.join("src/planted_by_the_rules_test.rs");
-    let path = root.join(&file);
-    fs::write(&path, "// SAFETY: None.\nunsafe impl Send for A {}\n")?;
-    let noticed = census::check(&Project::read(root)?)?
-        .iter()
-        .any(|violation| violation.file == Path::new(census::PAGE));
-    fs::remove_file(&path)?;
-    Ok(Outcome {
-        what: format!("an `unsafe` more in {} than {} says", package.name, census::PAGE),
-        noticed,
-    })
-}
-
-fn plant_missing_forbid(root: &Path, package: &Package) -> Result<Outcome> {
+fn plant_missing_forbid(project: &Project, package: &Package) -> Result<Outcome> {
     let file = package.target_roots.first().cloned().unwrap_or_default();
     let noticed = changed(
-        &root.join(&file),
+        &project.root.join(&file),
         |text| text.replace("forbid(unsafe_code)", "warn(unsafe_code)"),
         || {
-            Ok(unsafe_code::check(&Project::read(root)?)?
+            Ok(unsafe_code::check_package(project, package)?
                 .iter()
                 .any(|violation| violation.file == file))
         },

@@ -24,46 +24,53 @@ const REFUSED: &str = "refused";
 /// When a source can't be read.
 pub fn check(project: &Project) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
-    for package in project
-        .packages
-        .iter()
-        .filter(|package| package.layer == Some(Layer::Kernel))
-    {
-        violations.extend(check_contracts(project, package)?);
+    for package in &project.packages {
+        violations.extend(check_package(project, package)?);
     }
-    for package in project
-        .packages
-        .iter()
-        .filter(|package| package.layer != Some(Layer::Kernel))
-    {
-        for root in &package.target_roots {
-            if !forbids_unsafe(&read(&project.root.join(root))?) {
-                violations.push(Violation {
-                    file: root.clone(),
-                    line: None,
-                    message: "`#![forbid(unsafe_code)]` is missing".to_owned(),
-                });
-            }
+    Ok(violations)
+}
+
+/// Checks one package.
+///
+/// # Errors
+/// When a source can't be read.
+pub fn check_package(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    match package.layer {
+        Some(Layer::Kernel) => check_contracts(project, package),
+        _ => check_absence(project, package),
+    }
+}
+
+/// Checks that a package has no `unsafe` and could have none.
+fn check_absence(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for root in &package.target_roots {
+        if !forbids_unsafe(&read(&project.root.join(root))?) {
+            violations.push(Violation {
+                file: root.clone(),
+                line: None,
+                message: "`#![forbid(unsafe_code)]` is missing".to_owned(),
+            });
         }
-        let mut files = Vec::new();
-        sources(&project.root.join(&package.directory), &mut files)?;
-        files.sort();
-        for path in files {
-            let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
-            let place = |line, message: &str| Violation {
-                file: file.clone(),
-                line,
-                message: message.to_owned(),
-            };
-            match unsafe_lines(&read(&path)?) {
-                Some(lines) => violations.extend(
-                    lines
-                        .into_iter()
-                        .map(|line| place(Some(line), "`unsafe` outside kernel/")),
-                ),
-                // What can't be read as Rust can't be shown to be safe.
-                None => violations.push(place(None, "this is no Rust source")),
-            }
+    }
+    let mut files = Vec::new();
+    sources(&project.root.join(&package.directory), &mut files)?;
+    files.sort();
+    for path in files {
+        let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
+        let place = |line, message: &str| Violation {
+            file: file.clone(),
+            line,
+            message: message.to_owned(),
+        };
+        match unsafe_lines(&read(&path)?) {
+            Some(lines) => violations.extend(
+                lines
+                    .into_iter()
+                    .map(|line| place(Some(line), "`unsafe` outside kernel/")),
+            ),
+            // What can't be read as Rust can't be shown to be safe.
+            None => violations.push(place(None, "this is no Rust source")),
         }
     }
     Ok(violations)
