@@ -11,8 +11,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use image_builder::flags::{PROFILE, TARGET};
-use image_builder::generate::package_name;
 use kernel::symbols::SymbolTable;
 use lab::InstructionReading;
 
@@ -50,7 +48,7 @@ pub struct Profile<'a> {
 
 impl Images {
     /// Reads the symbols of what was booted and asks the appliance where it put it.
-    pub fn of(root: &Path, bench: &Bench, listed_blocks: usize) -> Result<Self> {
+    pub fn of(bench: &Bench, listed_blocks: usize) -> Result<Self> {
         let symbols = |path: &Path| -> Result<Vec<u8>> {
             let file = fs::read(path).with_context(|| format!("{} can't be read", path.display()))?;
             embed_symbols::table(&file)
@@ -62,13 +60,14 @@ impl Images {
         }];
         let console = bench.lab.report().serial;
         let log = lab::run_command(&console, &format!("log {LOG_LINES}"), Duration::from_secs(30))?;
-        let output = root.join("target/appliance").join(TARGET).join(PROFILE);
         for (name, base) in log.lines().filter_map(place) {
-            images.push(Image {
-                symbols: symbols(&output.join(package_name(name)))?,
-                name: name.to_owned(),
-                base,
-            });
+            if let Some(elf) = bench.built.elves.get(name) {
+                images.push(Image {
+                    symbols: symbols(elf)?,
+                    name: name.to_owned(),
+                    base,
+                });
+            }
         }
         images.sort_by_key(|image| image.base);
         Ok(Self {
