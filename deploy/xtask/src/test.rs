@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -190,7 +190,12 @@ fn models(root: &Path) -> Result<bool> {
 
 /// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are.
 fn end_to_end(root: &Path) -> Result<bool> {
-    succeeds(cargo(root).args(["run", "--quiet", "--release", "--package", "tests"]))
+    let program = lab::build_test_programs(root)?;
+    succeeds(
+        Command::new(program)
+            .current_dir(root)
+            .arg("--programs-are-built"),
+    )
 }
 
 fn report(violations: &[Violation]) -> bool {
