@@ -81,20 +81,7 @@ pub struct Outcome {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(table) if arguments.json => {
-            println!("{}", measure::json(&table));
-            ExitCode::SUCCESS
-        }
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::report(run(&arguments), arguments.json)
 }
 
 fn run(arguments: &Arguments) -> Result<Table> {

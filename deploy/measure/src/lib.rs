@@ -8,5 +8,5 @@
 mod figures;
 mod machine;
 
-pub use figures::{Figure, Table, json};
+pub use figures::{Figure, Table, json, report};
 pub use machine::{Counted, Machine, appliance, end_on_signals, plan, root};
