@@ -81,20 +81,7 @@ pub struct Outcome {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(table) if arguments.json => {
-            println!("{}", measure::json(&table));
-            ExitCode::SUCCESS
-        }
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::report(run(&arguments), arguments.json)
 }
 
 fn run(arguments: &Arguments) -> Result<Table> {
@@ -118,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<Table> {
     let seconds = arguments.seconds;
     let mut ours = None;
     if !arguments.only_peer {
-        let machine = start(measure::appliance(&root, NAME, Ok)?)?;
+        let machine = start(measure::appliance(&root, NAME, Ok)?.0)?;
         appliance::prepare(&machine)?;
         ours = Some(each("the appliance", |kind, depth| {
             appliance::measure(&machine, kind, depth, seconds)
