@@ -127,20 +127,47 @@ impl<T: Share> Batch<T> {
         Some(unsafe { RRef::from_payload(payload) })
     }
 
-    /// The front of the batch, to take several objects from.
+    /// Takes objects from the front, at most `limit`, up to the first that `accept` has no answer to; each goes to `keep` with its answer.
+    ///
+    /// Reads once where the batch begins and whose it is, and writes once what it holds after: until then an object that was taken is
+    /// marked as the domain's and still in the batch, as it is between two instructions of [`pop`](Self::pop).
+    ///
+    /// # Safety
+    /// `keep` leaves what it gets where the domain has it: until this returns it isn't dropped, put into a batch or given away.
     #[inline(always)]
-    pub fn front(&mut self) -> Front<'_, T> {
+    pub unsafe fn take_front_while<R>(
+        &mut self,
+        limit: usize,
+        mut accept: impl FnMut(&T) -> Option<R>,
+        mut keep: impl FnMut(RRef<T>, R),
+    ) {
+        // Nothing crosses while the batch is borrowed, so whoever takes is the domain that runs now.
+        let owner = current().owner();
         let body = self.raw();
         let (head, length) = (
             body.head.load(Ordering::Relaxed),
             body.length.load(Ordering::Relaxed),
         );
-        Front {
-            // A `Front` can't cross, so whoever takes from it is the domain that runs now.
-            owner: current().owner(),
+        let mut taking = Taking {
             batch: self,
-            head,
-            length,
+            next: head,
+            end: head + length.min(limit.min(BATCH_CAPACITY) as u32),
+            behind: head + length,
+        };
+        while taking.next != taking.end {
+            let slot = &taking.batch.raw().slots[taking.next as usize % BATCH_CAPACITY];
+            // SAFETY: The slot is below `length`, and as in `payload`.
+            let payload = unsafe { NonNull::new_unchecked(slot.load(Ordering::Relaxed) as *mut T) };
+            // SAFETY: As `get`.
+            let Some(answer) = accept(unsafe { payload.as_ref() }) else {
+                break;
+            };
+            set_owner(payload.cast(), owner);
+            compiler_fence(Ordering::SeqCst);
+            taking.next += 1;
+            // SAFETY: The slot's object came from a handle that `push` consumed, and the slot is no longer part of the batch when `taking` is
+            // dropped, before which `keep` lets nobody free it (the caller's promise).
+            keep(unsafe { RRef::from_payload(payload) }, answer);
         }
     }
 
@@ -254,39 +281,22 @@ impl<T: Share> Back<'_, T> {
     }
 }
 
-/// The front of a batch: takes objects as [`Batch::pop_front`] does, each at once, but reads only once where the batch begins and whose it
-/// is.
-pub struct Front<'a, T: Share> {
+/// Objects being taken from the front of a batch: takes those before `next` out of it when it is dropped, also by a panic on a host.
+struct Taking<'a, T: Share> {
     batch: &'a mut Batch<T>,
-    owner: OwnerId,
-    head: u32,
-    length: u32,
+    /// The first that hasn't been taken, counted from the first slot as `end` is.
+    next: u32,
+    end: u32,
+    /// Behind the last one of the batch.
+    behind: u32,
 }
 
-impl<T: Share> Front<'_, T> {
+impl<T: Share> Drop for Taking<'_, T> {
     #[inline(always)]
-    fn payload(&self) -> Option<NonNull<T>> {
-        if self.length == 0 {
-            return None;
-        }
-        let address = self.batch.raw().slots[self.head as usize % BATCH_CAPACITY].load(Ordering::Relaxed);
-        // SAFETY: The slot is below `length`, and as in `Batch::payload`.
-        Some(unsafe { NonNull::new_unchecked(address as *mut T) })
-    }
-
-    /// Takes the first object if `accept` has an answer to it.
-    #[inline(always)]
-    pub fn take_if<R>(&mut self, accept: impl FnOnce(&T) -> Option<R>) -> Option<(RRef<T>, R)> {
-        let payload = self.payload()?;
-        // SAFETY: As `Batch::get`.
-        let answer = accept(unsafe { payload.as_ref() })?;
-        set_owner(payload.cast(), self.owner);
+    fn drop(&mut self) {
         compiler_fence(Ordering::SeqCst);
-        self.head = (self.head + 1) % BATCH_CAPACITY as u32;
-        self.length -= 1;
-        self.batch.store_head_and_length(self.head, self.length);
-        // SAFETY: As in `Batch::pop`.
-        Some((unsafe { RRef::from_payload(payload) }, answer))
+        self.batch
+            .store_head_and_length(self.next % BATCH_CAPACITY as u32, self.behind - self.next);
     }
 }
 
