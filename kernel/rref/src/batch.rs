@@ -127,6 +127,23 @@ impl<T: Share> Batch<T> {
         Some(unsafe { RRef::from_payload(payload) })
     }
 
+    /// The front of the batch, to take several objects from.
+    #[inline(always)]
+    pub fn front(&mut self) -> Front<'_, T> {
+        let body = self.raw();
+        let (head, length) = (
+            body.head.load(Ordering::Relaxed),
+            body.length.load(Ordering::Relaxed),
+        );
+        Front {
+            // A `Front` can't cross, so whoever takes from it is the domain that runs now.
+            owner: current().owner(),
+            batch: self,
+            head,
+            length,
+        }
+    }
+
     /// Takes objects from the front, at most `limit`, up to the first that `accept` has no answer to; each goes to `keep` with its answer.
     ///
     /// Reads once where the batch begins and whose it is, and writes once what it holds after: until then an object that was taken is
@@ -278,6 +295,42 @@ impl<T: Share> Back<'_, T> {
         compiler_fence(Ordering::SeqCst);
         set_owner(payload.cast(), OwnerId::NESTED);
         Ok(())
+    }
+}
+
+/// The front of a batch: takes objects as [`Batch::pop_front`] does, each at once, but reads only once where the batch begins and whose it
+/// is.
+pub struct Front<'a, T: Share> {
+    batch: &'a mut Batch<T>,
+    owner: OwnerId,
+    head: u32,
+    length: u32,
+}
+
+impl<T: Share> Front<'_, T> {
+    #[inline(always)]
+    fn payload(&self) -> Option<NonNull<T>> {
+        if self.length == 0 {
+            return None;
+        }
+        let address = self.batch.raw().slots[self.head as usize % BATCH_CAPACITY].load(Ordering::Relaxed);
+        // SAFETY: The slot is below `length`, and as in `Batch::payload`.
+        Some(unsafe { NonNull::new_unchecked(address as *mut T) })
+    }
+
+    /// Takes the first object if `accept` has an answer to it.
+    #[inline(always)]
+    pub fn take_if<R>(&mut self, accept: impl FnOnce(&T) -> Option<R>) -> Option<(RRef<T>, R)> {
+        let payload = self.payload()?;
+        // SAFETY: As `Batch::get`.
+        let answer = accept(unsafe { payload.as_ref() })?;
+        set_owner(payload.cast(), self.owner);
+        compiler_fence(Ordering::SeqCst);
+        self.head = (self.head + 1) % BATCH_CAPACITY as u32;
+        self.length -= 1;
+        self.batch.store_head_and_length(self.head, self.length);
+        // SAFETY: As in `Batch::pop`.
+        Some((unsafe { RRef::from_payload(payload) }, answer))
     }
 }
 
