@@ -4,8 +4,8 @@
 //! holder may be a preempted thread of this CPU. A lock dies with its domain; it can't be left held by a thread that was unwound, because that only
 //! happens when its domain is dead.
 
-pub use spin::mutex::SpinMutexGuard as MutexGuard;
 use spin::mutex::SpinMutex;
+pub use spin::mutex::SpinMutexGuard as MutexGuard;
 
 /// Looks at a lock that is held, each after the processor's pause for such loops, before other threads of the CPU get their turn.
 const LOOKS: u32 = 64;

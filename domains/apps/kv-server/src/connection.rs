@@ -78,6 +78,25 @@ impl Connection {
         }
     }
 
+    /// It is to be sent what there is for it, and nothing else.
+    #[inline]
+    pub fn only_sends(&self) -> bool {
+        !(self.killed || self.closing || self.finished || self.left_alone)
+    }
+
+    /// Of all that there was to send, which counted as sent, this wasn't.
+    #[cold]
+    pub fn take_back(&mut self, bytes: &[u8]) {
+        self.outgoing.splice(self.sent..self.sent, bytes.iter().copied());
+    }
+
+    /// Keeps bytes that aren't to be executed yet: whether the connection lives on.
+    #[cold]
+    pub fn keep(&mut self, server: &Server, bytes: &[u8]) -> bool {
+        self.input.extend_from_slice(bytes);
+        self.input.len() as u64 <= server.config.request_limit_bytes
+    }
+
     /// Executes the requests in what came before and in `bytes`, and takes the client's output: whether the connection lives on.
     #[inline]
     pub fn execute(&mut self, server: &mut Server, bytes: &[u8]) -> bool {

@@ -185,6 +185,16 @@ impl Connection {
         Some(count)
     }
 
+    /// Moves all received bytes to the start of `buffer`; `None` when they don't fit, or there is a socket, which has them.
+    #[inline]
+    pub fn receive_all_lightly(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let received = &mut self.light.as_mut()?.received;
+        let count = received.len();
+        buffer.get_mut(..count)?.copy_from_slice(received);
+        received.clear();
+        (count > 0).then_some(count)
+    }
+
     /// Takes bytes to send that fit into one segment; false when they need a socket.
     #[inline]
     pub fn send_lightly(&mut self, data: &[u8], mtu: u16) -> bool {

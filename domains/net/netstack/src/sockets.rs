@@ -17,8 +17,8 @@ use domain_rt::clock;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, Wake};
 use interface::socket::{
-    EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, Sent, SocketError, SocketId,
-    SocketStatistics, Sockets, StreamBuffer,
+    Arrived, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, SendList, Sent, SocketError,
+    SocketId, SocketStatistics, Sockets, StreamBuffer,
 };
 use rref::{BootBytes, OwnerId, RRef};
 use smoltcp::socket::tcp;
@@ -66,6 +66,34 @@ impl Shared {
         self.0.shards.get(usize::from(shard)).ok_or(SocketError::NoShard)
     }
 
+    /// Parks until there are events, and fills `events` and `buffer` with them.
+    fn wait_for_events(
+        &self,
+        shard: u16,
+        events: &mut EventList,
+        mut buffer: Option<&mut StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<(), SocketError> {
+        let cell = self.shard(shard)?;
+        let owner = rref::caller();
+        let mut over = false;
+        loop {
+            let mut state = cell.lock();
+            state.take_events(owner, events, buffer.as_deref_mut());
+            if events.length > 0 || over {
+                return Ok(());
+            }
+            state.owners.wait(owner, thread::id());
+            drop(state);
+            match thread::park_until(deadline_ns) {
+                // By the shard, or by another thread of the caller, which has its reasons.
+                Wake::Woken => over = true,
+                Wake::TimedOut => over = true,
+                Wake::Cancelled => return Ok(()),
+            }
+        }
+    }
+
     /// Runs `call` on a connection of the caller and wakes the runner if it left something to send.
     #[inline]
     fn with_connection<R>(
@@ -104,24 +132,34 @@ impl Shard {
         }
     }
 
-    /// Fills `events` from the queue of `owner`.
-    fn take_events(&mut self, owner: OwnerId, events: &mut EventList) {
-        let mut length = 0;
-        while length < EVENT_LIMIT
-            && let Some(entry) = self.owners.pop(owner)
+    /// Fills `events` from the queue of `owner`, and `buffer` with what connections without a socket have received.
+    #[inline]
+    fn take_events(&mut self, owner: OwnerId, events: &mut EventList, mut buffer: Option<&mut StreamBuffer>) {
+        let mut queue = self.owners.take_queue(owner);
+        let (mut length, mut received) = (0, 0);
+        while let Some(slot) = events.events.get_mut(length)
+            && let Some(entry) = queue.pop_front()
         {
-            if let Some(event) = self.event(entry)
-                && let Some(slot) = events.events.get_mut(length)
-            {
+            let room = buffer
+                .as_mut()
+                .and_then(|buffer| buffer.data.get_mut(received..))
+                .unwrap_or_default();
+            if let Some(event) = self.event(entry, room) {
+                received += event.received as usize;
                 *slot = Some(event);
                 length += 1;
             }
         }
         events.length = length as u32;
+        if let Some(buffer) = buffer {
+            buffer.length = received as u32;
+        }
+        self.owners.put_queue_back(owner, queue);
     }
 
+    /// What an entry says now; `None` if nothing. A connection without a socket gives what it has received if that fits into `room`.
     #[inline]
-    fn event(&mut self, entry: Entry) -> Option<Event> {
+    fn event(&mut self, entry: Entry, room: &mut [u8]) -> Option<Event> {
         let shard = self.number;
         let mut event = Event {
             socket: SocketId {
@@ -133,6 +171,7 @@ impl Shard {
             readable: false,
             writable: false,
             closed: false,
+            received: 0,
         };
         match entry {
             Entry::Connection(ticket) => {
@@ -142,6 +181,10 @@ impl Shard {
                 event.socket = number(shard, Kind::Connection, ticket);
                 event.readable = news.readable;
                 event.writable = news.writable;
+                if let Some(count) = connection.receive_all_lightly(room) {
+                    event.readable = false;
+                    event.received = count as u32;
+                }
             }
             Entry::Accepted { listener, connection } => {
                 let accepted = self.connections.get_mut(connection)?;
@@ -161,6 +204,44 @@ impl Shard {
             }
         }
         Some(event)
+    }
+
+    /// Sends what needs no socket: which weren't, by their places in the list.
+    fn send_many(&mut self, owner: OwnerId, list: &SendList) -> u64 {
+        let mtu = self.capabilities.mtu;
+        let (mut unsent, mut start) = (0, 0);
+        for (index, sending) in list.sends.iter().take(list.length as usize).enumerate() {
+            let Some(sending) = sending else { continue };
+            let end = sending.end as usize;
+            let data = list.data.get(start..end).unwrap_or_default();
+            start = end;
+            let sent = ticket(sending.socket).is_ok_and(|(kind, ticket)| {
+                kind == Kind::Connection
+                    && sending.socket.shard == self.number
+                    && !data.is_empty()
+                    && self.send_lightly(owner, ticket, data, mtu)
+            });
+            unsent |= u64::from(!sent) << index;
+        }
+        unsent
+    }
+
+    /// Sends from a connection without a socket if that can take all of `data`.
+    #[inline]
+    fn send_lightly(&mut self, owner: OwnerId, ticket: Ticket, data: &[u8], mtu: u16) -> bool {
+        let Some(connection) = self.connections.get_mut(ticket) else {
+            return false;
+        };
+        let sent = connection.owner == owner
+            && !connection.orphan
+            && !connection.connecting
+            && connection.linger_ns.is_none()
+            && connection.send_lightly(data, mtu);
+        if sent && !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push_back(ticket);
+        }
+        sent
     }
 
     /// Copies `data` into a connection's transmit buffer: how much was taken.
@@ -395,24 +476,35 @@ impl Sockets for Shared {
         mut events: RRef<EventList>,
         deadline_ns: u64,
     ) -> Result<RRef<EventList>, SocketError> {
-        let cell = self.shard(shard)?;
+        self.wait_for_events(shard, &mut events, None, deadline_ns)?;
+        Ok(events)
+    }
+
+    fn wait_received(
+        &self,
+        shard: u16,
+        mut events: RRef<EventList>,
+        mut buffer: RRef<StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<Arrived, SocketError> {
+        self.wait_for_events(shard, &mut events, Some(&mut buffer), deadline_ns)?;
+        Ok(Arrived { events, buffer })
+    }
+
+    fn send_many(&self, shard: u16, list: &RRef<SendList>) -> Result<u64, SocketError> {
         let owner = rref::caller();
-        let mut over = false;
-        loop {
-            let mut state = cell.lock();
-            state.take_events(owner, &mut events);
-            if events.length > 0 || over {
-                return Ok(events);
-            }
-            state.owners.wait(owner, thread::id());
-            drop(state);
-            match thread::park_until(deadline_ns) {
-                // By the shard, or by another thread of the caller, which has its reasons.
-                Wake::Woken => over = true,
-                Wake::TimedOut => over = true,
-                Wake::Cancelled => return Ok(events),
-            }
+        let mut state = self.shard(shard)?.lock();
+        let unsent = state.send_many(owner, list);
+        let runner = if state.dirty.is_empty() {
+            None
+        } else {
+            state.ring()
+        };
+        drop(state);
+        if let Some(runner) = runner {
+            thread::unpark(runner);
         }
+        Ok(unsent)
     }
 
     fn receive(
