@@ -8,7 +8,6 @@ use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::config::Durability;
 use crate::connection::Connection;
 use crate::outbox::Outbox;
-use crate::protocol::RequestLimits;
 use crate::server::{Phase, Server};
 use crate::service::Service;
 use alloc::boxed::Box;
@@ -625,18 +624,6 @@ impl Shard {
         self.to_send.clear();
         self.resumed.clear();
         self.outbox.clear();
-    }
-}
-
-/// The limits of a client's requests.
-pub fn request_limits(server: &Server, client: ClientIndex) -> RequestLimits {
-    let authenticated = server
-        .clients
-        .get(client)
-        .is_some_and(|client| client.flags.contains(ClientFlags::AUTHENTICATED));
-    RequestLimits {
-        bulk_bytes: server.config.bulk_limit_bytes,
-        authenticated,
     }
 }
 

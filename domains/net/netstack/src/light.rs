@@ -14,11 +14,11 @@ use crate::demultiplex::{ETHERNET_BYTES, FlowKey, Segment, flag, narrow};
 use crate::device::Exchange;
 use crate::shard::{Shard, instant, new_interface};
 use crate::table::Ticket;
-use crate::transmit::{SentSegment, finish};
+use crate::transmit::{LinkHeader, SentSegment, finish};
 use alloc::vec;
 use alloc::vec::Vec;
 use rref::Packet;
-use rref::packet::Verdict;
+use rref::packet::{ChecksumRequest, Verdict};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
@@ -27,6 +27,8 @@ use smoltcp::wire::{
     IpAddress, IpListenEndpoint, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, checksum,
 };
 
+/// TCP's number in an IP header.
+const TCP_PROTOCOL: u32 = 6;
 /// Unreceived bytes that a connection without a socket keeps.
 const RECEIVE_LIMIT: usize = 4096;
 /// Received bytes that are acknowledged at once rather than after a delay: the segment size of peers that name none.
@@ -108,6 +110,8 @@ pub enum Taken {
     Quiet,
     /// It brought bytes.
     Readable,
+    /// It came before: it is to be acknowledged again, at once.
+    Again,
 }
 
 impl Connection {
@@ -123,8 +127,11 @@ impl Connection {
         // Either everything is acknowledged or nothing new.
         let all = acknowledged == end;
         let none = acknowledged == self.recovery.unacknowledged();
+        // A peer whose answer was slow sends its request again, whole (RFC 9293, 3.10.7.4).
+        let behind = light.receive_next.wrapping_sub(segment.sequence) as usize;
+        let again = behind != 0 && (1..=behind).contains(&payload_bytes) && behind <= RECEIVE_LIMIT;
         if segment.flags & !flag::PSH != flag::ACK
-            || segment.sequence != light.receive_next
+            || behind != 0 && !again
             || light.received.len() + payload_bytes > RECEIVE_LIMIT
             || !(all || (none && payload_bytes > 0))
             || segment.window == 0
@@ -142,6 +149,10 @@ impl Connection {
         }
         if payload_bytes == 0 {
             return Taken::Quiet;
+        }
+        if again {
+            light.acknowledge_ns = now_ns;
+            return Taken::Again;
         }
         let start = segment.packet.end.saturating_sub(payload_bytes);
         light
@@ -258,13 +269,18 @@ impl Connection {
             window,
             payload_bytes: payload.len() as u32,
         };
-        write_headers(frame, &self.link, &key, &segment);
         if let Some(to) = frame.get_mut(start + 20..) {
             to.copy_from_slice(payload);
         }
-        packet.request = finish(frame, offload);
-        if !offload {
-            write_checksum(packet.frame_mut(), start, &key);
+        if is_ipv4 && offload {
+            write_ipv4_headers(frame, &self.link, &key, &segment);
+            packet.request = ChecksumRequest::Tcp;
+        } else {
+            write_headers(frame, &self.link, &key, &segment);
+            packet.request = finish(frame, offload);
+            if !offload {
+                write_checksum(packet.frame_mut(), start, &key);
+            }
         }
         packet.verdict = Verdict::Transmit;
         if ask {
@@ -297,6 +313,38 @@ impl Connection {
 /// The scale that smoltcp announces for a receive buffer (RFC 7323, 2.3).
 fn window_scale(receive_bytes: usize) -> u32 {
     (usize::BITS - receive_bytes.leading_zeros()).saturating_sub(16)
+}
+
+/// Headers of a segment over IPv4 whose checksums are the device's: it wants the sum of the pseudo-header in TCP's field.
+#[inline]
+fn write_ipv4_headers(frame: &mut [u8], link: &LinkHeader, key: &FlowKey, segment: &SentSegment) {
+    let packet_bytes = frame.len().saturating_sub(ETHERNET_BYTES) as u32;
+    let Some(header) = frame.first_chunk_mut::<54>() else {
+        return;
+    };
+    let (local, remote) = (key.local as u32, key.remote as u32);
+    let sum = (local >> 16)
+        + (local & 0xffff)
+        + (remote >> 16)
+        + (remote & 0xffff)
+        + TCP_PROTOCOL
+        + packet_bytes.saturating_sub(20);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[..14].copy_from_slice(link);
+    header[14..16].copy_from_slice(&[0x45, 0]);
+    header[16..18].copy_from_slice(&(packet_bytes as u16).to_be_bytes());
+    header[18..26].copy_from_slice(&[0, 0, 0x40, 0, 64, TCP_PROTOCOL as u8, 0, 0]);
+    header[26..30].copy_from_slice(&local.to_be_bytes());
+    header[30..34].copy_from_slice(&remote.to_be_bytes());
+    header[34..36].copy_from_slice(&key.local_port.to_be_bytes());
+    header[36..38].copy_from_slice(&key.remote_port.to_be_bytes());
+    header[38..42].copy_from_slice(&segment.sequence.to_be_bytes());
+    header[42..46].copy_from_slice(&segment.acknowledgement.to_be_bytes());
+    header[46..48].copy_from_slice(&[0x50, segment.flags]);
+    header[48..50].copy_from_slice(&segment.window.to_be_bytes());
+    header[50..52].copy_from_slice(&(sum as u16).to_be_bytes());
+    header[52..54].copy_from_slice(&[0, 0]);
 }
 
 fn write_headers(frame: &mut [u8], link: &[u8], key: &FlowKey, segment: &SentSegment) {
