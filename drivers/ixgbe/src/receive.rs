@@ -13,6 +13,9 @@ use rref::{Packet, PacketBatch, RRef};
 const SLOTS: usize = 512;
 /// Packets that a ring starts with; more come as the first exchanges refill it, so that a restart is short.
 const FIRST_PACKETS: usize = 128;
+/// Packets in the ring and on their way to it below which new ones are taken from the shared heap. The rest of it is filled by what comes
+/// back: taken new, those would only be given back in the next lull.
+const ENOUGH_PACKETS: usize = SLOTS / 4 * 3;
 /// Packets that one refill allocates at most.
 const ALLOCATION_LIMIT: usize = 32;
 /// Buffers that a frame can take: 9.5 KiB in pieces of 2 KiB.
@@ -73,31 +76,32 @@ impl Receiver {
         }
     }
 
-    /// Frames in one buffer each: nearly all of them.
-    #[inline(always)]
+    /// Frames in one buffer each: nearly all of them. Out of line, so that it has the registers to itself.
+    #[inline(never)]
     fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        let (mut bytes, mut errors, mut wrong) = (0, 0, 0);
+        let (mut plain_bytes, mut bytes, mut errors, mut wrong) = (0, 0, 0, 0);
         let (queue, vlan_strip) = (self.queue, self.vlan_strip);
-        let taken = self.ring.take_frames(received, |packet, status| {
-            if status.is_plain() {
-                // Nearly always so, known by one comparison, and most fields are constants then.
+        let taken = self.ring.take_frames(
+            received,
+            |packet, status| {
                 packet.receive(reception(status, queue, None, ChecksumState::Good));
+                plain_bytes += packet.len() as u64;
+            },
+            |packet, status| {
+                if !status.is_intact() {
+                    errors += 1;
+                    return false;
+                }
+                let vlan = status.vlan().filter(|_| vlan_strip);
+                let checksum = judge(status);
+                packet.receive(reception(status, queue, vlan, checksum));
                 bytes += packet.len() as u64;
-                return true;
-            }
-            if !status.is_intact() {
-                errors += 1;
-                return false;
-            }
-            let vlan = status.vlan().filter(|_| vlan_strip);
-            let checksum = judge(status);
-            packet.receive(reception(status, queue, vlan, checksum));
-            bytes += packet.len() as u64;
-            wrong += u64::from(checksum == ChecksumState::Bad);
-            true
-        });
+                wrong += u64::from(checksum == ChecksumState::Bad);
+                true
+            },
+        );
         counters.received_frames += u64::from(taken) - errors;
-        counters.received_bytes += bytes;
+        counters.received_bytes += plain_bytes + bytes;
         counters.receive_errors += errors;
         counters.checksum_errors += wrong;
     }
@@ -185,7 +189,9 @@ impl Receiver {
     #[inline]
     pub fn refill(&mut self, sending: usize) {
         let short = FIRST_PACKETS.saturating_sub(self.ring.len());
-        let missing = self.ring.room().saturating_sub(sending).max(short);
+        let missing = ENOUGH_PACKETS
+            .saturating_sub(self.ring.len() + sending)
+            .max(short);
         for _ in 0..missing.min(ALLOCATION_LIMIT) {
             let Ok(packet) = Packet::allocate() else { break };
             if self.ring.post(packet).is_err() {

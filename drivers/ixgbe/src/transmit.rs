@@ -109,19 +109,22 @@ impl Transmitter {
     }
 
     /// Puts frames from the front of `batch` into the ring while they are plain: one packet each, fit to be sent, and without a wish to
-    /// hardware but for TCP's checksum when it has the context for that already.
-    #[inline(always)]
+    /// hardware but for TCP's checksum when it has the context for that already. Out of line, so that it has the registers to itself.
+    #[inline(never)]
     pub fn send_plain(&mut self, batch: &mut PacketBatch, limit_bytes: usize, counters: &mut QueueCounters) {
-        let lengths = SHORTEST_BYTES..=limit_bytes;
+        // A length below the shortest becomes a large one: one comparison for both ends.
+        let limit = limit_bytes
+            .saturating_sub(SHORTEST_BYTES)
+            .min(usize::from(u16::MAX)) as u32;
         let has_tcp_context = self.context == Some(TCP_CONTEXT);
-        let (frames, bytes) = self.ring.push_frames(batch, |packet| {
-            let wishes = packet.marks();
-            if packet.vlan.is_some() || !lengths.contains(&packet.len()) {
+        let (frames, bytes) = self.ring.push_frames(batch, |outline, packet| {
+            if u32::from(outline.length()).wrapping_sub(SHORTEST_BYTES as u32) > limit {
                 None
-            } else if wishes == PLAIN {
+            } else if outline.marks() == PLAIN {
                 Some(TransmitFlags::END)
             } else {
-                (wishes == TCP && has_tcp_context && is_plain_tcp(packet.frame())).then_some(TCP_FLAGS)
+                (outline.marks() == TCP && has_tcp_context && is_plain_tcp(packet.frame()))
+                    .then_some(TCP_FLAGS)
             }
         });
         counters.transmitted_frames += frames as u64;
@@ -153,7 +156,7 @@ impl Transmitter {
         }
         let mut flags = TransmitFlags::CHECK_SEQUENCE;
         let mut context = None;
-        if first.request != ChecksumRequest::None || first.vlan.is_some() {
+        if first.request != ChecksumRequest::None || first.vlan().is_some() {
             (flags, context) = plan(first);
         }
         let context = context.filter(|context| self.context != Some(*context));
@@ -225,7 +228,7 @@ fn plan(packet: &Packet) -> (TransmitFlags, Option<ContextDescriptor>) {
         transport: TransportChecksum::Udp,
         vlan: 0,
     };
-    if let Some(tag) = packet.vlan {
+    if let Some(tag) = packet.vlan() {
         flags = flags.with(TransmitFlags::VLAN);
         context.vlan = tag;
     }

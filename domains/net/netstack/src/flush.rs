@@ -49,7 +49,7 @@ fn put_frame(
         packet.reset();
         packet.resize(piece.len()).copy_from_slice(piece);
         packet.verdict = Verdict::Transmit;
-        packet.vlan = vlan;
+        packet.set_vlan(vlan);
         packet.request = if index == 0 {
             request
         } else {
@@ -210,7 +210,7 @@ impl Shard {
         }
         let (offload, ask) = (self.capabilities.transmit_checksum, silence_ns.is_some());
         if connection.emit_lightly(packet, receive_bytes, offload, ask, now_ns) {
-            packet.vlan = self.common.config.network.vlan;
+            packet.set_vlan(self.common.config.network.vlan);
             *out += 1;
         }
         let deadline_ns = connection.light_deadline_ns(keep_alive_ns, self.capabilities.mtu.into());
@@ -293,7 +293,7 @@ impl Shard {
         let frame = packet.resize(ETHERNET_BYTES + sent);
         packet.request = finish(frame, self.capabilities.transmit_checksum);
         packet.verdict = Verdict::Transmit;
-        packet.vlan = self.common.config.network.vlan;
+        packet.set_vlan(self.common.config.network.vlan);
         *out += 1;
         Last::after(&segment)
     }

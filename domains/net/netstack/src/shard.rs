@@ -202,7 +202,7 @@ impl Shard {
             self.secret.stir(now_ns);
             self.reply_bytes = 0;
             self.statistics.received_packets += 1;
-            let (state, vlan) = (packet.checksum, packet.vlan);
+            let (state, vlan) = (packet.checksum, packet.vlan());
             if vlan.map(|tag| tag & 0x0fff) != self.common.config.network.vlan {
                 self.statistics.unclaimed += 1;
                 continue;

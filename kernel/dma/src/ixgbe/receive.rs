@@ -3,7 +3,7 @@
 //! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, whatever is in them, and come out at the head,
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
-use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
+use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus, is_plain};
 use super::ring::{
     self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
 };
@@ -195,13 +195,15 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     }
 
     /// Moves frames that fill one packet each from the head to the end of `frames`, as many as there are and fit, up to the first that
-    /// isn't so; returns how many it took from the ring. `describe` makes of each what the status says, with [`Packet::receive`]; until then
-    /// a packet is as it was when it was posted. Where it says false the frame is dropped.
+    /// isn't so; returns how many it took from the ring. `plain` and `other` make of each what the status says, with [`Packet::receive`];
+    /// until then a packet is as it was when it was posted. The one is asked about those that are
+    /// [plain](ReceiveStatus::is_plain). Where the other says false the frame is dropped.
     #[inline(always)]
     pub fn take_frames(
         &mut self,
         frames: &mut PacketBatch,
-        mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
+        mut plain: impl FnMut(&mut Packet, ReceiveStatus),
+        mut other: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
     ) -> u32 {
         // Copies and locals, here and below: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
@@ -210,20 +212,28 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         let mut back = frames.back();
         while taken != end {
             let high = slots.high(taken);
-            if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
+            // Of both kinds, one test is enough for those that nearly all are.
+            let is_plain = is_plain(high);
+            if !is_plain && high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
                 break;
             }
             // As in `peek`.
             fence(Ordering::Acquire);
-            let low = slots.low(taken);
+            let status = ReceiveStatus {
+                low: slots.low(taken),
+                high,
+            };
             let Some(mut packet) = buffers[taken as usize % SLOTS].take() else {
                 break;
             };
             taken = taken.wrapping_add(1);
-            if describe(&mut packet, ReceiveStatus { low, high }) {
-                // It fits: counted above.
-                drop(back.push(packet));
+            if is_plain {
+                plain(&mut packet, status);
+            } else if !other(&mut packet, status) {
+                continue;
             }
+            // It fits: counted above.
+            drop(back.push(packet));
         }
         let count = taken.wrapping_sub(self.taken);
         self.taken = taken;

@@ -12,6 +12,7 @@ use crate::memory::{Descriptors, Slots};
 use abi::TransmitPlace;
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
+use rref::packet::Outline;
 use rref::{Packet, PacketBatch, RRef};
 
 /// Thresholds in TXDCTL (7.2.3.4.1): prefetch below 36 descriptors when 8 are there. Write-back at once (WTHRESH 0), which reports need.
@@ -151,12 +152,14 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         if self.room() == 0 || packet.is_empty() {
             return Err(packet);
         }
+        let outline = packet.outline();
         let word = put(
             self.memory.slots(),
             self.place,
             &mut self.buffers,
             self.pushed,
             packet,
+            outline,
             frame_bytes,
             flags,
         );
@@ -171,26 +174,34 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     pub fn push_frames(
         &mut self,
         frames: &mut PacketBatch,
-        mut accept: impl FnMut(&Packet) -> Option<TransmitFlags>,
+        mut accept: impl FnMut(Outline, &Packet) -> Option<TransmitFlags>,
     ) -> (usize, usize) {
         // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, place, buffers) = (self.memory.slots(), self.place, &mut *self.buffers);
         let first = self.pushed;
-        let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
-        let end = self.cleaned.wrapping_add(Self::MASK);
-        let mut front = frames.front();
-        while pushed != end {
-            let accepted = front.take_if(|packet| Some((packet.len(), accept(packet)?)));
-            let Some((packet, (length, flags))) = accepted else {
-                break;
-            };
-            let word = put(slots, place, buffers, pushed, packet, length as u32, flags);
-            last = (pushed, word);
-            pushed = pushed.wrapping_add(1);
-            bytes += length;
+        let (mut pushed, mut word, mut bytes) = (first, self.last.1, 0);
+        let room = Self::MASK.wrapping_sub(first.wrapping_sub(self.cleaned));
+        // SAFETY: `put` keeps the packet in `buffers`, from which it is taken when the device has sent it.
+        unsafe {
+            frames.take_front_while(
+                room as usize,
+                |packet| {
+                    let outline = packet.outline();
+                    Some((outline, accept(outline, packet)?))
+                },
+                |packet, (outline, flags)| {
+                    let length = u32::from(outline.length());
+                    word = put(slots, place, buffers, pushed, packet, outline, length, flags);
+                    pushed = pushed.wrapping_add(1);
+                    bytes += length as usize;
+                },
+            );
         }
-        (self.pushed, self.last) = (pushed, last);
-        (pushed.wrapping_sub(first) as usize, bytes)
+        let count = pushed.wrapping_sub(first);
+        if count != 0 {
+            (self.pushed, self.last) = (pushed, (pushed.wrapping_sub(1), word));
+        }
+        (count as usize, bytes)
     }
 
     /// Adds a context for the frames that follow; false when the ring is full.
@@ -280,8 +291,12 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     }
 }
 
-/// Puts a packet into slot `count`, which is free, and returns its descriptor's second word. What is sent of it is what its own length
-/// says, at most what it holds behind `data_offset`: that is its invariant.
+/// Puts a packet with this outline into slot `count`, which is free, and returns its descriptor's second word. What is sent of it is what
+/// its own length says, at most what it holds behind `data_offset`: that is its invariant.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a ring's fields one by one, which loops have in registers"
+)]
 #[inline(always)]
 fn put<const SLOTS: usize>(
     slots: Slots<SLOTS>,
@@ -289,14 +304,15 @@ fn put<const SLOTS: usize>(
     buffers: &mut [Option<RRef<Packet>>; SLOTS],
     count: u32,
     packet: RRef<Packet>,
+    outline: Outline,
     frame_bytes: u32,
     flags: TransmitFlags,
 ) -> u64 {
     let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
-    let word = data_word(packet.len() as u16, frame_bytes, flags);
+    let word = data_word(outline.length(), frame_bytes, flags);
     // For the kernel, should the driver die before the device has sent it.
     packet.set_place(place.at(count));
-    slots.write(count, packet.physical() + packet.data_offset() as u64, word);
+    slots.write(count, packet.physical() + outline.data_offset() as u64, word);
     // Nothing is there; forgetting it spares its drop code.
     core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
     word
