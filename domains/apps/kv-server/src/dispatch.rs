@@ -39,33 +39,36 @@ impl Context<'_> {
             self.run(position, command);
             return command.flags.intersects(Flags::READONLY | Flags::WRITE);
         }
-        self.process_with_care();
-        false
+        self.process_with_care()
     }
 
     #[cold]
-    fn process_with_care(&mut self) {
+    fn process_with_care(&mut self) -> bool {
         let Some(position) = self.look_up() else {
-            return self.reject_unknown();
+            self.reject_unknown();
+            return false;
         };
         let Some(command) = self.server.table.get(position) else {
-            return;
+            return false;
         };
         if let Err(error) = self.admit(command) {
             if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
                 counters.rejected += 1;
             }
-            return self.refuse(&error);
+            self.refuse(&error);
+            return false;
         }
         if let Some(client) = self.own_mut() {
             client.last_command = command.name;
             if client.flags.contains(ClientFlags::MULTI)
                 && !crate::commands::transactions::runs_at_once(command.name)
             {
-                return self.queue();
+                self.queue();
+                return false;
             }
         }
         self.run(position, command);
+        command.flags.intersects(Flags::READONLY | Flags::WRITE)
     }
 
     pub(crate) fn run_again(&mut self) {

@@ -273,6 +273,21 @@ impl Keyspace {
         self.place(database, key, value, id, NEVER_MS)
     }
 
+    /// Puts a string that is kept in memory under a key that isn't there. [`changed`](Self::changed) is to follow. The fast way of SET.
+    pub fn place_string(&mut self, database: usize, key: &[u8], bytes: &[u8]) -> Option<Slot> {
+        let used_s = (self.now_ms / 1000) as u32;
+        let entry = Entry {
+            value: Value::string(bytes),
+            expires_ms: NEVER_MS,
+            id: 0,
+            used_s,
+            counted_bytes: 0,
+        };
+        let slot = self.databases.get_mut(database)?.keys.insert_absent(key, entry);
+        self.journal_key(database, slot);
+        Some(slot)
+    }
+
     /// Puts a value whose elements are journaled already.
     pub fn place(
         &mut self,

@@ -143,6 +143,11 @@ impl<V> StableMap<V> {
                 .map(|present| core::mem::replace(present, value));
             return (slot, old);
         }
+        (self.insert_absent(key, value), None)
+    }
+
+    /// Puts a value under a key that isn't there.
+    pub fn insert_absent(&mut self, key: &[u8], value: V) -> Slot {
         let hash = self.hash(key);
         let item = Some(Item {
             hash,
@@ -168,7 +173,7 @@ impl<V> StableMap<V> {
                 .and_then(Option::as_ref)
                 .map_or(0, |item| item.hash)
         });
-        (Slot(number), None)
+        Slot(number)
     }
 
     /// Takes the entry of a slot out.

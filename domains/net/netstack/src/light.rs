@@ -87,6 +87,51 @@ pub struct Light {
     heard_ns: u64,
     /// When it was last asked whether it lives, or heard.
     asked_ns: u64,
+    /// What the headers of all segments over IPv4 have in common.
+    headers: Option<Ipv4Headers>,
+}
+
+/// Headers of segments over IPv4 whose checksums are the device's: it wants the sum of the pseudo-header in TCP's field.
+#[derive(Clone, Copy, Debug)]
+struct Ipv4Headers {
+    /// IPv4's and TCP's, with zeros where segments differ.
+    bytes: [u8; 40],
+    /// Sum of the pseudo-header without the segment's length.
+    sum: u32,
+}
+
+impl Ipv4Headers {
+    fn new(key: &FlowKey) -> Ipv4Headers {
+        let (local, remote) = (key.local as u32, key.remote as u32);
+        let mut bytes = [0; 40];
+        bytes[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, TCP_PROTOCOL as u8, 0, 0]);
+        bytes[12..16].copy_from_slice(&local.to_be_bytes());
+        bytes[16..20].copy_from_slice(&remote.to_be_bytes());
+        bytes[20..22].copy_from_slice(&key.local_port.to_be_bytes());
+        bytes[22..24].copy_from_slice(&key.remote_port.to_be_bytes());
+        bytes[32] = 0x50;
+        Ipv4Headers {
+            bytes,
+            sum: (local >> 16) + (local & 0xffff) + (remote >> 16) + (remote & 0xffff) + TCP_PROTOCOL,
+        }
+    }
+
+    /// Writes the headers of a segment. Not inlined: on its own it has registers enough.
+    #[inline(never)]
+    fn write(&self, header: &mut [u8; 54], link: &LinkHeader, segment: &SentSegment) {
+        let segment_bytes = segment.payload_bytes + 20;
+        let sum = self.sum + segment_bytes;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        header[..14].copy_from_slice(link);
+        header[14..].copy_from_slice(&self.bytes);
+        header[16..18].copy_from_slice(&(segment_bytes as u16 + 20).to_be_bytes());
+        header[38..42].copy_from_slice(&segment.sequence.to_be_bytes());
+        header[42..46].copy_from_slice(&segment.acknowledgement.to_be_bytes());
+        header[47] = segment.flags;
+        header[48..50].copy_from_slice(&segment.window.to_be_bytes());
+        header[50..52].copy_from_slice(&(sum as u16).to_be_bytes());
+    }
 }
 
 impl Light {
@@ -272,8 +317,11 @@ impl Connection {
         if let Some(to) = frame.get_mut(start + 20..) {
             to.copy_from_slice(payload);
         }
-        if is_ipv4 && offload {
-            write_ipv4_headers(frame, &self.link, &key, &segment);
+        if offload
+            && let Some(headers) = &light.headers
+            && let Some(header) = frame.first_chunk_mut()
+        {
+            headers.write(header, &self.link, &segment);
             packet.request = ChecksumRequest::Tcp;
         } else {
             write_headers(frame, &self.link, &key, &segment);
@@ -313,38 +361,6 @@ impl Connection {
 /// The scale that smoltcp announces for a receive buffer (RFC 7323, 2.3).
 fn window_scale(receive_bytes: usize) -> u32 {
     (usize::BITS - receive_bytes.leading_zeros()).saturating_sub(16)
-}
-
-/// Headers of a segment over IPv4 whose checksums are the device's: it wants the sum of the pseudo-header in TCP's field.
-#[inline]
-fn write_ipv4_headers(frame: &mut [u8], link: &LinkHeader, key: &FlowKey, segment: &SentSegment) {
-    let packet_bytes = frame.len().saturating_sub(ETHERNET_BYTES) as u32;
-    let Some(header) = frame.first_chunk_mut::<54>() else {
-        return;
-    };
-    let (local, remote) = (key.local as u32, key.remote as u32);
-    let sum = (local >> 16)
-        + (local & 0xffff)
-        + (remote >> 16)
-        + (remote & 0xffff)
-        + TCP_PROTOCOL
-        + packet_bytes.saturating_sub(20);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    header[..14].copy_from_slice(link);
-    header[14..16].copy_from_slice(&[0x45, 0]);
-    header[16..18].copy_from_slice(&(packet_bytes as u16).to_be_bytes());
-    header[18..26].copy_from_slice(&[0, 0, 0x40, 0, 64, TCP_PROTOCOL as u8, 0, 0]);
-    header[26..30].copy_from_slice(&local.to_be_bytes());
-    header[30..34].copy_from_slice(&remote.to_be_bytes());
-    header[34..36].copy_from_slice(&key.local_port.to_be_bytes());
-    header[36..38].copy_from_slice(&key.remote_port.to_be_bytes());
-    header[38..42].copy_from_slice(&segment.sequence.to_be_bytes());
-    header[42..46].copy_from_slice(&segment.acknowledgement.to_be_bytes());
-    header[46..48].copy_from_slice(&[0x50, segment.flags]);
-    header[48..50].copy_from_slice(&segment.window.to_be_bytes());
-    header[50..52].copy_from_slice(&(sum as u16).to_be_bytes());
-    header[52..54].copy_from_slice(&[0, 0]);
 }
 
 fn write_headers(frame: &mut [u8], link: &[u8], key: &FlowKey, segment: &SentSegment) {
@@ -453,6 +469,7 @@ impl Shard {
             heard_ns: now_ns,
             asked_ns: now_ns,
             acknowledge_ns: u64::MAX,
+            headers: connection.is_ipv4().then(|| Ipv4Headers::new(&connection.key)),
             ..Light::default()
         });
     }
