@@ -8,7 +8,7 @@
 //! - [`command`], [`commands`], [`error`]: the commands; [`number`], [`glob`]: what their arguments say;
 //! - [`config`]: the operator's file.
 //!
-//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
+//! Around it: [`shard`], [`connection`] and [`outbox`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ pub mod loading;
 pub mod metrics;
 pub mod monitor;
 pub mod number;
+pub mod outbox;
 pub mod protocol;
 pub mod pubsub;
 #[cfg(test)]
