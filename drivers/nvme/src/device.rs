@@ -63,6 +63,24 @@ pub struct Queue {
     interrupts: AtomicU64,
 }
 
+impl Queue {
+    /// Sleeps until the controller may have answered something, or until `deadline_ns`.
+    fn sleep(&self, now_ns: u64, deadline_ns: u64) -> Wake {
+        let until = |interval_ns: u64| deadline_ns.min(now_ns.saturating_add(interval_ns));
+        let wake = match &self.interrupt {
+            Some(interrupt) => interrupt.wait(until(SLEEP_NS)),
+            None => match thread::park_until(until(POLL_NS)) {
+                thread::Wake::Cancelled => Wake::Cancelled,
+                _ => Wake::TimedOut,
+            },
+        };
+        if wake == Wake::Interrupt {
+            self.interrupts.fetch_add(1, Ordering::Relaxed);
+        }
+        wake
+    }
+}
+
 /// What is known of the controller.
 pub struct Identity {
     /// What it said of itself.
@@ -259,6 +277,23 @@ impl BlockDevice for Exported {
         Ok(queue.requests.lock().exchange(requests, now_ns))
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let queue = self.0.queue(queue)?;
+        let batch = queue.requests.lock().exchange(requests, now_ns);
+        if !batch.is_empty() {
+            return Ok(batch);
+        }
+        // An interrupt that came since the last sleep ends this one at once: none is missed. Whatever ends it, there is one look: if another caller was
+        // faster, this one returns to those that know whose answers are where.
+        queue.sleep(now_ns(), deadline_ns);
+        Ok(queue.requests.lock().exchange(batch, now_ns))
+    }
+
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError> {
         let queue = self.0.queue(queue)?;
         loop {
@@ -269,20 +304,8 @@ impl BlockDevice for Exported {
             if now >= deadline_ns {
                 return Ok(WaitResult::TimedOut);
             }
-            let until = |interval_ns: u64| deadline_ns.min(now.saturating_add(interval_ns));
-            let wake = match &queue.interrupt {
-                Some(interrupt) => interrupt.wait(until(SLEEP_NS)),
-                None => match thread::park_until(until(POLL_NS)) {
-                    thread::Wake::Cancelled => Wake::Cancelled,
-                    _ => Wake::TimedOut,
-                },
-            };
-            match wake {
-                Wake::Interrupt => {
-                    queue.interrupts.fetch_add(1, Ordering::Relaxed);
-                }
-                Wake::TimedOut => {}
-                Wake::Cancelled => return Ok(WaitResult::Cancelled),
+            if queue.sleep(now, deadline_ns) == Wake::Cancelled {
+                return Ok(WaitResult::Cancelled);
             }
         }
     }

@@ -119,7 +119,10 @@ impl Scheduler {
         let first = inner.prompt || !self.queue.has_ready();
         self.queue_ready(thread.into(), inner);
         if first && core::ptr::eq(cpu, cpu::current()) {
-            self.arm(clock::now_ns());
+            // An idle CPU's interrupt returns to the idle loop, which takes the thread at once.
+            if self.running != self.idle {
+                self.arm(clock::now_ns());
+            }
             return None;
         }
         first.then_some(cpu)
@@ -528,28 +531,21 @@ pub(super) fn idle_loop() -> ! {
             let now = clock::now_ns();
             scheduler.expire(now);
             if scheduler.queue.has_ready() {
-                scheduler.take_next(cpu, now)
+                // `current` is the next one already when this thread is left.
+                scheduler.idle.zip(scheduler.take_next(cpu, now))
             } else {
                 scheduler.arm(now);
                 None
             }
         };
-        match next {
-            Some(next) => switch(running_idle(cpu), next),
-            None => {
-                smp::enter_idle(cpu);
-                // An interrupt that comes between the two instructions ends the halt at once.
-                processor::enable_and_hlt();
-            }
+        if let Some((idle, next)) = next {
+            // It returns when nothing else is runnable, with interrupts off since that was seen, and the timer set. What becomes runnable
+            // after that comes with an interrupt.
+            switch(idle.thread(), next);
         }
-    }
-}
-
-/// This CPU's idle thread; `current` is the next one already when it is needed.
-fn running_idle(cpu: &Cpu) -> &'static Thread {
-    match cpu.scheduler.lock().idle {
-        Some(idle) => idle.thread(),
-        None => super::fault::stop(format_args!("CPU {} has no idle thread", cpu.index())),
+        smp::enter_idle(cpu);
+        // An interrupt that comes between the two instructions ends the halt at once.
+        processor::enable_and_hlt();
     }
 }
 
@@ -584,9 +580,14 @@ pub(in crate::machine) fn interrupt_exit(
     let Some(current) = scheduler.running else {
         return acknowledge();
     };
+    let is_idle = Some(current) == scheduler.idle;
+    if is_idle && scheduler.queue.has_ready() {
+        // The idle loop, which this returns to, does the rest.
+        return acknowledge();
+    }
     scheduler.expire(now);
     let thread = current.thread();
-    if Some(current) == scheduler.idle {
+    if is_idle {
         scheduler.arm(now);
         return acknowledge();
     }
