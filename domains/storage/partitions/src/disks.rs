@@ -2,7 +2,7 @@
 
 use crate::access::Disk;
 use crate::config::Config;
-use crate::gpt::{AddError, Loaded, Medium, MediumError, Partition, Table};
+use crate::gpt::{AddError, Loaded, Medium, Partition, Table};
 use crate::router::Router;
 use crate::units::{Extent, Units};
 use alloc::vec::Vec;
@@ -238,7 +238,7 @@ impl Disks {
             mut state,
             mut table,
             is_all_read,
-        } = loaded.unwrap_or_else(|MediumError| Loaded {
+        } = loaded.unwrap_or(Loaded {
             state: TableState::Unreadable,
             table: None,
             is_all_read: false,
