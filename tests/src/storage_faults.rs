@@ -12,7 +12,7 @@ use progress::Step;
 
 use crate::context::Context;
 use crate::kv_load::{KvLoad, check_reads, wait_until_loaded};
-use crate::recovery::deaths;
+use crate::recovery::{deaths, kill};
 use crate::running_lab::RunningLab;
 
 /// How long a load goes on before the disk goes wrong, and with it being wrong.
@@ -22,6 +22,8 @@ const TIME: Duration = Duration::from_secs(3);
 /// So long a request is held back. Not until the driver aborts it, after 10 s: QEMU itself stands still when it is to abort a request that it holds. What
 /// follows then, abort and reset, is tried with the driver's own model of a controller (drivers/nvme/tests).
 const HOLD: Duration = Duration::from_secs(4);
+/// So long nothing can be read when a table is looked for.
+const UNREADABLE: Duration = Duration::from_millis(1500);
 /// Requests a second of a slow disk.
 const SLOW_OPERATIONS: u64 = 60;
 
@@ -31,23 +33,28 @@ struct Fault {
     /// How long the load takes.
     time: Duration,
     strike: fn(&RunningLab, &mut DiskControl) -> Result<()>,
+    /// Domains that it kills.
+    kills: u64,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 10] = [
     Fault {
         name: "write-error",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
+        kills: 0,
     },
     Fault {
         name: "flush-error",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
+        kills: 0,
     },
     Fault {
         name: "no-space",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
+        kills: 0,
     },
     Fault {
         name: "errors-for-a-while",
@@ -57,6 +64,7 @@ const FAULTS: [Fault; 8] = [
             thread::sleep(Duration::from_millis(300));
             disk.heal()
         },
+        kills: 0,
     },
     Fault {
         name: "read-error",
@@ -66,6 +74,7 @@ const FAULTS: [Fault; 8] = [
             disk.fail_once(Operation::Read, 1, DiskError::Input)?;
             lab.console("kv check").map(drop)
         },
+        kills: 0,
     },
     Fault {
         name: "slow",
@@ -75,6 +84,7 @@ const FAULTS: [Fault; 8] = [
             thread::sleep(Duration::from_secs(1));
             disk.heal()
         },
+        kills: 0,
     },
     Fault {
         name: "hang",
@@ -84,11 +94,45 @@ const FAULTS: [Fault; 8] = [
             thread::sleep(HOLD);
             disk.release()
         },
+        kills: 0,
     },
     Fault {
         name: "smart-warning",
         time: TIME,
         strike: |_, disk| disk.warn(&[CriticalWarning::Spare]),
+        kills: 0,
+    },
+    // Nothing can be read when the partition table is looked for: it is, again and again.
+    Fault {
+        name: "table-unreadable",
+        time: TIME,
+        strike: |lab, disk| {
+            disk.fail_all(Operation::Read, DiskError::Input)?;
+            kill(lab, "partitions")?;
+            thread::sleep(UNREADABLE);
+            disk.heal()
+        },
+        kills: 1,
+    },
+    // The same at a start of the whole store; clients are told.
+    Fault {
+        name: "start-unreadable",
+        time: TIME,
+        strike: |lab, disk| {
+            disk.fail_all(Operation::Read, DiskError::Input)?;
+            for name in ["partitions", "kv-engine", "kv-server"] {
+                kill(lab, name)?;
+            }
+            thread::sleep(UNREADABLE);
+            let answer = redis(lab, "get k")?;
+            disk.heal()?;
+            ensure!(
+                answer.starts_with("LOADING") || answer.starts_with("MISCONF"),
+                "a read that waits for the disk is answered {answer:?}"
+            );
+            Ok(())
+        },
+        kills: 3,
     },
 ];
 
@@ -118,7 +162,12 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         wait_until_loaded(lab)?;
         let acknowledged = load.verify(lab)?;
         let died = deaths(lab, 1)?.total - deaths_before;
-        ensure!(died == 0, "{died} domains died of {}", fault.name);
+        ensure!(
+            died == fault.kills,
+            "{died} domains died of {}, not {}",
+            fault.name,
+            fault.kills
+        );
         ensure!(acknowledged > 0, "no write was acknowledged: {summary}");
         let log = storage_log(lab)?;
         let about = log.iter().find(|line| !log_before.contains(line));
@@ -148,20 +197,14 @@ fn removal(lab: &RunningLab) -> Result<()> {
     let log_before = storage_log(lab)?;
     let deaths_before = deaths(lab, 1)?.total;
     DiskControl::open(lab)?.pull()?;
-    let address = lab.store()?;
-    let set = format!(
-        "redis-cli -h {} -p {} set k v 2>&1 || true",
-        address.ip(),
-        address.port()
-    );
     // Nobody knows what became of the write that finds out: its client gets an error, or loses its connection.
-    let first = lab.run("client", "sh", &["-c", &set])?;
+    let first = redis(lab, "set k v")?;
     ensure!(
         first.trim() != "OK",
         "a write was acknowledged though there is no disk"
     );
     // Of the next ones it is known.
-    let answer = lab.run("client", "sh", &["-c", &set])?;
+    let answer = redis(lab, "set k v")?;
     ensure!(
         answer.starts_with("MISCONF") || answer.starts_with("ERR"),
         "a write without a disk is answered {answer:?}"
@@ -179,11 +222,22 @@ fn removal(lab: &RunningLab) -> Result<()> {
     Ok(())
 }
 
+/// What redis-cli says of a command, whatever becomes of it.
+fn redis(lab: &RunningLab, command: &str) -> Result<String> {
+    let address = lab.store()?;
+    let line = format!(
+        "redis-cli -h {} -p {} {command} 2>&1 || true",
+        address.ip(),
+        address.port()
+    );
+    lab.run("client", "sh", &["-c", &line])
+}
+
 /// What the domains between store and disk have said: lines of the log ring, which the serial port shows only once nobody types.
 fn storage_log(lab: &RunningLab) -> Result<Vec<String>> {
     let log = lab.console("log 1000")?;
     let about_storage = |line: &&str| {
-        ["nvme:", "kv-engine:", "block-shadow:"]
+        ["nvme:", "kv-engine:", "block-shadow:", "partitions:"]
             .iter()
             .any(|name| line.contains(name))
     };
