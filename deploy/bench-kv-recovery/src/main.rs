@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lab::{Disk, Guest, Plan, Programs};
 use measure::Machine;
+use progress::Step;
 use serde_json::{Value, json};
 
 /// The lab's name; another one than a person's own.
@@ -183,7 +184,10 @@ fn opening(root: &Path, plan: &Plan, programs: &Programs, guest: &Guest, bytes: 
         sequential: sequential(&machine)?,
     };
     drop(machine);
+    // Minutes on some file systems: each record of it is an extent of its own.
+    let step = Step::start("Removing the disk's file");
     std::fs::remove_file(&file)?;
+    step.done("");
     Ok(result)
 }
 
