@@ -6,7 +6,7 @@
 
 use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::clients::Clients;
-use crate::command::{Context, Flags};
+use crate::command::{Command, Context, Flags};
 use crate::commands::Table;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::loading::Loaded;
 use crate::protocol::{Arguments, Reply};
 use crate::pubsub::PubSub;
+use crate::slow_log::Timing;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -112,6 +113,8 @@ pub struct Server {
     pub table: Table,
     /// Counters.
     pub statistics: Statistics,
+    /// What was slow.
+    pub timing: Timing,
     /// How far it is.
     pub phase: Phase,
     /// The newest group when writes began to fail; meaningful in [`Phase::WriteFailed`].
@@ -155,6 +158,7 @@ impl Server {
             .collect();
         let table = Table::new();
         let statistics = Statistics::new(table.len());
+        let timing = Timing::new(&config, || 0);
         Server {
             keyspace,
             clients: Clients::default(),
@@ -162,6 +166,7 @@ impl Server {
             config,
             table,
             statistics,
+            timing,
             phase: Phase::Loading(0),
             unsettled: 0,
             started_ms: now_ms,
@@ -195,7 +200,7 @@ impl Server {
     /// Executes one request of a client, of which `input_bytes` with what follows it have come; its reply goes into the client's output.
     #[inline]
     pub fn execute(&mut self, index: ClientIndex, arguments: Arguments<'_>, input_bytes: usize) -> After {
-        let paused = self.pause.is_some() && self.is_paused_for(&arguments);
+        let paused = self.pause.is_some() && self.is_paused_for(index, &arguments);
         let Some(client) = self.clients.get_mut(index) else {
             return After::Closing;
         };
@@ -338,6 +343,16 @@ impl Server {
         self.pause.is_some_and(|(_, writes_only)| !writes_only)
     }
 
+    /// Clients that CLIENT PAUSE holds up.
+    pub fn paused_count(&self) -> usize {
+        let held_up =
+            |client: &Client| client.flags.contains(ClientFlags::POSTPONED) && client.blocked.is_none();
+        match self.pause {
+            Some(_) => self.clients.iter().filter(|(_, client)| held_up(client)).count(),
+            None => 0,
+        }
+    }
+
     /// Ends CLIENT PAUSE.
     pub fn end_pause(&mut self) {
         self.pause = None;
@@ -353,7 +368,7 @@ impl Server {
     }
 
     #[cold]
-    fn is_paused_for(&self, arguments: &Arguments<'_>) -> bool {
+    fn is_paused_for(&self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
         let command = self
             .table
             .find(arguments.get(0), arguments.get(1))
@@ -363,9 +378,23 @@ impl Server {
         if command.name.starts_with("client") {
             return false;
         }
-        let writes =
-            command.flags.contains(Flags::WRITE) || matches!(command.name, "exec" | "publish" | "spublish");
-        self.is_paused_for_all() || writes
+        self.is_paused_for_all()
+            || match command.name {
+                "exec" => self.transaction_writes(index),
+                _ => may_write(command),
+            }
+    }
+
+    /// Whether a command that writes waits for EXEC.
+    fn transaction_writes(&self, index: ClientIndex) -> bool {
+        let queued = self.clients.get(index).map(|client| client.queued.as_slice());
+        queued.unwrap_or_default().iter().any(|queued| {
+            let arguments = queued.arguments();
+            let place = self.table.find(arguments.get(0), arguments.get(1));
+            place
+                .and_then(|place| self.table.get(place))
+                .is_some_and(may_write)
+        })
     }
 
     /// Whether keys and values take no more memory than `maxmemory` allows.
@@ -405,4 +434,9 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether CLIENT PAUSE of writes holds a command up.
+fn may_write(command: &Command) -> bool {
+    command.flags.contains(Flags::WRITE) || matches!(command.name, "publish" | "spublish" | "pfcount")
 }
