@@ -87,20 +87,7 @@ pub struct Outcome {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(table) if arguments.json => {
-            println!("{}", measure::json(&table));
-            ExitCode::SUCCESS
-        }
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::report(run(&arguments), arguments.json)
 }
 
 fn run(arguments: &Arguments) -> Result<Table> {
@@ -124,15 +111,14 @@ fn run(arguments: &Arguments) -> Result<Table> {
     let seconds = arguments.seconds;
     let mut ours = None;
     if !arguments.only_peer {
-        let guest = Guest {
+        let (guest, built) = measure::appliance(&root, NAME, Ok)?;
+        let machine = start(Guest {
             profile: arguments.profile,
-            ..measure::appliance(&root, NAME, Ok)?
-        };
-        let kernel = guest.kernel.clone();
-        let machine = start(guest)?;
+            ..guest
+        })?;
         let images = if arguments.profile {
             let console = machine.lab().report().serial;
-            Some(Images::of(&root, &kernel, &console, arguments.blocks)?)
+            Some(Images::of(&built, &console, arguments.blocks)?)
         } else {
             None
         };

@@ -205,6 +205,28 @@ impl Keyspace {
         Some(slot)
     }
 
+    /// The bytes of a string that is in memory and doesn't expire, which counts as used now if `touches`; `None` for all others. The fast way of GET.
+    #[inline]
+    pub fn string_in_memory(&mut self, database: usize, key: &[u8], touches: bool) -> Option<&[u8]> {
+        let now_s = (self.now_ms / 1000) as u32;
+        let keys = &mut self.databases.get_mut(database)?.keys;
+        let slot = keys.find(key)?;
+        match keys.get_mut(slot)? {
+            Entry {
+                value: Value::String(StringValue::Memory(bytes)),
+                expires_ms: NEVER_MS,
+                used_s,
+                ..
+            } => {
+                if touches {
+                    *used_s = now_s;
+                }
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+
     /// What the key in a slot has.
     #[inline]
     pub fn entry(&self, database: usize, slot: Slot) -> Option<&Entry> {
@@ -249,6 +271,21 @@ impl Keyspace {
                 .for_each_element(&mut |element, content| journal.put_element(id, kind, element, content));
         }
         self.place(database, key, value, id, NEVER_MS)
+    }
+
+    /// Puts a string that is kept in memory under a key that isn't there. [`changed`](Self::changed) is to follow. The fast way of SET.
+    pub fn place_string(&mut self, database: usize, key: &[u8], bytes: &[u8]) -> Option<Slot> {
+        let used_s = (self.now_ms / 1000) as u32;
+        let entry = Entry {
+            value: Value::string(bytes),
+            expires_ms: NEVER_MS,
+            id: 0,
+            used_s,
+            counted_bytes: 0,
+        };
+        let slot = self.databases.get_mut(database)?.keys.insert_absent(key, entry);
+        self.journal_key(database, slot);
+        Some(slot)
     }
 
     /// Puts a value whose elements are journaled already.

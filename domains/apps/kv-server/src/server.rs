@@ -6,7 +6,7 @@
 
 use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::clients::Clients;
-use crate::command::{Context, Flags};
+use crate::command::{Command, Context, Flags};
 use crate::commands::Table;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
@@ -14,14 +14,12 @@ use crate::ledger::Ledger;
 use crate::loading::Loaded;
 use crate::protocol::{Arguments, Reply};
 use crate::pubsub::PubSub;
+use crate::slow_log::Timing;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// Bytes of output that a client keeps room for between rounds.
-const IDLE_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Counters since the start or CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +113,8 @@ pub struct Server {
     pub table: Table,
     /// Counters.
     pub statistics: Statistics,
+    /// What was slow.
+    pub timing: Timing,
     /// How far it is.
     pub phase: Phase,
     /// The newest group when writes began to fail; meaningful in [`Phase::WriteFailed`].
@@ -158,6 +158,7 @@ impl Server {
             .collect();
         let table = Table::new();
         let statistics = Statistics::new(table.len());
+        let timing = Timing::new(&config, || 0);
         Server {
             keyspace,
             clients: Clients::default(),
@@ -165,6 +166,7 @@ impl Server {
             config,
             table,
             statistics,
+            timing,
             phase: Phase::Loading(0),
             unsettled: 0,
             started_ms: now_ms,
@@ -198,7 +200,7 @@ impl Server {
     /// Executes one request of a client, of which `input_bytes` with what follows it have come; its reply goes into the client's output.
     #[inline]
     pub fn execute(&mut self, index: ClientIndex, arguments: Arguments<'_>, input_bytes: usize) -> After {
-        let paused = self.pause.is_some() && self.is_paused_for(&arguments);
+        let paused = self.pause.is_some() && self.is_paused_for(index, &arguments);
         let Some(client) = self.clients.get_mut(index) else {
             return After::Closing;
         };
@@ -208,6 +210,13 @@ impl Server {
             return After::Postponed;
         }
         client.active_ms = self.keyspace.now_ms;
+        let known = client
+            .known_position(arguments.get(0))
+            .filter(|_| client.is_plain())
+            .and_then(|position| Some((position, self.table.get(position)?)));
+        if let Some((_, command)) = known {
+            client.last_command = command.name;
+        }
         let mut context = Context {
             reply: Reply {
                 bytes: core::mem::take(&mut client.output),
@@ -222,7 +231,7 @@ impl Server {
             deny_blocking: false,
         };
         let start = context.reply.bytes.len();
-        let about_data = context.process();
+        let about_data = context.process(known);
         let reply = context.reply;
         let flags = self.finish_reply(index, reply, start);
         self.keyspace.journal.end_unit();
@@ -243,13 +252,16 @@ impl Server {
             return ClientFlags::KILLED;
         };
         let silent = ClientFlags::REPLY_OFF | ClientFlags::REPLY_SKIP;
-        if client.flags.intersects(silent) {
-            reply.bytes.truncate(start);
-            client.flags.remove(ClientFlags::REPLY_SKIP);
-        }
-        if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
-            client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
-            client.flags.insert(ClientFlags::REPLY_SKIP);
+        let skips = silent | ClientFlags::REPLY_SKIP_NEXT;
+        if client.flags.intersects(skips) {
+            if client.flags.intersects(silent) {
+                reply.bytes.truncate(start);
+                client.flags.remove(ClientFlags::REPLY_SKIP);
+            }
+            if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
+                client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
+                client.flags.insert(ClientFlags::REPLY_SKIP);
+            }
         }
         // What was pushed to the client while it ran comes behind its reply.
         if !client.output.is_empty() {
@@ -331,6 +343,16 @@ impl Server {
         self.pause.is_some_and(|(_, writes_only)| !writes_only)
     }
 
+    /// Clients that CLIENT PAUSE holds up.
+    pub fn paused_count(&self) -> usize {
+        let held_up =
+            |client: &Client| client.flags.contains(ClientFlags::POSTPONED) && client.blocked.is_none();
+        match self.pause {
+            Some(_) => self.clients.iter().filter(|(_, client)| held_up(client)).count(),
+            None => 0,
+        }
+    }
+
     /// Ends CLIENT PAUSE.
     pub fn end_pause(&mut self) {
         self.pause = None;
@@ -346,7 +368,7 @@ impl Server {
     }
 
     #[cold]
-    fn is_paused_for(&self, arguments: &Arguments<'_>) -> bool {
+    fn is_paused_for(&self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
         let command = self
             .table
             .find(arguments.get(0), arguments.get(1))
@@ -356,9 +378,23 @@ impl Server {
         if command.name.starts_with("client") {
             return false;
         }
-        let writes =
-            command.flags.contains(Flags::WRITE) || matches!(command.name, "exec" | "publish" | "spublish");
-        self.is_paused_for_all() || writes
+        self.is_paused_for_all()
+            || match command.name {
+                "exec" => self.transaction_writes(index),
+                _ => may_write(command),
+            }
+    }
+
+    /// Whether a command that writes waits for EXEC.
+    fn transaction_writes(&self, index: ClientIndex) -> bool {
+        let queued = self.clients.get(index).map(|client| client.queued.as_slice());
+        queued.unwrap_or_default().iter().any(|queued| {
+            let arguments = queued.arguments();
+            let place = self.table.find(arguments.get(0), arguments.get(1));
+            place
+                .and_then(|place| self.table.get(place))
+                .is_some_and(may_write)
+        })
     }
 
     /// Whether keys and values take no more memory than `maxmemory` allows.
@@ -398,19 +434,9 @@ impl Server {
             }
         }
     }
+}
 
-    /// Moves a client's output to `to`, which is empty; the client gets its room back.
-    #[inline]
-    pub fn take_output(&mut self, index: ClientIndex, to: &mut Vec<u8>) {
-        if let Some(client) = self.clients.get_mut(index) {
-            if to.is_empty() {
-                core::mem::swap(to, &mut client.output);
-            } else {
-                to.append(&mut client.output);
-            }
-            if client.output.capacity() > IDLE_OUTPUT_BYTES {
-                client.output = Vec::new();
-            }
-        }
-    }
+/// Whether CLIENT PAUSE of writes holds a command up.
+fn may_write(command: &Command) -> bool {
+    command.flags.contains(Flags::WRITE) || matches!(command.name, "publish" | "spublish" | "pfcount")
 }

@@ -320,21 +320,22 @@ fn read_batch(
     let mut count = 0;
     for (pending, mut frame) in all_pending.iter_mut().zip(frames.from(0)) {
         let Some(bytes) = frame.bytes() else { break };
-        match read(snapshot, bytes, &mut recent) {
-            Ok((hash, vip, step)) => {
-                connections.prefetch(hash);
-                // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
-                pending.hash = hash;
-                pending.vip = vip;
-                pending.step = step;
-            }
-            Err(stranger) => {
-                pending.step = Step::Nothing;
-                frame.decide(match stranger {
-                    Stranger::NotMine => Verdict::NotMine,
-                    Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
-                });
-            }
+        let plain = PlainIpv4::parse(bytes, Event::of);
+        let is_plain = plain.is_some();
+        if let Some((packet, event)) = plain
+            && let Some(vip) = snapshot.find_vip_ipv4(&packet, &mut recent)
+        {
+            let hash = snapshot.hasher.flow(&packet.flow());
+            connections.prefetch(hash);
+            // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
+            pending.hash = hash;
+            pending.vip = vip;
+            pending.step = Step::whole(event);
+        } else if let Err(stranger) = read_otherwise(snapshot, connections, bytes, is_plain, pending) {
+            frame.decide(match stranger {
+                Stranger::NotMine => Verdict::NotMine,
+                Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
+            });
         }
         count += 1;
     }
@@ -347,23 +348,28 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
 }
 
-/// The first pass: what is this frame, whose is it, and which flow does it belong to?
-#[inline(always)]
-fn read(
-    snapshot: &Snapshot,
-    frame: &[u8],
-    recent: &mut RecentVip,
-) -> Result<(u64, VipIndex, Step), Stranger> {
-    let Some(packet) = PlainIpv4::parse(frame) else {
-        return read_unusual(snapshot, frame);
-    };
-    let vip = snapshot.find_vip_ipv4(&packet, recent).ok_or(Stranger::NotMine)?;
-    let step = Step::whole(Event::of(packet.protocol, packet.flags));
-    Ok((snapshot.hasher.flow(&packet.flow()), vip, step))
-}
-
+/// The first pass for a frame that is none of a known VIP's plain packets. Out of line as a whole, so that the others' results stay in
+/// registers.
 #[cold]
 #[inline(never)]
+fn read_otherwise(
+    snapshot: &Snapshot,
+    connections: &ConnectionTable,
+    frame: &[u8],
+    is_plain: bool,
+    pending: &mut Pending,
+) -> Result<(), Stranger> {
+    *pending = Pending::NONE;
+    if is_plain {
+        return Err(Stranger::NotMine);
+    }
+    let (hash, vip, step) = read_unusual(snapshot, frame)?;
+    connections.prefetch(hash);
+    *pending = Pending { hash, vip, step };
+    Ok(())
+}
+
+/// What is this frame, whose is it, and which flow does it belong to?
 fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
     let hasher = &snapshot.hasher;
     let (vip, hash, step) = match parse(frame).map_err(|_| Stranger::Malformed)? {
@@ -446,12 +452,23 @@ impl Flows {
         frames: &mut impl Frames,
         first: usize,
     ) -> usize {
+        // Of one length, so that a slot that is in the one list is in the other.
+        let (targets, backends) = (snapshot.targets(), counters.backends());
+        let slots = targets.len().min(backends.len());
+        let (targets, backends) = (
+            targets.get(..slots).unwrap_or_default(),
+            backends.get(..slots).unwrap_or_default(),
+        );
         let mut next = first;
         for (pending, mut frame) in remaining(all_pending, frames, first) {
-            let Some((slot, target)) = self.settled(snapshot, pending) else {
+            let Some((slot, target)) = self.settled(targets, pending) else {
                 break;
             };
-            send(counters, &mut frame, slot, target);
+            let length = frame.address(&target.header);
+            if let Some(counter) = backends.get(usize::from(slot)) {
+                counter.count_frame(length as u64);
+            }
+            frame.decide(Verdict::Transmit(slot));
             next += 1;
         }
         next
@@ -459,13 +476,13 @@ impl Flows {
 
     /// The backend of a flow for which its packet changes nothing, and which is as a backend usually is: nearly every packet's.
     #[inline(always)]
-    fn settled<'a>(&self, snapshot: &'a Snapshot, pending: &Pending) -> Option<(BackendSlot, &'a Target)> {
+    fn settled<'a>(&self, targets: &'a [Target], pending: &Pending) -> Option<(BackendSlot, &'a Target)> {
         // A SYN may begin another connection with the same ports.
         let event = pending.step.event().filter(|event| *event != Event::Opens)?;
         let backend = self
             .connections
             .find_settled(pending.hash, |life| self.lives.is_fresh(life, event))?;
-        let target = snapshot.target(backend.slot)?;
+        let target = targets.get(usize::from(backend.slot))?;
         let is_usual = target.identity == Identity::usual(pending.vip, backend.incarnation);
         is_usual.then_some((backend.slot, target))
     }

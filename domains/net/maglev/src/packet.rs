@@ -212,40 +212,45 @@ pub struct PlainIpv4 {
     destination_key: u64,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// TCP flags.
-    pub flags: TcpFlags,
 }
 
 /// More fragments, and the fragment offset, as they stand in the header.
 const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
 impl PlainIpv4 {
-    /// Reads a frame if it is that plain: one bounds check for all of its headers, which are read in words.
+    /// Reads a frame if it is that plain: one bounds check for all of its headers, which are read in words. Says besides what `event` makes
+    /// of its protocol and flags, which is asked where they have just been told apart.
     ///
     /// Every Ethernet frame that came over a wire is long enough for that check; whatever isn't plain is [`parse`]'s.
     #[inline(always)]
     #[must_use]
-    pub fn parse(frame: &[u8]) -> Option<Self> {
+    pub fn parse<E>(frame: &[u8], event: impl Fn(Protocol, TcpFlags) -> E) -> Option<(Self, E)> {
         let header: &PlainHeaders = frame.first_chunk()?;
-        let number = header[23];
-        let protocol = Protocol::from_number(number)?;
-        let (minimum, flags) = match protocol {
-            Protocol::Tcp => (20 + 20, header[TRANSPORT + 13]),
-            Protocol::Udp => (20 + 8, 0),
-        };
-        // Neither difference can be negative: the frame is longer than both headers, and a length below the minimum becomes a large one.
-        let excess = usize::from(u16::from_be_bytes(part(header, 16))).wrapping_sub(minimum);
         let is_plain = part(header, 12) == ETHERTYPE_IPV4.to_be_bytes()
             && header[14] == 0x45
-            && u16::from_ne_bytes(part(header, 20)) & FRAGMENT == 0
-            && excess <= frame.len() - ETHERNET_HEADER - minimum;
-        is_plain.then(|| Self {
-            hosts: u64::from_be_bytes(part(header, 26)),
-            ports: u32::from_be_bytes(part(header, TRANSPORT)),
-            destination_key: destination_in(part(header, 30), number),
-            protocol,
-            flags: TcpFlags(flags),
-        })
+            && u16::from_ne_bytes(part(header, 20)) & FRAGMENT == 0;
+        if !is_plain {
+            return None;
+        }
+        let total_length = usize::from(u16::from_be_bytes(part(header, 16)));
+        // Not negative: the frame is longer than all headers.
+        let longest = frame.len() - ETHERNET_HEADER;
+        let finish = |protocol: Protocol, shortest: usize, flags: u8| {
+            let packet = Self {
+                hosts: u64::from_be_bytes(part(header, 26)),
+                ports: u32::from_be_bytes(part(header, TRANSPORT)),
+                destination_key: destination_in(part(header, 30), protocol.number()),
+                protocol,
+            };
+            (shortest..=longest)
+                .contains(&total_length)
+                .then(|| (packet, event(protocol, TcpFlags(flags))))
+        };
+        match header[23] {
+            PROTOCOL_UDP => finish(Protocol::Udp, 20 + 8, 0),
+            PROTOCOL_TCP => finish(Protocol::Tcp, 20 + 20, header[TRANSPORT + 13]),
+            _ => None,
+        }
     }
 
     /// The packet's flow.

@@ -34,16 +34,16 @@ pub struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity(u64);
 
-/// Whether a slot has a backend that frames can be sent to.
+/// Whether a slot has a backend that frames can be sent to. What nearly all are is 0, which takes no instruction to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reachability {
-    /// No backend has this slot.
-    Vacant = 0,
-    /// The backend's MAC address is not known.
+    /// The backend's MAC address is known.
+    Known = 0,
+    /// It is not.
     Unknown = 1,
-    /// It is.
-    Known = 2,
+    /// No backend has this slot.
+    Vacant = 2,
 }
 
 impl Identity {
@@ -230,6 +230,13 @@ impl Snapshot {
     #[must_use]
     pub fn vip(&self, vip: VipIndex) -> Option<&Vip> {
         self.vips.get(usize::from(vip))
+    }
+
+    /// What all slots hold.
+    #[inline(always)]
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
     }
 
     /// What a slot holds.

@@ -10,7 +10,9 @@ use crate::disk::{Disk, Runs};
 use crate::engine::{Engine, Limits, Opened, store_error};
 use crate::image::{Action, Summary};
 use crate::key_hash::Secret;
-use crate::layout::{Begin, Footer, HEAD_BYTES, Header, Layout, SUPERBLOCKS, Superblock, VERSION};
+use crate::layout::{
+    Begin, Footer, HEAD_BYTES, Header, LEAST_SEGMENT_BYTES, Layout, SUPERBLOCKS, Superblock, VERSION,
+};
 use crate::record::{self, LAST, LOOSE, Seed};
 use crate::state::{Segment, State, Unnamed, Use};
 use crate::walk::hash_of;
@@ -18,6 +20,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use interface::key_value::StoreError;
 use log::warn;
+
+/// What of a segment's end is read at once: of a segment with long values that is the whole summary.
+const TAIL_BYTES: usize = 32 << 10;
+const _: () = assert!(TAIL_BYTES < LEAST_SEGMENT_BYTES as usize);
 
 /// How to open.
 #[derive(Clone, Copy, Debug)]
@@ -166,8 +172,12 @@ fn read_summary<D: Disk>(
         .map_err(store_error)?;
     let read_bytes = bytes.len() as u64;
     bytes.truncate(words * 8);
-    let is_right = checksum::extend(0, &bytes) == footer.summary_crc;
-    Ok((is_right.then(|| Summary::from_bytes(&bytes)), read_bytes))
+    Ok((summary_of(&bytes, footer), read_bytes))
+}
+
+/// The summary in `bytes`, if it is the footer's.
+fn summary_of(bytes: &[u8], footer: &Footer) -> Option<Summary> {
+    (checksum::extend(0, bytes) == footer.summary_crc).then(|| Summary::from_bytes(bytes))
 }
 
 impl<D: Disk> Engine<D> {
@@ -177,16 +187,25 @@ impl<D: Disk> Engine<D> {
         segment: u32,
         serial: u64,
     ) -> Result<(Option<Summary>, u64), StoreError> {
-        let at = self.layout.segment_start(segment) + self.layout.footer_start() as u64;
-        let block_bytes = u64::from(self.layout.block_bytes);
-        let footer = Footer::decode(&read_block(&self.runs, at)?, &self.layout);
-        match footer.filter(|footer| footer.serial == serial) {
-            Some(footer) => {
-                let (summary, read_bytes) = read_summary(&self.runs, &self.layout, segment, &footer)?;
-                Ok((summary, read_bytes + block_bytes))
-            }
-            None => Ok((None, block_bytes)),
-        }
+        let layout = &self.layout;
+        let at = layout.segment_bytes as usize - TAIL_BYTES;
+        let mut tail = alloc::vec![0; TAIL_BYTES];
+        self.runs
+            .read(layout.segment_start(segment) + at as u64, &mut tail)
+            .map_err(store_error)?;
+        let footer = tail
+            .get(layout.footer_start() - at..)
+            .and_then(|from| Footer::decode(from, layout));
+        let Some(footer) = footer.filter(|footer| footer.serial == serial) else {
+            return Ok((None, TAIL_BYTES as u64));
+        };
+        let words = footer.words as usize;
+        let in_tail = layout.summary_start(words).checked_sub(at);
+        let Some(bytes) = in_tail.and_then(|from| tail.get(from..from + words * 8)) else {
+            let (summary, read_bytes) = read_summary(&self.runs, layout, segment, &footer)?;
+            return Ok((summary, read_bytes + TAIL_BYTES as u64));
+        };
+        Ok((summary_of(bytes, &footer), TAIL_BYTES as u64))
     }
 }
 

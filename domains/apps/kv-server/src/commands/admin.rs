@@ -24,7 +24,7 @@ const OBJECT: Keys = Keys {
 /// The table.
 pub const COMMANDS: &[Command] = &[
     command("time", 1, ASK, NO_KEYS, time),
-    command("save", 1, ADMIN, NO_KEYS, save),
+    command("save", 1, ADMIN.union(Flags::NO_MULTI), NO_KEYS, save),
     command("bgsave", -1, ADMIN, NO_KEYS, |context| {
         context.reply.simple("Background saving started");
         Ok(())
@@ -49,7 +49,7 @@ pub const COMMANDS: &[Command] = &[
     command("waitaof", 4, Flags::BLOCKING, NO_KEYS, wait_durable),
     command("role", 1, ASK, NO_KEYS, role),
     command("monitor", 1, ADMIN, NO_KEYS, monitor),
-    command("shutdown", -1, ADMIN, NO_KEYS, |_| {
+    command("shutdown", -1, ADMIN.union(Flags::NO_MULTI), NO_KEYS, |_| {
         Err(CommandError::Plain(
             "ERR the appliance's console restarts and stops this server",
         ))
@@ -57,32 +57,6 @@ pub const COMMANDS: &[Command] = &[
     command("readonly", 1, ASK, NO_KEYS, no_cluster),
     command("readwrite", 1, ASK, NO_KEYS, no_cluster),
     command("cluster", -2, ADMIN, NO_KEYS, no_cluster),
-    command(
-        "slowlog",
-        -2,
-        ADMIN.union(Flags::CONTAINER),
-        NO_KEYS,
-        slow_log_help,
-    ),
-    command("slowlog|help", 2, ADMIN, NO_KEYS, slow_log_help),
-    command("slowlog|get", -2, ADMIN, NO_KEYS, empty_array),
-    command("slowlog|len", 2, ADMIN, NO_KEYS, zero),
-    command("slowlog|reset", 2, ADMIN, NO_KEYS, ok),
-    command(
-        "latency",
-        -2,
-        ADMIN.union(Flags::CONTAINER),
-        NO_KEYS,
-        latency_help,
-    ),
-    command("latency|help", 2, ADMIN, NO_KEYS, latency_help),
-    command("latency|latest", 2, ADMIN, NO_KEYS, empty_array),
-    command("latency|history", 3, ADMIN, NO_KEYS, empty_array),
-    command("latency|reset", -2, ADMIN, NO_KEYS, zero),
-    command("latency|doctor", 2, ADMIN, NO_KEYS, |context| {
-        context.reply.verbatim(b"Nothing to report.\n");
-        Ok(())
-    }),
     command("acl", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, acl_help),
     command("acl|help", 2, ADMIN, NO_KEYS, acl_help),
     command("acl|whoami", 2, ASK, NO_KEYS, |context| {
@@ -127,11 +101,6 @@ pub const COMMANDS: &[Command] = &[
 
 fn ok(context: &mut Context<'_>) -> Result<(), CommandError> {
     context.reply.ok();
-    Ok(())
-}
-
-fn zero(context: &mut Context<'_>) -> Result<(), CommandError> {
-    context.reply.integer(0);
     Ok(())
 }
 
@@ -321,18 +290,6 @@ fn script_help(context: &mut Context<'_>) -> Result<(), CommandError> {
         context,
         "SCRIPT",
         &["EXISTS <sha1> [<sha1> ...]", "FLUSH [ASYNC|SYNC]"],
-    )
-}
-
-fn slow_log_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    super::help(context, "SLOWLOG", &["GET [<count>]", "LEN", "RESET"])
-}
-
-fn latency_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    super::help(
-        context,
-        "LATENCY",
-        &["DOCTOR", "HISTORY <event>", "LATEST", "RESET [<event> ...]"],
     )
 }
 

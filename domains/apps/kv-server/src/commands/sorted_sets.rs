@@ -142,7 +142,7 @@ impl AddOptions {
     }
 }
 
-fn zadd(context: &mut Context<'_>) -> Outcome {
+pub(super) fn zadd(context: &mut Context<'_>) -> Outcome {
     let (options, first) = AddOptions::parse(context);
     add(context, options, first)
 }

@@ -79,7 +79,17 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn get(context: &mut Context<'_>) -> Result<(), CommandError> {
-    match context.string(context.argument(1))? {
+    let key = context.argument(1);
+    let server = &mut *context.server;
+    if let Some(bytes) = server
+        .keyspace
+        .string_in_memory(context.database, key, context.touches)
+    {
+        server.statistics.hits += 1;
+        context.reply.bulk(bytes);
+        return Ok(());
+    }
+    match context.string(key)? {
         Some(slot) => context.reply_string(slot),
         None => {
             context.reply.null();
