@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod http;
-mod profile;
 mod report;
 mod setup;
 mod udp;
@@ -21,9 +20,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use lab::InstructionReading;
+use measure::Images;
 use progress::Step;
 
-use profile::Images;
 use report::{Idle, Report};
 use setup::Bench;
 
@@ -69,17 +68,22 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<Report> {
     let root = root()?;
     let bench = setup::start(&root, arguments.cpus, arguments.profile)?;
-    let result = measure_all(&bench, arguments);
+    let result = measure_all(&root, &bench, arguments);
     bench.lab.down();
     result
 }
 
-fn measure_all(bench: &Bench, arguments: &Arguments) -> Result<Report> {
+fn measure_all(root: &Path, bench: &Bench, arguments: &Arguments) -> Result<Report> {
     let Bench {
         lab, node, counter, ..
     } = bench;
     let images = match arguments.profile {
-        true => Some(Images::of(bench, arguments.blocks)?),
+        true => Some(Images::of(
+            root,
+            &bench.built.kernel,
+            &lab.report().serial,
+            arguments.blocks,
+        )?),
         false => None,
     };
     let idle = idle(counter)?;

@@ -80,15 +80,19 @@ pub(crate) fn build_domains(
         &domain_flags(root, &empty_libraries),
         |_| {},
     )?;
-    let output = target_directory(root).join(TARGET).join(PROFILE);
     Ok(workspace
         .members
         .iter()
         .flat_map(|(package, domains)| {
-            let elf = output.join(package);
+            let elf = elf(root, package);
             domains.iter().map(move |domain| (domain.clone(), elf.clone()))
         })
         .collect())
+}
+
+/// Where the linker puts the ELF of a generated package.
+pub(crate) fn elf(root: &Path, package: &str) -> PathBuf {
+    target_directory(root).join(TARGET).join(PROFILE).join(package)
 }
 
 /// Builds the kernel, which has the public key and the identity of the interfaces built in, and writes its function names into

@@ -22,7 +22,7 @@ pub struct GeneratedWorkspace {
 }
 
 /// The generated package (and binary) of a package that domains are built from.
-fn package_name(package: &str) -> String {
+pub fn package_name(package: &str) -> String {
     format!("domain-{package}")
 }
 

@@ -123,8 +123,6 @@ pub struct Built {
     pub archive: PathBuf,
     /// Bytes of each signed domain image, by name.
     pub domains: BTreeMap<String, usize>,
-    /// The ELF that each domain's image was made of, with symbols, by name.
-    pub elves: BTreeMap<String, PathBuf>,
 }
 
 /// Builds kernel and boot archive.
@@ -200,7 +198,6 @@ pub fn build(options: &Options) -> Result<Built> {
         kernel,
         archive: path,
         domains: sizes,
-        elves,
     })
 }
 
@@ -249,6 +246,18 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
 pub fn generate_domains(root: &Path) -> Result<PathBuf> {
     let domains = Domains::read(&root.join(DOMAINS))?;
     Ok(generate::workspace(root, &domains.packages, "")?.directory)
+}
+
+/// The ELF, with symbols, that each domain of config/domains.toml was last built as, by the domain's name.
+///
+/// # Errors
+/// When config/domains.toml is wrong.
+pub fn domain_elves(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let domains = Domains::read(&root.join(DOMAINS))?.packages;
+    Ok(domains
+        .into_iter()
+        .map(|(domain, package)| (domain, cargo::elf(root, &generate::package_name(&package))))
+        .collect())
 }
 
 /// A file's name: that of a release's, or with the flavour in it.

@@ -40,8 +40,8 @@ pub fn start() -> Result<(), StartError> {
     let looked_at = disks.clone();
     thread::spawn("disks", None, move || {
         loop {
-            looked_at.look();
-            if thread::park_until(clock::now_ns().saturating_add(LOOK_NS)) == Wake::Cancelled {
+            let next_ns = looked_at.look();
+            if thread::park_until(clock::now_ns().saturating_add(LOOK_NS).min(next_ns)) == Wake::Cancelled {
                 return;
             }
         }
