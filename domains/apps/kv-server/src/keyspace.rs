@@ -8,7 +8,7 @@
 
 use crate::journal::Journal;
 use crate::stable_map::{Slot, StableMap};
-use crate::stored_entry::{chunks, write_entry};
+use crate::stored_entry::{chunks, entry_head, write_entry};
 use crate::value::{Collection, StringValue, Value};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -376,8 +376,15 @@ impl Keyspace {
             return;
         };
         if let Some((key, entry)) = space.keys.entry(slot) {
-            self.journal
-                .put_key(space.space, key, |out| write_entry(out, entry));
+            match &entry.value {
+                Value::String(StringValue::Memory(bytes)) => {
+                    self.journal
+                        .put_string(space.space, key, &entry_head(entry), bytes);
+                }
+                _ => self
+                    .journal
+                    .put_key(space.space, key, |out| write_entry(out, entry)),
+            }
         }
     }
 
