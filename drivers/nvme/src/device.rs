@@ -9,6 +9,7 @@ use crate::statistics::Counters;
 use crate::units::Units;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use dma::nvme::{Controller, Status};
 use dma::{Interrupt, Wake};
@@ -284,14 +285,24 @@ impl BlockDevice for Exported {
         deadline_ns: u64,
     ) -> Result<BlockBatch, BlockError> {
         let queue = self.0.queue(queue)?;
-        let batch = queue.requests.lock().exchange(requests, now_ns);
+        // The clock is read when requests are handed in, and that is when the sleep begins.
+        let time_ns = Cell::new(0);
+        let handed_in = || {
+            time_ns.set(now_ns());
+            time_ns.get()
+        };
+        let batch = queue.requests.lock().exchange(requests, handed_in);
         if !batch.is_empty() {
             return Ok(batch);
         }
         // An interrupt that came since the last sleep ends this one at once: none is missed. Whatever ends it, there is one look: if another caller was
         // faster, this one returns to those that know whose answers are where.
-        queue.sleep(now_ns(), deadline_ns);
-        Ok(queue.requests.lock().exchange(batch, now_ns))
+        let began_ns = match time_ns.get() {
+            0 => now_ns(),
+            read => read,
+        };
+        queue.sleep(began_ns, deadline_ns);
+        Ok(queue.requests.lock().fetch(batch, now_ns))
     }
 
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError> {

@@ -227,6 +227,13 @@ impl Requests {
         batch
     }
 
+    /// Fills an empty batch with finished requests.
+    #[inline]
+    pub fn fetch(&mut self, mut batch: BlockBatch, now: impl Fn() -> u64) -> BlockBatch {
+        self.harvest(&mut batch, &now);
+        batch
+    }
+
     /// Makes commands of requests from the front of `batch`, as many as there is room for.
     #[inline]
     fn hand_in(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
