@@ -282,7 +282,7 @@ impl<D: Disk> Opening<'_, D> {
             })
             .map_err(store_error)?;
         self.opened.read_bytes += (starts.len() + ends.len()) as u64 * u64::from(layout.block_bytes);
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<u64, Found> = BTreeMap::new();
         let mut newest = 0;
         for (number, (begin, footer)) in (0..).zip(begins.into_iter().zip(footers)) {
             match begin {
@@ -293,6 +293,10 @@ impl<D: Disk> Opening<'_, D> {
                         number,
                         header,
                         footer,
+                    };
+                    let segment = match found.remove(&header.serial) {
+                        Some(other) => self.elect(other, segment)?,
+                        None => segment,
                     };
                     found.insert(header.serial, segment);
                 }
@@ -310,6 +314,27 @@ impl<D: Disk> Opening<'_, D> {
         }
         self.state.next_serial = newest.saturating_add(1);
         Ok(found)
+    }
+
+    /// Of two segments with one serial number the one that has more: where a segment couldn't be written, all of it went to another one
+    /// (`State::move_image`). The other one is free.
+    fn elect(&mut self, first: Found, second: Found) -> Result<Found, StoreError> {
+        let limit = self.state.layout.footer_start();
+        let mut reach = |this: &Found| -> Result<_, StoreError> {
+            let scanned = self.scan_once(this, limit, true)?;
+            Ok((this.footer.is_some(), scanned.sequence, scanned.end))
+        };
+        let (winner, loser) = match reach(&first)? >= reach(&second)? {
+            true => (first, second),
+            false => (second, first),
+        };
+        let layout = self.state.layout;
+        let mut header = alloc::vec![0; layout.block_bytes as usize];
+        Header::encode_free(layout.store, loser.header.serial).write_to(&mut header);
+        self.runs
+            .write(layout.segment_start(loser.number), &header, false)
+            .map_err(store_error)?;
+        Ok(winner)
     }
 
     /// Takes a segment up; true when it isn't sealed.
