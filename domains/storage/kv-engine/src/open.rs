@@ -13,7 +13,7 @@ use crate::key_hash::Secret;
 use crate::layout::{Begin, Footer, Header, LEAST_SEGMENT_BYTES, Layout};
 use crate::record::{self, LAST, LOOSE, Seed};
 use crate::state::{Segment, State, Unnamed, Use};
-use crate::superblocks::{find_layout, format, read_block, write_superblock};
+use crate::superblocks::{find_layout, format, write_superblock};
 use crate::walk::hash_of;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
