@@ -36,6 +36,7 @@ pub mod loading;
 pub mod metrics;
 pub mod monitor;
 pub mod number;
+mod pause;
 pub mod protocol;
 pub mod pubsub;
 #[cfg(test)]
