@@ -138,7 +138,9 @@ pub struct StoreStatistics {
     pub open_ms: u64,
     /// Bytes that were read for it.
     pub open_read_bytes: u64,
-    /// Groups behind the longest valid prefix that it dropped.
+    /// Bytes that scans have read since, which is how the server starts.
+    pub scan_read_bytes: u64,
+    /// Groups behind the longest valid prefix that opening dropped.
     pub dropped_groups: u64,
     /// Bytes there.
     pub dropped_bytes: u64,

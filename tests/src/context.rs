@@ -47,8 +47,8 @@ pub struct Attacks {
     pub crossings: Option<u64>,
     /// What the interface and domain of crossings must contain, if not all are to be tried.
     pub kind: Option<String>,
-    /// Kills of the random-kills test.
-    pub kills: u64,
+    /// Kills of random-kills and recovery-driver, where the operator says how many.
+    pub kills: Option<u64>,
     /// Seed of what is drawn: victims of kills, crossings of the sample.
     pub seed: u64,
 }

@@ -237,9 +237,9 @@ struct Arguments {
     /// List the tests.
     #[arg(long)]
     list: bool,
-    /// How many kills the random-kills test makes.
-    #[arg(long, value_name = "NUMBER", default_value_t = 300)]
-    kills: u64,
+    /// How many kills random-kills (300 without it) and recovery-driver (60) make.
+    #[arg(long, value_name = "NUMBER")]
+    kills: Option<u64>,
     /// Seed of what tests draw at random: random-kills its victims, attack-injector its sample.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,

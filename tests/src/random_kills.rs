@@ -23,6 +23,8 @@ use crate::typist::{Kill, Typist};
 
 /// Kills before the comparison begins: what is made once and for all is there after them.
 const WARM_UP_KILLS: u64 = 60;
+/// Those that count, if nothing else is said.
+const KILLS: u64 = 300;
 /// From one kill to the next, at least.
 const PERIOD: Duration = Duration::from_millis(50);
 /// One in so many kills is of several domains together.
@@ -57,6 +59,7 @@ pub fn without_holding(manifest: &str) -> String {
 }
 
 fn run(context: &Context, lab: &RunningLab) -> Result<()> {
+    let kills = context.attacks.kills.unwrap_or(KILLS);
     let sha256 = &context.site()?.sha256;
     let mut rng = Rng::with_seed(context.attacks.seed);
     context.figure("seed", context.attacks.seed, "");
@@ -73,12 +76,9 @@ fn run(context: &Context, lab: &RunningLab) -> Result<()> {
     let mut tally = Tally::default();
     let load = Load::default();
 
-    let step = Step::start(format!(
-        "Killing {} domains at random under load",
-        context.attacks.kills
-    ));
+    let step = Step::start(format!("Killing {kills} domains at random under load"));
     load.during((lab, sha256), || {
-        kill_randomly(lab, &victims, &mut rng, context.attacks.kills, &mut tally, &step)
+        kill_randomly(lab, &victims, &mut rng, kills, &mut tally, &step)
     })?;
     step.done("");
 

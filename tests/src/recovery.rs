@@ -14,7 +14,8 @@ use crate::context::Context;
 use crate::running_lab::{Held, RunningLab};
 use crate::serving::{DOWNLOAD_LIMIT, LARGE_FILE, LargeSite};
 
-/// How often, and every how long, the driver is killed.
+/// How often the driver is killed if nothing else is said, and every how long. Sixty times show what the longest outages are; for a p99 that is more than
+/// their longest, take some hundreds.
 const KILLS: u64 = 60;
 const PERIOD: Duration = Duration::from_secs(1);
 /// After so long a client sends again what was lost with the driver: Linux' shortest retransmission timeout, milliseconds.
@@ -75,6 +76,7 @@ struct Phase {
 
 /// The driver, under downloads and connections to the VIP and the site.
 pub fn driver_once_a_second(context: &Context) -> Result<()> {
+    let kills = context.attacks.kills.unwrap_or(KILLS);
     context.with_appliance(|lab| {
         let mut load = Load {
             lab,
@@ -94,7 +96,7 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
         let memory_before = settled_memory(lab)?;
         let deaths_before = deaths(lab, 1)?.total;
 
-        let killed = load.run(|stop| kill_repeatedly(lab, KILLS, stop))?;
+        let killed = load.run(|stop| kill_repeatedly(lab, kills, stop))?;
         // Before anything is asked that makes the shell itself grow, such as a list of so many deaths.
         let memory_after = return_of_pages(lab, &memory_before, Memory::available)?;
 
@@ -109,7 +111,7 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
         );
 
         let (before, after) = (calm.downloads.rate(), killed.downloads.rate());
-        context.figure("kills", KILLS, "");
+        context.figure("kills", kills, "");
         context.figure(
             "downloads",
             killed.downloads.rounds,
@@ -128,7 +130,7 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
             killed.web.rounds * SITE_CONNECTIONS,
             "on connections that stayed",
         );
-        check_deaths(context, lab, deaths_before)?;
+        check_deaths(context, lab, kills, deaths_before)?;
         context.figure("free_pages_before", memory_before.free_pages, "");
         context.figure("free_pages_after", memory_after.free_pages, "");
         context.figure("shared_heap_pages_before", memory_before.shared_pages, "");
@@ -251,17 +253,17 @@ pub fn deaths(lab: &RunningLab, count: u64) -> Result<Deaths> {
 }
 
 /// Every kill is in the records, nothing else died, and each was recovered from.
-fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> {
-    let deaths = deaths(lab, KILLS)?;
+fn check_deaths(context: &Context, lab: &RunningLab, kills: u64, before: u64) -> Result<()> {
+    let deaths = deaths(lab, kills)?;
     ensure!(
-        deaths.total == before + KILLS,
-        "{KILLS} kills should make {} deaths since boot, and `deaths` counts {}",
-        before + KILLS,
+        deaths.total == before + kills,
+        "{kills} kills should make {} deaths since boot, and `deaths` counts {}",
+        before + kills,
         deaths.total
     );
     ensure!(
-        deaths.list.len() as u64 == KILLS,
-        "`deaths last {KILLS}` shows {} deaths",
+        deaths.list.len() as u64 == kills,
+        "`deaths last {kills}` shows {} deaths",
         deaths.list.len()
     );
     for death in &deaths.list {
@@ -281,8 +283,8 @@ fn check_deaths(context: &Context, lab: &RunningLab, before: u64) -> Result<()> 
             .map(|nanoseconds| nanoseconds / 1e6)
             .collect();
         ensure!(
-            times.len() as u64 == KILLS,
-            "of {KILLS} deaths {} have a {field}",
+            times.len() as u64 == kills,
+            "of {kills} deaths {} have a {field}",
             times.len()
         );
         times.sort_by(f64::total_cmp);

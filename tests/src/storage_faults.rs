@@ -1,17 +1,17 @@
 //! What goes wrong with disks, tried one after the other under a load of writes: QEMU's block layer and controller do it (deploy/lab).
 //!
 //! Whatever the disk does, nothing panics, what was acknowledged is there, and the log says what happened. An error that the medium gives is passed up as an
-//! error; a request that hangs is aborted, and a slow disk is only slow.
+//! error; a controller that lets commands hang, or finds its queues no more, is reset without a client's noticing, and a slow disk is only slow.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{CriticalWarning, DiskControl, DiskError, Operation};
 use progress::Step;
 
 use crate::context::Context;
-use crate::kv_load::{KvLoad, check_reads, wait_until_loaded};
+use crate::kv_load::{KvLoad, check_no_error, check_reads, wait_until_loaded};
 use crate::recovery::deaths;
 use crate::running_lab::RunningLab;
 
@@ -19,9 +19,12 @@ use crate::running_lab::RunningLab;
 const CALM: Duration = Duration::from_millis(500);
 /// Of each load.
 const TIME: Duration = Duration::from_secs(3);
-/// So long a request is held back. Not until the driver aborts it, after 10 s: QEMU itself stands still when it is to abort a request that it holds. What
-/// follows then, abort and reset, is tried with the driver's own model of a controller (drivers/nvme/tests).
+/// So long a request is held back: less than the driver waits before it aborts a command, 10 s.
 const HOLD: Duration = Duration::from_secs(4);
+/// How long it takes at most until a command that hangs has been aborted and the controller reset; after 12 s it is to be.
+const RESET_LIMIT: Duration = Duration::from_secs(40);
+/// What the driver says of a reset.
+const RESETTING: &str = "resetting the NVMe controller";
 /// Requests a second of a slow disk.
 const SLOW_OPERATIONS: u64 = 60;
 
@@ -31,23 +34,33 @@ struct Fault {
     /// How long the load takes.
     time: Duration,
     strike: fn(&RunningLab, &mut DiskControl) -> Result<()>,
+    /// What the log must say of it; nothing is to be said when nothing is wrong but the time that it takes.
+    told: Option<&'static str>,
+    /// Whether no client may see it.
+    hidden: bool,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 10] = [
     Fault {
         name: "write-error",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
+        told: Some("a write at"),
+        hidden: false,
     },
     Fault {
         name: "flush-error",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
+        told: Some("a flush"),
+        hidden: false,
     },
     Fault {
         name: "no-space",
         time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
+        told: Some("a write at"),
+        hidden: false,
     },
     Fault {
         name: "errors-for-a-while",
@@ -57,15 +70,25 @@ const FAULTS: [Fault; 8] = [
             thread::sleep(Duration::from_millis(300));
             disk.heal()
         },
+        told: Some("a write at"),
+        hidden: false,
     },
     Fault {
         name: "read-error",
         time: TIME,
-        // What was written is in memory too: only a look at the disk itself reads.
+        // What the load writes and reads is in memory too; this reads the disk itself.
         strike: |lab, disk| {
-            disk.fail_once(Operation::Read, 1, DiskError::Input)?;
-            lab.console("kv check").map(drop)
+            disk.fail_once(Operation::Read, 3, DiskError::Input)?;
+            let measured = lab.console("disk bench read depth 1 seconds 1")?;
+            let is_told = |line: &str| line.split_whitespace().eq(["errors", "1"]);
+            ensure!(
+                measured.lines().any(is_told),
+                "a read failed, but whoever asked for it says: {measured}"
+            );
+            Ok(())
         },
+        told: Some("a read at"),
+        hidden: true,
     },
     Fault {
         name: "slow",
@@ -75,22 +98,72 @@ const FAULTS: [Fault; 8] = [
             thread::sleep(Duration::from_secs(1));
             disk.heal()
         },
+        told: None,
+        hidden: true,
     },
     Fault {
-        name: "hang",
+        name: "held-command",
         time: Duration::from_secs(6),
         strike: |_, disk| {
             disk.hold_next(Operation::Write)?;
             thread::sleep(HOLD);
             disk.release()
         },
+        told: None,
+        hidden: true,
+    },
+    Fault {
+        name: "hung-command",
+        // It ends with the first command that is answered after the reset.
+        time: TIME,
+        strike: |lab, disk| {
+            let before = resets(lab)?;
+            disk.hang(Operation::Write)?;
+            wait_for_resets(lab, before + 1)?;
+            disk.heal()
+        },
+        told: Some("isn't answered; aborting it"),
+        hidden: true,
+    },
+    Fault {
+        name: "queues-out-of-reach",
+        time: TIME,
+        strike: |lab, disk| {
+            let before = resets(lab)?;
+            disk.deny_memory()?;
+            wait_for_resets(lab, before + 1)
+        },
+        told: Some("it reports a fatal error"),
+        hidden: true,
     },
     Fault {
         name: "smart-warning",
         time: TIME,
         strike: |_, disk| disk.warn(&[CriticalWarning::Spare]),
+        told: Some("the NVMe controller warns"),
+        hidden: true,
     },
 ];
+
+/// How often the driver has reset its controller, as the log tells.
+fn resets(lab: &RunningLab) -> Result<usize> {
+    let log = storage_log(lab)?;
+    Ok(log.iter().filter(|line| line.contains(RESETTING)).count())
+}
+
+/// Waits until it has done so `wanted` times, and the controller is back.
+fn wait_for_resets(lab: &RunningLab, wanted: usize) -> Result<()> {
+    let until = Instant::now() + RESET_LIMIT;
+    while resets(lab)? < wanted || !lab.console("nvme")?.contains("ready") {
+        ensure!(
+            Instant::now() < until,
+            "the controller wasn't reset within {} s",
+            RESET_LIMIT.as_secs()
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
 
 /// The test.
 pub fn are_borne(context: &Context) -> Result<()> {
@@ -114,6 +187,9 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
             (fault.strike)(lab, &mut disk)
         })?;
         DiskControl::open(lab)?.heal()?;
+        if fault.hidden {
+            check_no_error(&summary).with_context(|| format!("clients noticed {}", fault.name))?;
+        }
         check_reads(&summary)?;
         wait_until_loaded(lab)?;
         let acknowledged = load.verify(lab)?;
@@ -121,7 +197,16 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         ensure!(died == 0, "{died} domains died of {}", fault.name);
         ensure!(acknowledged > 0, "no write was acknowledged: {summary}");
         let log = storage_log(lab)?;
-        let about = log.iter().find(|line| !log_before.contains(line));
+        let mut new = log.iter().filter(|line| !log_before.contains(line));
+        let about = match fault.told {
+            Some(told) => new.find(|line| line.contains(told)),
+            None => new.next(),
+        };
+        ensure!(
+            about.is_some() || fault.told.is_none(),
+            "the log doesn't tell of {}: {log:?}",
+            fault.name
+        );
         step.done(format!(
             "{acknowledged} acknowledged writes, longest wait {} ms; replies {}; log: {}",
             summary["longest_ms"],

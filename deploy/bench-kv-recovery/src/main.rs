@@ -1,8 +1,8 @@
 //! `cargo xtask bench kv-recovery`: how long the store takes to open, by the amount of data in it.
 //!
 //! For each amount a blank disk is given its partitions by the appliance, the store on it is filled by the engine on this machine (strings of zeros, so that
-//! the file stays sparse), and the appliance is booted on it. It tells how long opening took and how much was read for it; that rate is put beside the one
-//! at which the same appliance reads the disk in order.
+//! the file stays sparse), and the appliance is booted on it. It tells how long the engine took to open and how long the server after it to answer commands
+//! (the end of `LOADING`), and how much was read for both. Beside that stands how long the same appliance takes to read all of the data in order.
 
 #![forbid(unsafe_code)]
 
@@ -42,16 +42,30 @@ struct Arguments {
 struct Opening {
     bytes: u64,
     keys: u64,
+    /// The engine's opening.
     open_ms: f64,
-    read_bytes: f64,
+    open_read_bytes: f64,
+    /// From there until the server answers all commands.
+    loading_ms: f64,
+    loading_read_bytes: f64,
     /// Reading in order, bytes a second.
     sequential: f64,
 }
 
 impl Opening {
-    /// Bytes a second while it opened.
-    fn rate(&self) -> f64 {
-        self.read_bytes / (self.open_ms / 1e3).max(1e-3)
+    /// Until all commands are answered, milliseconds.
+    fn ready_ms(&self) -> f64 {
+        self.open_ms + self.loading_ms
+    }
+
+    /// How long reading all of the data in order takes, milliseconds.
+    fn reading_it_all_ms(&self) -> f64 {
+        self.bytes as f64 / self.sequential * 1e3
+    }
+
+    /// Of that, the share that passes until all commands are answered.
+    fn share(&self) -> f64 {
+        self.ready_ms() / self.reading_it_all_ms()
     }
 
     fn json(&self) -> Value {
@@ -59,11 +73,13 @@ impl Opening {
             "data": { "value": self.bytes, "unit": "bytes" },
             "keys": self.keys,
             "opening": { "value": self.open_ms, "unit": "ms" },
-            "read": { "value": self.read_bytes, "unit": "bytes" },
-            "rate": { "value": self.rate(), "unit": "bytes/s" },
+            "opening_read": { "value": self.open_read_bytes, "unit": "bytes" },
+            "loading": { "value": self.loading_ms, "unit": "ms" },
+            "loading_read": { "value": self.loading_read_bytes, "unit": "bytes" },
+            "ready": { "value": self.ready_ms(), "unit": "ms" },
             "sequential_read": { "value": self.sequential, "unit": "bytes/s" },
-            "share_of_sequential": self.rate() / self.sequential,
-            "reading_it_all": { "value": self.bytes as f64 / self.sequential * 1e3, "unit": "ms" },
+            "reading_it_all": { "value": self.reading_it_all_ms(), "unit": "ms" },
+            "share_of_reading_it_all": self.share(),
         })
     }
 }
@@ -89,20 +105,31 @@ fn main() -> ExitCode {
 
 fn print(openings: &[Opening]) {
     println!(
-        "{:>8} {:>8} {:>12} {:>12} {:>12} {:>14} {:>8} {:>16}",
-        "data", "keys", "opening", "read", "rate", "sequential", "share", "reading it all"
+        "{:>8} {:>8} {:>12} {:>9} {:>12} {:>9} {:>12} {:>14} {:>16} {:>6}",
+        "data",
+        "keys",
+        "opening",
+        "read",
+        "loading",
+        "read",
+        "ready after",
+        "sequential",
+        "reading it all",
+        "share"
     );
     for opening in openings {
         println!(
-            "{:>6} G {:>8} {:>9.0} ms {:>10.1} M {:>8.0} MB/s {:>10.0} MB/s {:>8.2} {:>13.0} ms",
+            "{:>6} G {:>8} {:>9.0} ms {:>7.1} M {:>9.0} ms {:>7.1} M {:>9.0} ms {:>9.0} MB/s {:>13.0} ms {:>6.2}",
             opening.bytes >> 30,
             opening.keys,
             opening.open_ms,
-            opening.read_bytes / 1e6,
-            opening.rate() / 1e6,
+            opening.open_read_bytes / 1e6,
+            opening.loading_ms,
+            opening.loading_read_bytes / 1e6,
+            opening.ready_ms(),
             opening.sequential / 1e6,
-            opening.rate() / opening.sequential,
-            opening.bytes as f64 / opening.sequential * 1e3
+            opening.reading_it_all_ms(),
+            opening.share()
         );
     }
 }
@@ -139,7 +166,8 @@ fn opening(root: &Path, plan: &Plan, programs: &Programs, guest: &Guest, bytes: 
     // The store that the first boot made is empty; its partition is all that is wanted.
     let keys = fill::fill(&file, bytes)?;
     let machine = boot(false)?;
-    let statistics = opened(&machine, keys)?;
+    let loading_ms = loaded(&machine, keys)?;
+    let statistics = statistics(&machine)?;
     let number = |name: &str| {
         statistics[name]
             .as_f64()
@@ -149,7 +177,9 @@ fn opening(root: &Path, plan: &Plan, programs: &Programs, guest: &Guest, bytes: 
         bytes,
         keys,
         open_ms: number("open_ms")?,
-        read_bytes: number("open_read_bytes")?,
+        open_read_bytes: number("open_read_bytes")?,
+        loading_ms,
+        loading_read_bytes: number("scan_read_bytes")?,
         sequential: sequential(&machine)?,
     };
     drop(machine);
@@ -157,22 +187,35 @@ fn opening(root: &Path, plan: &Plan, programs: &Programs, guest: &Guest, bytes: 
     Ok(result)
 }
 
-/// Waits until the store is open; what it says of itself.
-fn opened(machine: &Machine, keys: u64) -> Result<Value> {
+/// Waits until the server answers all commands, with that many keys; how long that took it, in milliseconds.
+fn loaded(machine: &Machine, keys: u64) -> Result<f64> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let said = machine.console("kv --json")?;
-        let value = said
-            .lines()
-            .find_map(|line| serde_json::from_str::<Value>(line).ok());
-        if let Some(value) = value
-            && value["keys"].as_u64() >= Some(keys)
-        {
-            return Ok(value);
+        let said = machine.console("log 1000")?;
+        if let Some((found, took_ms)) = said.lines().find_map(ready) {
+            ensure!(found == keys, "the server has {found} keys, not {keys}");
+            return Ok(took_ms);
         }
-        ensure!(Instant::now() < until, "the store doesn't open:\n{said}");
+        ensure!(Instant::now() < until, "the server isn't ready:\n{said}");
         sleep(Duration::from_millis(200));
     }
+}
+
+/// The keys and the milliseconds of the line that the server logs when it is ready.
+fn ready(line: &str) -> Option<(u64, f64)> {
+    let (_, rest) = line.split_once("ready: ")?;
+    let (keys, rest) = rest.split_once(" keys of ")?;
+    let (_, rest) = rest.split_once("read in ")?;
+    let (took_ms, _) = rest.split_once(" ms")?;
+    Some((keys.parse().ok()?, took_ms.parse().ok()?))
+}
+
+/// What the store says of itself.
+fn statistics(machine: &Machine) -> Result<Value> {
+    let said = machine.console("kv --json")?;
+    said.lines()
+        .find_map(|line| serde_json::from_str(line).ok())
+        .with_context(|| format!("`kv` answered no JSON:\n{said}"))
 }
 
 /// Bytes a second of reads in order.
@@ -185,4 +228,16 @@ fn sequential(machine: &Machine) -> Result<f64> {
     value["bytes_per_second"]
         .as_f64()
         .with_context(|| format!("`disk bench` told no rate: {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_server_that_is_ready() {
+        let line = "[    1.2] kv-server: ready: 1048 keys of 68120 entries, read in 312 ms";
+        assert_eq!(ready(line), Some((1048, 312.0)));
+        assert_eq!(ready("kv-server: loading: 5 of 9 entries"), None);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
-use measure::Machine;
+use measure::{Images, Machine};
 use progress::Step;
 
 /// Keys that are drawn from.
@@ -41,8 +41,8 @@ pub struct Outcome {
     pub p99_ms: f64,
 }
 
-/// All of `loads`, one after the other.
-pub fn all(machine: &Machine, whose: &str, loads: &[Load]) -> Result<Vec<Outcome>> {
+/// All of `loads`, one after the other; with `images`, prints where each one's instructions were executed.
+pub fn all(machine: &Machine, whose: &str, loads: &[Load], images: Option<&Images>) -> Result<Vec<Outcome>> {
     loads
         .iter()
         .map(|load| {
@@ -60,6 +60,10 @@ pub fn all(machine: &Machine, whose: &str, loads: &[Load]) -> Result<Vec<Outcome
                 "{:.0} requests/s, {:.0} instructions each",
                 outcome.requests_per_second, outcome.instructions_per_request
             ));
+            if let Some(images) = images {
+                let profile = images.profile(&counted.before, &counted.after, load.requests, "request");
+                print!("{profile}");
+            }
             Ok(outcome)
         })
         .collect()

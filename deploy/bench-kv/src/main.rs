@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use lab::{Disk, Guest, Programs};
 use linux_guest::peer;
-use measure::{Figure, Machine, Table};
+use measure::{Figure, Images, Machine, Table};
 use provision::Program;
 
 use load::{Load, Outcome};
@@ -36,10 +36,10 @@ struct Arguments {
     /// When a write is durable.
     #[arg(long, default_value = "always")]
     appendfsync: Durability,
-    /// Requests of each load with -P 1.
+    /// Requests of each load with -P 1; 0 leaves them out.
     #[arg(long, default_value_t = 40_000)]
     requests: u64,
-    /// Requests of each load with -P 16.
+    /// Requests of each load with -P 16; 0 leaves them out.
     #[arg(long, default_value_t = 200_000)]
     pipelined_requests: u64,
     /// Connections.
@@ -57,6 +57,12 @@ struct Arguments {
     /// Only the appliance.
     #[arg(long)]
     only_ours: bool,
+    /// Also say which functions of which of the appliance's images the instructions are executed in.
+    #[arg(long, conflicts_with = "json")]
+    profile: bool,
+    /// How many of the hottest blocks of code a profile lists.
+    #[arg(long, default_value_t = 40)]
+    blocks: usize,
 }
 
 /// Redis' names of when a write is durable.
@@ -122,8 +128,24 @@ fn run(arguments: &Arguments) -> Result<Table> {
     let mut ours = None;
     if !arguments.only_peer {
         let guest = measure::appliance(&root, NAME, |text| set_durability(text, durability))?;
+        let guest = Guest {
+            profile: arguments.profile,
+            ..guest
+        };
+        let kernel = guest.kernel.clone();
         let machine = start(guest, disk("ours.raw"))?;
-        ours = Some(load::all(&machine, "the appliance", &loads(arguments))?);
+        let images = if arguments.profile {
+            let console = machine.lab().report().serial;
+            Some(Images::of(&root, &kernel, &console, arguments.blocks)?)
+        } else {
+            None
+        };
+        ours = Some(load::all(
+            &machine,
+            "the appliance",
+            &loads(arguments),
+            images.as_ref(),
+        )?);
     }
     let mut theirs = None;
     if !arguments.only_ours {
@@ -131,7 +153,12 @@ fn run(arguments: &Arguments) -> Result<Table> {
         let guest = peer::guest(&directory, &plan, &[peer::Program::RedisServer])?;
         let machine = start(guest, disk)?;
         redis::start(&machine, durability)?;
-        theirs = Some(load::all(&machine, "redis-server on Linux", &loads(arguments))?);
+        theirs = Some(load::all(
+            &machine,
+            "redis-server on Linux",
+            &loads(arguments),
+            None,
+        )?);
     }
     Ok(table(&loads(arguments), ours, theirs, durability))
 }
@@ -140,6 +167,7 @@ fn run(arguments: &Arguments) -> Result<Table> {
 fn loads(arguments: &Arguments) -> Vec<Load> {
     [(1, arguments.requests), (16, arguments.pipelined_requests)]
         .into_iter()
+        .filter(|(_, requests)| *requests > 0)
         .flat_map(|(pipeline, requests)| {
             ["set", "get"].map(|test| Load {
                 test,

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{InstructionReading, Lab};
+use measure::Images;
 use progress::Step;
 
 use crate::per_unit;
-use crate::profile::Images;
 use crate::report::{Http, Idle};
 use crate::setup::FILE;
 

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod http;
-mod profile;
 mod report;
 mod setup;
 mod udp;
@@ -21,9 +20,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use lab::InstructionReading;
+use measure::Images;
 use progress::Step;
 
-use profile::Images;
 use report::{Idle, Report};
 use setup::Bench;
 
@@ -79,7 +78,12 @@ fn measure_all(root: &Path, bench: &Bench, arguments: &Arguments) -> Result<Repo
         lab, node, counter, ..
     } = bench;
     let images = match arguments.profile {
-        true => Some(Images::of(root, bench, arguments.blocks)?),
+        true => Some(Images::of(
+            root,
+            &bench.built.kernel,
+            &lab.report().serial,
+            arguments.blocks,
+        )?),
         false => None,
     };
     let idle = idle(counter)?;

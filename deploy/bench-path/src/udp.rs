@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{InstructionReading, Lab};
+use measure::Images;
 use progress::Step;
 use serde::Deserialize;
 
 use crate::per_unit;
-use crate::profile::Images;
 use crate::report::{Idle, Udp};
 
 /// Payload that makes a frame of 64 bytes over IPv4, checksum included.

@@ -3,12 +3,12 @@
 //! The file is checked by the very readers that the domains use on the appliance, so what passes here is what they start
 //! with. The types here are only what the host itself wants to know: addresses for the lab.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
-use std::{fmt, str::FromStr};
 
+pub use netstack::config::{Network, Prefixed};
 use serde::Deserialize;
-use toml::Spanned;
+use settings::{Section, SettingsError, Spanned};
 
 use crate::error::{ConfigError, Source};
 
@@ -35,21 +35,6 @@ pub struct Appliance {
     /// `[tcp]`, which concerns only the stack; named so that other unknown sections are refused.
     #[serde(default, rename = "tcp")]
     _tcp: toml::Table,
-}
-
-/// The appliance's own addresses.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Network {
-    /// Static IPv4 address.
-    pub ipv4: Option<Prefixed<Ipv4Addr>>,
-    /// Static IPv6 address.
-    pub ipv6: Option<Prefixed<Ipv6Addr>>,
-    /// Whether the IPv4 address comes from a DHCP server.
-    #[serde(default)]
-    pub dhcp: bool,
-    /// Largest packet, in bytes.
-    #[serde(default = "default_mtu")]
-    pub mtu: u16,
 }
 
 /// The web server.
@@ -123,58 +108,6 @@ pub struct Backend {
     pub address: IpAddr,
 }
 
-fn default_mtu() -> u16 {
-    1500
-}
-
-/// An address with the prefix length of its network, as in `10.82.99.10/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefixed<A> {
-    /// The address.
-    pub address: A,
-    /// Bits of the network's prefix.
-    pub prefix: u8,
-}
-
-impl<A: fmt::Display> fmt::Display for Prefixed<A> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.address, self.prefix)
-    }
-}
-
-/// Address families, for the longest prefix they have.
-trait Family: FromStr {
-    const BITS: u8;
-}
-
-impl Family for Ipv4Addr {
-    const BITS: u8 = 32;
-}
-
-impl Family for Ipv6Addr {
-    const BITS: u8 = 128;
-}
-
-impl<'de, A: Family> Deserialize<'de> for Prefixed<A> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.split_once('/')
-            .and_then(|(address, prefix)| {
-                let prefix = prefix.parse().ok().filter(|bits| *bits <= A::BITS)?;
-                Some(Self {
-                    address: address.parse().ok()?,
-                    prefix,
-                })
-            })
-            .ok_or_else(|| {
-                serde::de::Error::custom(format!(
-                    "`{text}` is no address with a prefix length of 0 to {}",
-                    A::BITS
-                ))
-            })
-    }
-}
-
 impl Appliance {
     /// Reads and checks the file.
     ///
@@ -185,22 +118,20 @@ impl Appliance {
     }
 
     fn check(source: &Source) -> Result<Self, ConfigError> {
-        let appliance: Self = source.parse()?;
+        let section_error =
+            |error: SettingsError| source.error_at(error.line, format!("{}: {}", error.key, error.problem));
+        let whole = Section::new("network", &source.text);
+        let appliance: Self = whole.parse().map_err(section_error)?;
         let network = &appliance.network;
         if network.ipv4.is_none() && !network.dhcp {
             return Err(source.error(0..0, "[network] needs `ipv4`, or `dhcp = true`"));
         }
-        let at_line = |line, key, problem| source.error_at(line, format!("{key}: {problem}"));
-        netstack::config::check(&source.text).map_err(|message| source.section_error(message))?;
-        httpd::config::check(&source.text).map_err(|error| at_line(error.line, error.key, error.problem))?;
-        maglev::config::Config::from_toml(&source.text)
-            .map_err(|error| at_line(error.line, error.key, error.problem))?;
-        kv_server::config::check(&source.text)
-            .map_err(|error| at_line(error.line, error.key, error.problem))?;
-        partitions::config::Config::from_toml(&source.text)
-            .map_err(|message| source.section_error(message))?;
-        kv_engine::config::read(&source.text)
-            .map_err(|error| at_line(error.line, error.key, error.problem))?;
+        netstack::config::read(&source.text).map_err(section_error)?;
+        httpd::config::read(&source.text).map_err(section_error)?;
+        maglev::config::Config::from_toml(&source.text).map_err(section_error)?;
+        kv_server::config::read(&source.text).map_err(section_error)?;
+        partitions::config::read(&source.text).map_err(section_error)?;
+        kv_engine::config::read(&source.text).map_err(section_error)?;
         Ok(appliance)
     }
 }

@@ -25,14 +25,6 @@ pub enum ConfigError {
         /// What is wrong, as a sentence.
         message: String,
     },
-    /// Its content is wrong; the message names the line itself.
-    #[error("{}: {message}", path.display())]
-    Section {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, where.
-        message: String,
-    },
 }
 
 /// A configuration file's text with its name, to make errors from.
@@ -71,14 +63,6 @@ impl Source {
         ConfigError::Content {
             path: self.path.clone(),
             line,
-            message: message.into(),
-        }
-    }
-
-    /// An error whose message names the line.
-    pub(crate) fn section_error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError::Section {
-            path: self.path.clone(),
             message: message.into(),
         }
     }

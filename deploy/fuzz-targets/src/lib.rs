@@ -97,8 +97,8 @@ pub fn configuration(text: &[u8]) {
     let Ok(text) = core::str::from_utf8(text) else {
         return;
     };
-    netstack::config::check(text).ok();
-    httpd::config::check(text).ok();
+    netstack::config::read(text).ok();
+    httpd::config::read(text).ok();
     maglev::config::Config::from_toml(text).ok();
 }
 

@@ -1,7 +1,6 @@
 //! Frames into the TCP/IP stack.
 
 use interface::net::{DeviceInfo, MacAddress};
-use netstack::config::Config;
 use netstack::stack::Stack;
 use rref::packet::{ChecksumState, Verdict};
 use rref::{Packet, PacketBatch};
@@ -20,7 +19,7 @@ pub fn netstack_frames(mut input: &[u8]) {
         receive_checksum: true,
         transmit_checksum: false,
     };
-    let Ok(config) = Config::from_toml(CONFIG) else {
+    let Ok(config) = netstack::config::read(CONFIG) else {
         return;
     };
     let stack = Stack::new(config, &information);

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     if let Some(password) = &options.requirepass {
         writeln!(config, "password = {password:?}")?;
     }
-    if let Err(error) = kv_server::config::check(&config) {
+    if let Err(error) = kv_server::config::read(&config) {
         bail!("{error}");
     }
     host_platform::attach();

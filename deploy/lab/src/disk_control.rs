@@ -1,11 +1,12 @@
 //! Faults of the disk while the machine runs: filters of QEMU's block layer put under the controller, and the controller's own failures.
 //!
 //! One filter is there at a time; [`DiskControl::heal`] takes it out. What QEMU can do here: blkdebug (errors, held requests), throttle (a slow
-//! disk), `smart_critical_warning`, and taking the controller away without a word to the guest.
+//! disk), a limit of the controller's own block backend (commands that hang), `smart_critical_warning`, taking the memory from the controller, and taking the
+//! controller away without a word to the guest.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::disk::{DEVICE, DEVICE_NODE, FILE_NODE, LOG_NODE, PORT};
@@ -18,6 +19,9 @@ const FILTER: &str = "disk-filter";
 const GROUP: &str = "disk-throttle";
 /// The name that a held request is released by.
 const HELD: &str = "held";
+
+/// QEMU's names of the limits, for reading and for writing, that make commands hang.
+const HANG_LIMITS: [&str; 2] = ["bps_rd", "bps_wr"];
 
 /// What a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,7 @@ pub struct DiskControl {
     monitor: Monitor,
     filtered: bool,
     held: bool,
+    hanging: bool,
 }
 
 impl DiskControl {
@@ -99,10 +104,17 @@ impl DiskControl {
             "a disk whose writes are logged can't be given faults"
         );
         let filtered = there(FILTER);
+        let backends = monitor.ask("query-block", &json!({}))?;
+        let hanging = backends
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|backend| HANG_LIMITS.iter().any(|limit| backend["inserted"][limit] == 1));
         Ok(Self {
             monitor,
             filtered,
             held: false,
+            hanging,
         })
     }
 
@@ -165,6 +177,48 @@ impl DiskControl {
         self.filter(json!({ "driver": "throttle", "throttle-group": GROUP, "file": FILE_NODE }))
     }
 
+    /// Makes commands of this kind hang, but for the first, until [`DiskControl::heal`] or until the guest resets the controller, which QEMU can do only once they have
+    /// ended; those that follow the reset hang again. An abort doesn't end them. Flushes can't be made to hang.
+    ///
+    /// # Errors
+    /// When QEMU doesn't do it.
+    pub fn hang(&mut self, operation: Operation) -> Result<()> {
+        self.heal()?;
+        // A byte a second: an hour for a block. The backend's limit, not a filter's: to reset the controller QEMU waits until its backend is idle, and lifts the limit for that.
+        match operation {
+            Operation::Read => self.limit([1, 0])?,
+            Operation::Write => self.limit([0, 1])?,
+            Operation::Flush => bail!("QEMU can't make flushes hang"),
+        }
+        self.hanging = true;
+        Ok(())
+    }
+
+    /// Bytes a second that the controller may read and write; 0 for as many as it can.
+    fn limit(&mut self, bytes: [u32; 2]) -> Result<()> {
+        let [read, write] = HANG_LIMITS;
+        let none = ["bps", "iops", "iops_rd", "iops_wr"].map(|name| (name.to_owned(), Value::from(0)));
+        let mut limits: serde_json::Map<String, Value> = none.into_iter().collect();
+        limits.insert("id".to_owned(), DEVICE.into());
+        limits.insert(read.to_owned(), bytes[0].into());
+        limits.insert(write.to_owned(), bytes[1].into());
+        self.monitor.ask("block_set_io_throttle", &limits.into())?;
+        Ok(())
+    }
+
+    /// Takes memory from the controller: it can't read its queues or write completions, which it reports as a fatal error at the next command, as it would with
+    /// addresses of queues that are nowhere. It stays so until the guest lets it master the bus again.
+    ///
+    /// # Errors
+    /// When QEMU doesn't do it.
+    pub fn deny_memory(&mut self) -> Result<()> {
+        const COMMAND: u32 = 0x04;
+        const BUS_MASTER: u32 = 1 << 2;
+        let controller = self.address_of(DEVICE)?;
+        let command = self.read_configuration(controller, COMMAND)? & 0xffff;
+        self.write_configuration(controller, COMMAND, command & !BUS_MASTER)
+    }
+
     /// Makes the controller raise SMART's critical warnings.
     ///
     /// # Errors
@@ -188,7 +242,7 @@ impl DiskControl {
     /// When QEMU doesn't do it.
     pub fn pull(&mut self) -> Result<()> {
         self.heal()?;
-        let port = self.port_address()?;
+        let port = self.address_of(PORT)?;
         let express = self.express_capability(port)?;
         const SLOT_CONTROL: u32 = 0x18;
         let control = self.read_configuration(port, express + SLOT_CONTROL)? & 0xffff;
@@ -203,7 +257,7 @@ impl DiskControl {
         }
     }
 
-    /// Takes the filter out: the disk is well again.
+    /// Takes the filter out and lifts the limit: the disk is well again.
     ///
     /// # Errors
     /// When QEMU doesn't do it.
@@ -211,6 +265,10 @@ impl DiskControl {
         if self.held {
             // A held request would keep the graph from changing for ever.
             let _ = self.release();
+        }
+        if self.hanging {
+            self.limit([0, 0])?;
+            self.hanging = false;
         }
         if !self.filtered {
             return Ok(());
@@ -264,19 +322,16 @@ impl DiskControl {
         Ok(())
     }
 
-    /// Where the port is, as configuration mechanism 1 addresses it.
-    fn port_address(&mut self) -> Result<u32> {
+    /// Where a device is, as configuration mechanism 1 addresses it.
+    fn address_of(&mut self, name: &str) -> Result<u32> {
         let buses = self.monitor.ask("query-pci", &json!({}))?;
-        let devices = buses
+        let device = buses
             .as_array()
             .into_iter()
             .flatten()
-            .flat_map(|bus| bus["devices"].as_array().into_iter().flatten());
-        let port = devices
-            .into_iter()
-            .find(|device| device["qdev_id"] == PORT)
-            .context("QEMU doesn't name the disk's root port")?;
-        let number = |name: &str| u32::try_from(port[name].as_u64().unwrap_or_default());
+            .find_map(|bus| device_on(&bus["devices"], name))
+            .with_context(|| format!("QEMU has no PCI device `{name}`"))?;
+        let number = |name: &str| u32::try_from(device[name].as_u64().unwrap_or_default());
         Ok(1 << 31 | number("bus")? << 16 | number("slot")? << 11 | number("function")? << 8)
     }
 
@@ -314,6 +369,17 @@ impl DiskControl {
     }
 }
 
+/// The device of this name among `devices`, or behind a bridge among them.
+fn device_on<'a>(devices: &'a Value, name: &str) -> Option<&'a Value> {
+    devices.as_array()?.iter().find_map(|device| {
+        if device["qdev_id"] == name {
+            Some(device)
+        } else {
+            device_on(&device["pci_bridge"]["devices"], name)
+        }
+    })
+}
+
 fn rule(operation: Operation, error: DiskError, more: Value) -> Value {
     let (event, kind) = operation.names();
     let mut rule = json!({ "event": event, "iotype": kind, "errno": error.number() });
@@ -326,6 +392,17 @@ fn rule(operation: Operation, error: DiskError, more: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_found_behind_a_bridge() {
+        let devices = json!([
+            { "qdev_id": "", "bus": 0 },
+            { "qdev_id": "port1", "bus": 0, "pci_bridge": { "devices": [{ "qdev_id": "nvme0", "bus": 1 }] } },
+        ]);
+        assert_eq!(device_on(&devices, "nvme0").unwrap()["bus"], 1);
+        assert_eq!(device_on(&devices, "port1").unwrap()["bus"], 0);
+        assert_eq!(device_on(&devices, "nic0"), None);
+    }
 
     #[test]
     fn a_rule_names_event_kind_and_error() {

@@ -101,7 +101,7 @@ impl Plan {
         let node = self.nodes.entry(name.to_owned()).or_insert_with(|| Node {
             ipv4: Prefixed {
                 address: Ipv4Addr::UNSPECIFIED,
-                prefix: self.appliance.prefix,
+                prefix_length: self.appliance.prefix_length,
             },
             ipv6: None,
             vips: BTreeSet::new(),
@@ -110,10 +110,10 @@ impl Plan {
         match address {
             IpAddr::V4(ipv4) => node.ipv4.address = ipv4,
             IpAddr::V6(ipv6) => {
-                let prefix = self.appliance6.map_or(64, |own| own.prefix);
+                let prefix = self.appliance6.map_or(64, |own| own.prefix_length);
                 node.ipv6 = Some(Prefixed {
                     address: ipv6,
-                    prefix,
+                    prefix_length: prefix,
                 });
             }
         }
@@ -134,14 +134,14 @@ fn mask(prefix: u8) -> u32 {
 }
 
 fn network(own: Prefixed<Ipv4Addr>, address: Ipv4Addr) -> u32 {
-    address.to_bits() & mask(own.prefix)
+    address.to_bits() & mask(own.prefix_length)
 }
 
 fn host(own: Prefixed<Ipv4Addr>, number: u8) -> Prefixed<Ipv4Addr> {
     let bits = network(own, own.address) | u32::from(number);
     Prefixed {
         address: Ipv4Addr::from_bits(bits),
-        prefix: own.prefix,
+        prefix_length: own.prefix_length,
     }
 }
 
@@ -150,14 +150,14 @@ fn mask6(prefix: u8) -> u128 {
 }
 
 fn network6(own: Prefixed<Ipv6Addr>, address: Ipv6Addr) -> u128 {
-    address.to_bits() & mask6(own.prefix)
+    address.to_bits() & mask6(own.prefix_length)
 }
 
 fn host6(own: Prefixed<Ipv6Addr>, number: u8) -> Prefixed<Ipv6Addr> {
     let bits = network6(own, own.address) | u128::from(number);
     Prefixed {
         address: Ipv6Addr::from_bits(bits),
-        prefix: own.prefix,
+        prefix_length: own.prefix_length,
     }
 }
 

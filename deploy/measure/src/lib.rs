@@ -7,6 +7,8 @@
 
 mod figures;
 mod machine;
+mod profile;
 
 pub use figures::{Figure, Table, json};
 pub use machine::{Counted, Machine, appliance, end_on_signals, plan, root};
+pub use profile::{Images, Profile};

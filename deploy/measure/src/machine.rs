@@ -27,7 +27,7 @@ pub struct Machine {
 }
 
 /// A load and what it took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Counted<R> {
     /// What the load gave.
     pub result: R,
@@ -35,6 +35,10 @@ pub struct Counted<R> {
     pub instructions: f64,
     /// How long it took.
     pub seconds: f64,
+    /// The counter before it.
+    pub before: InstructionReading,
+    /// The counter after it.
+    pub after: InstructionReading,
 }
 
 impl Drop for Machine {
@@ -102,6 +106,8 @@ impl Machine {
             result,
             instructions: own.max(0.0),
             seconds,
+            before,
+            after,
         })
     }
 

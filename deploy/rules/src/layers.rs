@@ -1,5 +1,5 @@
-//! The layer rule: kernel → nothing above it; interface → rref; domains → interface and the trusted libraries, never each
-//! other; firmware → kernel and interface.
+//! The layer rule: kernel → nothing above it; interface → rref; domains → interface, the trusted libraries and domains/lib/, never each
+//! other; domains/lib/ → interface and the trusted libraries, never a domain nor one another; firmware → kernel and interface.
 //!
 //! What raises faults on purpose (kernel/attack) is for the domains of tests/attack alone; the firmware may know their interface, for a
 //! build that has them.
@@ -71,24 +71,26 @@ fn may_link(layer: Layer, other: &Package) -> bool {
     match layer {
         Layer::Kernel => other.layer == Some(Layer::Kernel),
         Layer::Interface => INTERFACE_LIBRARIES.contains(&name),
-        Layer::Domain => other.layer == Some(Layer::Interface) || TRUSTED_LIBRARIES.contains(&name),
+        Layer::Library => is_below_domains(other),
+        Layer::Domain => is_below_domains(other) || other.layer == Some(Layer::Library),
         Layer::Firmware => {
             matches!(other.layer, Some(Layer::Kernel | Layer::Interface)) || name == ATTACK_INTERFACE
         }
-        Layer::Attack => {
-            other.layer == Some(Layer::Interface)
-                || TRUSTED_LIBRARIES.contains(&name)
-                || name == ATTACK_INTERFACE
-        }
+        Layer::Attack => is_below_domains(other) || name == ATTACK_INTERFACE,
         Layer::Host => true,
     }
+}
+
+/// What every domain may link: the contracts and the trusted libraries.
+fn is_below_domains(package: &Package) -> bool {
+    package.layer == Some(Layer::Interface) || TRUSTED_LIBRARIES.contains(&package.name.as_str())
 }
 
 fn may_test_with(layer: Layer, other: &Package) -> bool {
     let name = other.name.as_str();
     match layer {
         Layer::Kernel | Layer::Firmware => false,
-        Layer::Interface | Layer::Domain | Layer::Attack => TEST_DOUBLES.contains(&name),
+        Layer::Interface | Layer::Library | Layer::Domain | Layer::Attack => TEST_DOUBLES.contains(&name),
         Layer::Host => true,
     }
 }
@@ -128,6 +130,13 @@ mod tests {
                     &["interface", "rref"],
                     &[],
                 ),
+                package(
+                    "outage",
+                    "domains/lib/outage",
+                    Layer::Library,
+                    &["interface"],
+                    &[],
+                ),
                 package("host-platform", "kernel/host-platform", Layer::Kernel, &[], &[]),
                 package("attack", "kernel/attack", Layer::Kernel, &[], &[]),
                 package(
@@ -160,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn what_domains_share_knows_no_domain() {
+        assert_eq!(violations(&["outage"], &[], Layer::Domain), 0);
+        assert_eq!(
+            violations(&["interface", "rref", "toml"], &["host-platform"], Layer::Library),
+            0
+        );
+        assert_eq!(violations(&["maglev"], &[], Layer::Library), 1);
+        assert_eq!(violations(&["outage"], &[], Layer::Library), 1);
+        assert_eq!(violations(&["kernel"], &[], Layer::Library), 1);
+        assert_eq!(violations(&["outage"], &[], Layer::Attack), 1);
+        assert_eq!(violations(&["outage"], &[], Layer::Kernel), 1);
+        assert_eq!(violations(&["outage"], &[], Layer::Interface), 1);
+    }
+
+    #[test]
     fn nothing_below_knows_what_is_above() {
         assert_eq!(violations(&["interface"], &[], Layer::Kernel), 1);
         assert_eq!(violations(&["kernel"], &[], Layer::Interface), 1);
@@ -172,6 +196,7 @@ mod tests {
         for layer in [
             Layer::Kernel,
             Layer::Interface,
+            Layer::Library,
             Layer::Domain,
             Layer::Firmware,
             Layer::Host,

@@ -46,7 +46,8 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
     }
     for (lower, upper) in [
         (Layer::Kernel, Layer::Interface),
-        (Layer::Interface, Layer::Domain),
+        (Layer::Interface, Layer::Library),
+        (Layer::Library, Layer::Domain),
     ] {
         if let (Some(lower), Some(upper)) =
             (of_layer(&project, lower).last(), of_layer(&project, upper).next())
@@ -60,9 +61,15 @@ pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
 
 /// One package of each layer that must have no `unsafe`.
 fn subjects(project: &Project) -> impl Iterator<Item = &Package> {
-    [Layer::Interface, Layer::Domain, Layer::Attack, Layer::Host]
-        .into_iter()
-        .filter_map(|layer| of_layer(project, layer).find(|package| !package.target_roots.is_empty()))
+    [
+        Layer::Interface,
+        Layer::Library,
+        Layer::Domain,
+        Layer::Attack,
+        Layer::Host,
+    ]
+    .into_iter()
+    .filter_map(|layer| of_layer(project, layer).find(|package| !package.target_roots.is_empty()))
 }
 
 fn of_layer(project: &Project, layer: Layer) -> impl Iterator<Item = &Package> {

@@ -12,6 +12,8 @@ pub enum Layer {
     Kernel,
     /// interface/: the contracts.
     Interface,
+    /// domains/lib/: safe code that domains share.
+    Library,
     /// drivers/, domains/, rv6/: what runs isolated.
     Domain,
     /// firmware/: the kernel's image.
@@ -109,6 +111,9 @@ fn layer_of(directory: &Path) -> Option<Layer> {
     if directory.starts_with("tests/attack") {
         return Some(Layer::Attack);
     }
+    if directory.starts_with("domains/lib") {
+        return Some(Layer::Library);
+    }
     match directory.components().next()?.as_os_str().to_str()? {
         "kernel" => Some(Layer::Kernel),
         "interface" => Some(Layer::Interface),
@@ -127,6 +132,7 @@ mod tests {
     fn layers_follow_the_house() {
         assert_eq!(layer_of(Path::new("kernel/rref")), Some(Layer::Kernel));
         assert_eq!(layer_of(Path::new("domains/net/maglev")), Some(Layer::Domain));
+        assert_eq!(layer_of(Path::new("domains/lib/outage")), Some(Layer::Library));
         assert_eq!(layer_of(Path::new("tests")), Some(Layer::Host));
         assert_eq!(layer_of(Path::new("tests/attack/victim")), Some(Layer::Attack));
         assert_eq!(layer_of(Path::new("attic/old")), None);

@@ -31,6 +31,13 @@ pub enum DiskCommand {
         /// Requests a second.
         operations: u64,
     },
+    /// Make commands of a kind hang, but for the first, until `heal`: neither an abort nor a reset helps.
+    Hang {
+        /// Which; a flush can't.
+        operation: Kind,
+    },
+    /// Take memory from the controller, so that it finds its queues no more: it reports a fatal error.
+    DenyMemory,
     /// Raise SMART's critical warnings; without any, take them back.
     Warn {
         /// Which.
@@ -90,6 +97,8 @@ pub fn run(root: &Path, name: &str, command: &DiskCommand) -> Result<()> {
         DiskCommand::Hold { operation } => disk.hold_next((*operation).into()),
         DiskCommand::Release => disk.release(),
         DiskCommand::Slow { operations } => disk.slow(*operations),
+        DiskCommand::Hang { operation } => disk.hang((*operation).into()),
+        DiskCommand::DenyMemory => disk.deny_memory(),
         DiskCommand::Warn { warnings } => {
             let warnings: Vec<CriticalWarning> = warnings
                 .iter()

@@ -182,6 +182,9 @@ pub struct SysTable {
     /// Whether an earlier driver had ring memory for the claimed device since the machine started: what trusted code does before it asks
     /// for the first such memory has been done then.
     pub device_had_memory: extern "C" fn(device: u64) -> bool,
+    /// Lets the claimed device use memory again if it may but something other than the kernel has taken that from it: a bus error's handling, a reset of
+    /// the function. Does nothing before the first [`SysTable::dma_allocate`] and after [`SysTable::device_stop`].
+    pub device_use_memory: extern "C" fn(device: u64),
     /// Says how a claimed device is brought to rest when the domain dies: by the registers of BAR `bar`, in the order of the `count` steps at
     /// `steps`. When all of them succeed, and [`REST_DRAIN_NS`] later, it doesn't touch memory any more, whatever the domain has done with it. Returns a [`status`] code.
     pub device_rest_by: extern "C" fn(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32,

@@ -180,6 +180,15 @@ impl Device {
         }
     }
 
+    /// Lets it use memory again if something other than this code has taken that from it ([`abi::sys::SysTable::device_use_memory`]).
+    pub(crate) fn use_memory(&self) {
+        match &self.kind {
+            Kind::Function { number } => (sys().device_use_memory)(*number),
+            #[cfg(feature = "host")]
+            Kind::Model(model) => model.use_memory(),
+        }
+    }
+
     /// Says how it is brought to rest when this domain dies ([`abi::sys::SysTable::device_rest_by`]).
     pub(crate) fn rest_by(&self, bar: u32, steps: &[RestStep]) -> Result<(), ClaimError> {
         match &self.kind {

@@ -22,6 +22,8 @@ pub trait Model: Send + Sync {
     fn wait(&self, entry: u32, deadline_ns: u64) -> Wake;
     /// The device is taken off the bus: it reads and writes no memory any more.
     fn stop(&self) {}
+    /// The device may read and write memory again, unless it was taken off the bus.
+    fn use_memory(&self) {}
 }
 
 /// A heap for a test's process that is one shared file mapping, so that a model can map the same file as its guest's memory.

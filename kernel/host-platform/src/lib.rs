@@ -48,6 +48,7 @@ static TABLE: SysTable = SysTable {
     device_class,
     device_stop,
     device_had_memory,
+    device_use_memory,
     device_rest_by,
     interrupt_attach,
     interrupt_wait,
@@ -89,6 +90,8 @@ extern "C" fn device_stop(_device: u64) {}
 extern "C" fn device_had_memory(_device: u64) -> bool {
     false
 }
+
+extern "C" fn device_use_memory(_device: u64) {}
 
 extern "C" fn device_rest_by(_device: u64, _bar: u32, _steps: *const RestStep, _count: usize) -> u32 {
     status::NOT_FOUND

@@ -64,6 +64,7 @@ struct State {
     planned: Vec<(Operation, u64, Fault)>,
     removed: bool,
     read_only: bool,
+    changes: u32,
     statistics: BlockStatistics,
 }
 
@@ -99,6 +100,7 @@ impl VirtualDisk {
                 planned: Vec::new(),
                 removed: false,
                 read_only: false,
+                changes: 0,
                 statistics: BlockStatistics::default(),
             }),
         }
@@ -128,6 +130,11 @@ impl VirtualDisk {
     /// Protects it against writing, or no longer.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().read_only = read_only;
+    }
+
+    /// Says that its units have changed.
+    pub fn change(&self) {
+        self.state().changes += 1;
     }
 
     /// What reads give now.
@@ -346,7 +353,7 @@ impl BlockDevice for VirtualDisk {
             units: 1,
             queues: self.geometry.queues,
             queue_depth: self.geometry.queue_depth,
-            changes: 0,
+            changes: self.state().changes,
             model: Text::new("virtual disk"),
         })
     }

@@ -1,14 +1,12 @@
 //! The `[httpd]` section of the operator's file, config/appliance.toml.
 //!
-//! Reads and checks; other sections are other domains' and are not looked at. An error names the line and the key in words that an
-//! operator can act on.
+//! Reads and checks; other sections are other domains' and are not looked at.
 
 use alloc::format;
-use alloc::string::{String, ToString};
-use core::ops::RangeInclusive;
+use alloc::string::String;
 use serde::Deserialize;
+use settings::{Section, SettingsError, Spanned};
 use subtle::ConstantTimeEq;
-use toml::Spanned;
 
 /// What the operator's file says of the HTTP server, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,27 +85,15 @@ impl core::fmt::Debug for Token {
     }
 }
 
-/// A mistake in the operator's file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {key}: {problem}")]
-pub struct ConfigError {
-    /// Line of the file, from 1.
-    pub line: usize,
-    /// The key concerned.
-    pub key: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    httpd: Section,
+    httpd: Keys,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Section {
+struct Keys {
     port: Option<Spanned<i64>>,
     connections: Option<Spanned<i64>>,
     header_bytes: Option<Spanned<i64>>,
@@ -122,115 +108,67 @@ struct Section {
 ///
 /// # Errors
 /// The first mistake found.
-pub fn read(text: &str) -> Result<Config, ConfigError> {
-    let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
-    let section = file.httpd;
+pub fn read(text: &str) -> Result<Config, SettingsError> {
+    let section = Section::new("httpd", text);
+    let keys = section.parse::<File>()?.httpd;
     let mut config = Config::default();
-    set(text, "port", &section.port, 1..=65_535, &mut config.port)?;
+    section.number("port", &keys.port, 1..=65_535, &mut config.port)?;
     let connections = 1..=1 << 20;
-    set(
-        text,
+    section.number(
         "connections",
-        &section.connections,
+        &keys.connections,
         connections,
         &mut config.connections,
     )?;
-    set(
-        text,
+    section.number(
         "header_bytes",
-        &section.header_bytes,
+        &keys.header_bytes,
         256..=65_536,
         &mut config.header_bytes,
     )?;
-    set(
-        text,
+    section.number(
         "body_bytes",
-        &section.body_bytes,
+        &keys.body_bytes,
         0..=1 << 40,
         &mut config.body_bytes,
     )?;
     let buffers = 65_536..=1 << 40;
-    set(
-        text,
+    section.number(
         "buffer_bytes",
-        &section.buffer_bytes,
+        &keys.buffer_bytes,
         buffers,
         &mut config.buffer_bytes,
     )?;
     let times = 100..=86_400_000;
-    let (request, idle) = (&section.request_timeout_ms, &section.idle_timeout_ms);
-    set(
-        text,
-        "request_timeout_ms",
-        request,
-        times.clone(),
-        &mut config.request_timeout_ms,
-    )?;
-    set(text, "idle_timeout_ms", idle, times, &mut config.idle_timeout_ms)?;
-    if let Some(given) = &section.upload_token {
-        let token = Token::new(given.get_ref()).ok_or_else(|| ConfigError {
-            line: line(text, given.span().start),
-            key: "upload_token".into(),
-            problem: format!(
-                "it takes {TOKEN_LEAST} to {TOKEN_LIMIT} printable ASCII characters without blanks"
-            ),
+    for (key, given, time_ms) in [
+        (
+            "request_timeout_ms",
+            &keys.request_timeout_ms,
+            &mut config.request_timeout_ms,
+        ),
+        (
+            "idle_timeout_ms",
+            &keys.idle_timeout_ms,
+            &mut config.idle_timeout_ms,
+        ),
+    ] {
+        section.number(key, given, times.clone(), time_ms)?;
+    }
+    if let Some(given) = &keys.upload_token {
+        let token = Token::new(given.get_ref()).ok_or_else(|| {
+            let problem =
+                format!("it takes {TOKEN_LEAST} to {TOKEN_LIMIT} printable ASCII characters without blanks");
+            section.error(given, "upload_token", problem)
         })?;
         config.upload_token = Some(token);
     }
     Ok(config)
 }
 
-/// Checks the `[httpd]` section of config/appliance.toml.
-///
-/// # Errors
-/// The first mistake found.
-pub fn check(text: &str) -> Result<(), ConfigError> {
-    read(text).map(|_| ())
-}
-
-fn set<T: TryFrom<i64>>(
-    text: &str,
-    key: &str,
-    given: &Option<Spanned<i64>>,
-    range: RangeInclusive<i64>,
-    value: &mut T,
-) -> Result<(), ConfigError> {
-    let Some(given) = given else { return Ok(()) };
-    let number = *given.get_ref();
-    match T::try_from(number) {
-        Ok(number_fits) if range.contains(&number) => *value = number_fits,
-        _ => {
-            return Err(ConfigError {
-                line: line(text, given.span().start),
-                key: key.to_string(),
-                problem: format!("{number} is not from {} to {}", range.start(), range.end()),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Line of a byte offset, from 1.
-fn line(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
-}
-
-fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = line(text, start);
-    let key = text.lines().nth(line - 1).unwrap_or_default();
-    let key = key.split(['=', '#']).next().unwrap_or_default().trim();
-    ConfigError {
-        line,
-        key: if key.is_empty() { "httpd" } else { key }.to_string(),
-        problem: error.message().to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn everything_has_a_default_and_other_sections_are_left_alone() {
@@ -275,29 +213,32 @@ mod tests {
         for (text, expected) in [
             (
                 "[httpd]\nupload_token = \"short\"\n",
-                "line 2: upload_token: it takes 16 to 64 printable ASCII characters without blanks",
+                "line 2: httpd.upload_token: it takes 16 to 64 printable ASCII characters without blanks",
             ),
             (
                 "[httpd]\nupload_token = \"with a blank in between\"\n",
-                "line 2: upload_token: it takes 16 to 64 printable ASCII characters without blanks",
+                "line 2: httpd.upload_token: it takes 16 to 64 printable ASCII characters without blanks",
             ),
-            ("[httpd]\nport = 0\n", "line 2: port: 0 is not from 1 to 65535"),
+            (
+                "[httpd]\nport = 0\n",
+                "line 2: httpd.port: 0 is not from 1 to 65535",
+            ),
             (
                 "[httpd]\n\nport = 70000\n",
-                "line 3: port: 70000 is not from 1 to 65535",
+                "line 3: httpd.port: 70000 is not from 1 to 65535",
             ),
             (
                 "[httpd]\nheader_bytes = -1\n",
-                "line 2: header_bytes: -1 is not from 256 to 65536",
+                "line 2: httpd.header_bytes: -1 is not from 256 to 65536",
             ),
         ] {
-            assert_eq!(check(text).unwrap_err().to_string(), expected);
+            assert_eq!(read(text).unwrap_err().to_string(), expected);
         }
-        let unknown = check("[network]\n[httpd]\nprot = 80\n").unwrap_err();
+        let unknown = read("[network]\n[httpd]\nprot = 80\n").unwrap_err();
         assert_eq!((unknown.line, unknown.key.as_str()), (3, "prot"));
         assert!(unknown.problem.contains("unknown field"), "{unknown}");
-        let wrong_type = check("[httpd]\nport = \"80\"\n").unwrap_err();
+        let wrong_type = read("[httpd]\nport = \"80\"\n").unwrap_err();
         assert_eq!((wrong_type.line, wrong_type.key.as_str()), (2, "port"));
-        assert_eq!(check("[httpd\n").unwrap_err().line, 1);
+        assert_eq!(read("[httpd\n").unwrap_err().line, 1);
     }
 }

@@ -47,9 +47,8 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use collector::Collector;
-use config::Config;
 use counters::Counters;
-use domain_rt::{BootBytes, Handle, StartError, connect_and, thread};
+use domain_rt::{Handle, StartError, connect_and, thread};
 use interface::socket::Sockets;
 use interface::update::Uploads;
 use log::{info, warn};
@@ -64,7 +63,7 @@ const STACK_WAIT_MS: u64 = 10_000;
 /// # Errors
 /// A mistake in config/appliance.toml, no stack, or no memory for the threads.
 pub fn start() -> Result<(), StartError> {
-    let config = read_config()?;
+    let config = settings::at_start(config::read)?;
     let site = Site::load();
     if site.is_empty() {
         warn!("the boot archive has no site: only /metrics and /healthz are there");
@@ -92,13 +91,4 @@ pub fn start() -> Result<(), StartError> {
         })?;
     }
     Ok(())
-}
-
-fn read_config() -> Result<Config, StartError> {
-    let Some(file) = BootBytes::open("config/appliance.toml") else {
-        return Ok(Config::default());
-    };
-    let text = core::str::from_utf8(file.as_slice())
-        .map_err(|_| StartError::new(format_args!("config/appliance.toml is not UTF-8")))?;
-    config::read(text).map_err(|error| StartError::new(format_args!("config/appliance.toml, {error}")))
 }

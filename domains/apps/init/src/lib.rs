@@ -3,7 +3,7 @@
 //! It runs first, and its own death restarts the machine, so it does little: what a restart needs (loading, verifying,
 //! reclaiming) is the kernel's. `policy.rs` and `progress.rs` decide, `supervision.rs` and `requests.rs` act, `workers.rs` has the
 //! threads, `records.rs` remembers, `service.rs` is what other domains see. `update.rs` changes a domain's image, and `trial.rs` says
-//! when that was a mistake. Design: docs/design.md, "Recovery".
+//! when that was a mistake.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

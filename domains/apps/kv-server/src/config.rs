@@ -1,16 +1,14 @@
 //! The `[kv]` section of the operator's file, config/appliance.toml, and what CONFIG SET changes of it while the server runs.
 //!
-//! Reads and checks; other sections are other domains' and are not looked at. An error names the line and the key in words that an operator can
-//! act on.
+//! Reads and checks; other sections are other domains' and are not looked at.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt;
-use core::ops::RangeInclusive;
 use serde::Deserialize;
-use toml::Spanned;
+use settings::{Section, SettingsError, Spanned};
 
 /// When a write is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,26 +118,14 @@ impl Default for Config {
     }
 }
 
-/// A mistake in the operator's file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {key}: {problem}")]
-pub struct ConfigError {
-    /// Line of the file, from 1.
-    pub line: usize,
-    /// The key concerned.
-    pub key: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 #[derive(Deserialize)]
 struct File {
-    kv: Option<Section>,
+    kv: Option<Keys>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Section {
+struct Keys {
     port: Option<Spanned<i64>>,
     password: Option<Spanned<String>>,
     appendfsync: Option<Spanned<String>>,
@@ -154,123 +140,54 @@ struct Section {
 ///
 /// # Errors
 /// The first mistake found.
-pub fn read(text: &str) -> Result<Config, ConfigError> {
-    let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+pub fn read(text: &str) -> Result<Config, SettingsError> {
+    let section = Section::new("kv", text);
     let mut config = Config::default();
-    let Some(section) = file.kv else {
+    let Some(keys) = section.parse::<File>()?.kv else {
         return Ok(config);
     };
     config.enabled = true;
-    set(text, "port", &section.port, 1..=65_535, &mut config.port)?;
-    let clients = 1..=1_000_000;
-    set(
-        text,
+    section.number("port", &keys.port, 1..=65_535, &mut config.port)?;
+    section.number(
         "maxclients",
-        &section.maxclients,
-        clients,
+        &keys.maxclients,
+        1..=1_000_000,
         &mut config.client_limit,
     )?;
-    let megabytes = 0..=1 << 30;
-    let memory = &mut config.maximum_memory_bytes;
-    set_mib(text, "maxmemory_mib", &section.maxmemory_mib, megabytes, memory)?;
-    set(
-        text,
-        "timeout_s",
-        &section.timeout_s,
-        0..=1 << 31,
-        &mut config.timeout_s,
-    )?;
-    set_mib(
-        text,
-        "request_mib",
-        &section.request_mib,
-        1..=512,
-        &mut config.bulk_limit_bytes,
-    )?;
-    set_mib(
-        text,
-        "buffer_mib",
-        &section.buffer_mib,
-        1..=2048,
-        &mut config.request_limit_bytes,
-    )?;
-    if let Some(given) = &section.appendfsync {
-        config.durability = Durability::from_name(given.get_ref().as_bytes()).ok_or_else(|| ConfigError {
-            line: line(text, given.span().start),
-            key: "appendfsync".into(),
-            problem: format!("{:?} is not \"always\", \"everysec\" or \"no\"", given.get_ref()),
+    section.number("timeout_s", &keys.timeout_s, 0..=1 << 31, &mut config.timeout_s)?;
+    for (key, given, range, bytes) in [
+        (
+            "maxmemory_mib",
+            &keys.maxmemory_mib,
+            0..=1 << 30,
+            &mut config.maximum_memory_bytes,
+        ),
+        (
+            "request_mib",
+            &keys.request_mib,
+            1..=512,
+            &mut config.bulk_limit_bytes,
+        ),
+        (
+            "buffer_mib",
+            &keys.buffer_mib,
+            1..=2048,
+            &mut config.request_limit_bytes,
+        ),
+    ] {
+        section.mebibytes(key, given, range, bytes)?;
+    }
+    if let Some(given) = &keys.appendfsync {
+        config.durability = Durability::from_name(given.get_ref().as_bytes()).ok_or_else(|| {
+            let problem = format!("{:?} is not \"always\", \"everysec\" or \"no\"", given.get_ref());
+            section.error(given, "appendfsync", problem)
         })?;
     }
-    if let Some(given) = &section.password {
+    if let Some(given) = &keys.password {
         if given.get_ref().is_empty() || given.get_ref().len() > 512 {
-            return Err(ConfigError {
-                line: line(text, given.span().start),
-                key: "password".into(),
-                problem: "it takes 1 to 512 characters".into(),
-            });
+            return Err(section.error(given, "password", "it takes 1 to 512 characters"));
         }
         config.password = Some(given.get_ref().as_bytes().into());
     }
     Ok(config)
-}
-
-/// Checks the `[kv]` section of config/appliance.toml.
-///
-/// # Errors
-/// The first mistake found.
-pub fn check(text: &str) -> Result<(), ConfigError> {
-    read(text).map(|_| ())
-}
-
-fn set_mib(
-    text: &str,
-    key: &str,
-    given: &Option<Spanned<i64>>,
-    range: RangeInclusive<i64>,
-    value: &mut u64,
-) -> Result<(), ConfigError> {
-    let mut mib = *value >> 20;
-    set(text, key, given, range, &mut mib)?;
-    *value = mib << 20;
-    Ok(())
-}
-
-fn set<T: TryFrom<i64>>(
-    text: &str,
-    key: &str,
-    given: &Option<Spanned<i64>>,
-    range: RangeInclusive<i64>,
-    value: &mut T,
-) -> Result<(), ConfigError> {
-    let Some(given) = given else { return Ok(()) };
-    let number = *given.get_ref();
-    match T::try_from(number) {
-        Ok(number_fits) if range.contains(&number) => *value = number_fits,
-        _ => {
-            return Err(ConfigError {
-                line: line(text, given.span().start),
-                key: key.to_string(),
-                problem: format!("{number} is not from {} to {}", range.start(), range.end()),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Line of a byte offset, from 1.
-fn line(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
-}
-
-fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = line(text, start);
-    let key = text.lines().nth(line - 1).unwrap_or_default();
-    let key = key.split(['=', '#']).next().unwrap_or_default().trim();
-    ConfigError {
-        line,
-        key: if key.is_empty() { "kv" } else { key }.to_string(),
-        problem: error.message().to_string(),
-    }
 }

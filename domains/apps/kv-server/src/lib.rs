@@ -60,8 +60,7 @@ mod waiting;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
-use config::Config;
-use domain_rt::{BootBytes, Handle, StartError, clock, connect_and, export, thread};
+use domain_rt::{Handle, StartError, clock, connect_and, export, thread};
 use interface::metrics::Metrics;
 use interface::socket::Sockets;
 use log::info;
@@ -78,7 +77,7 @@ const STACK_WAIT_MS: u64 = 10_000;
 /// # Errors
 /// A mistake in config/appliance.toml, no stack, or no memory for the threads.
 pub fn start() -> Result<(), StartError> {
-    let config = read_config()?;
+    let config = settings::at_start(config::read)?;
     if !config.enabled {
         info!("not enabled");
         return Ok(());
@@ -104,13 +103,4 @@ pub fn start() -> Result<(), StartError> {
     thread::spawn("kv-clock", None, move || clock.set_clock())?;
     thread::spawn("kv-store", None, move || service.keep_store())?;
     Ok(())
-}
-
-fn read_config() -> Result<Config, StartError> {
-    let Some(file) = BootBytes::open("config/appliance.toml") else {
-        return Ok(Config::default());
-    };
-    let text = core::str::from_utf8(file.as_slice())
-        .map_err(|_| StartError::new(format_args!("config/appliance.toml is not UTF-8")))?;
-    config::read(text).map_err(|error| StartError::new(format_args!("config/appliance.toml, {error}")))
 }

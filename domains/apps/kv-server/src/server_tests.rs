@@ -241,7 +241,7 @@ fn the_operators_file_is_read() {
         ("[kv]\ncolour = 3\n", 2),
         ("[kv]\npassword = ''\n", 2),
     ] {
-        let error = crate::config::check(text).expect_err(text);
+        let error = crate::config::read(text).expect_err(text);
         assert_eq!(error.line, line, "{error}");
     }
     assert_eq!(Config::default().port, 6379);

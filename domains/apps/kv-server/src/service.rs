@@ -310,7 +310,10 @@ impl Service {
         server.phase = Phase::Ready;
         drop(server);
         let took_ms = (clock::now_ns() - start_ns) / 1_000_000;
-        info!("{} keys of {entries} entries in {took_ms} ms", loaded.keys);
+        info!(
+            "ready: {} keys of {entries} entries, read in {took_ms} ms",
+            loaded.keys
+        );
         if loaded.malformed > 0 {
             error!("{} entries of the store can't be read", loaded.malformed);
         }

@@ -129,6 +129,7 @@ fn statistics(store: &mut Store) -> Result<Answer, String> {
         "opened",
         format!("in {} ms, {} read", found.open_ms, bytes(found.open_read_bytes)),
     );
+    row("read by scans", bytes(found.scan_read_bytes));
     row(
         "dropped then",
         format!(
@@ -153,6 +154,7 @@ fn statistics(store: &mut Store) -> Result<Answer, String> {
         "free_segments": found.free_segments,
         "open_ms": found.open_ms,
         "open_read_bytes": found.open_read_bytes,
+        "scan_read_bytes": found.scan_read_bytes,
         "dropped_groups": found.dropped_groups,
         "dropped_bytes": found.dropped_bytes,
     });

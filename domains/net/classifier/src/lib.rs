@@ -5,7 +5,6 @@
 //! gather for a moment when few came, and sleeps on the queue's interrupt when none come. `runner.rs` is the loop,
 //! `destination.rs` decides where a frame goes, `services.rs` knows the virtual services, `processor.rs` is the way to the two
 //! domains above, `stock.rs` keeps spare packets.
-//! Design: docs/design.md, "The way of a packet".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

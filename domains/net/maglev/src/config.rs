@@ -1,16 +1,14 @@
 //! The `[maglev]` section of the operator's file, config/appliance.toml.
 //!
-//! Reads and checks; other sections of the file are other domains' and are not looked at. An error names the key and the
-//! line, in words that an operator can act on.
+//! Reads and checks; other sections of the file are other domains' and are not looked at.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::ops::Range;
 
 use serde::Deserialize;
-use toml::Spanned;
+use settings::{Section, SettingsError, Spanned};
 
 use crate::connection_table::{Capacity, LONGEST_TIMEOUT_SECONDS};
 use crate::control::{BackendSpec, VipSpec};
@@ -34,33 +32,21 @@ pub struct Config {
     pub vips: Vec<(VipSpec, Vec<BackendSpec>)>,
 }
 
-/// A mistake in the operator's file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {key}: {problem}")]
-pub struct ConfigError {
-    /// Line of the file, from 1.
-    pub line: usize,
-    /// The key concerned, as on that line or with its path.
-    pub key: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    maglev: Section,
+    maglev: Keys,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Section {
+struct Keys {
     table_size: Option<Spanned<u32>>,
     connection_table_size: Option<Spanned<u32>>,
-    tcp_opening_seconds: Option<Spanned<u16>>,
-    tcp_established_seconds: Option<Spanned<u16>>,
-    tcp_closing_seconds: Option<Spanned<u16>>,
-    udp_seconds: Option<Spanned<u16>>,
+    tcp_opening_seconds: Option<Spanned<i64>>,
+    tcp_established_seconds: Option<Spanned<i64>>,
+    tcp_closing_seconds: Option<Spanned<i64>>,
+    udp_seconds: Option<Spanned<i64>>,
     hash_seed: Option<Spanned<String>>,
     #[serde(default)]
     vip: Vec<VipSection>,
@@ -95,55 +81,47 @@ impl Config {
     ///
     /// # Errors
     /// The first mistake found.
-    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let reader = Reader { text };
-        let file: File = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
-        let section = file.maglev;
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        let section = Section::new("maglev", text);
+        let keys = section.parse::<File>()?.maglev;
 
         let mut config = Self::default();
-        if let Some(size) = &section.table_size {
+        if let Some(size) = &keys.table_size {
             config.table_size =
-                TableSize::new(*size.get_ref()).map_err(|error| reader.error(size, "table_size", error))?;
+                TableSize::new(*size.get_ref()).map_err(|error| section.error(size, "table_size", error))?;
         }
-        if let Some(size) = &section.connection_table_size {
+        if let Some(size) = &keys.connection_table_size {
             config.connection_table_size = Capacity::new(*size.get_ref())
-                .map_err(|error| reader.error(size, "connection_table_size", error))?;
+                .map_err(|error| section.error(size, "connection_table_size", error))?;
         }
         let timeouts = &mut config.timeouts;
         for (key, given, timeout) in [
             (
                 "tcp_opening_seconds",
-                &section.tcp_opening_seconds,
+                &keys.tcp_opening_seconds,
                 &mut timeouts.tcp_opening_seconds,
             ),
             (
                 "tcp_established_seconds",
-                &section.tcp_established_seconds,
+                &keys.tcp_established_seconds,
                 &mut timeouts.tcp_established_seconds,
             ),
             (
                 "tcp_closing_seconds",
-                &section.tcp_closing_seconds,
+                &keys.tcp_closing_seconds,
                 &mut timeouts.tcp_closing_seconds,
             ),
-            ("udp_seconds", &section.udp_seconds, &mut timeouts.udp_seconds),
+            ("udp_seconds", &keys.udp_seconds, &mut timeouts.udp_seconds),
         ] {
-            let Some(given) = given else { continue };
-            if !(1..=LONGEST_TIMEOUT_SECONDS).contains(given.get_ref()) {
-                let problem = format!(
-                    "{} is not between 1 and {LONGEST_TIMEOUT_SECONDS}",
-                    given.get_ref()
-                );
-                return Err(reader.error(given, key, problem));
-            }
-            *timeout = *given.get_ref();
+            section.number(key, given, 1..=i64::from(LONGEST_TIMEOUT_SECONDS), timeout)?;
         }
-        if let Some(digits) = &section.hash_seed {
+        if let Some(digits) = &keys.hash_seed {
             let seed = parse_seed(digits.get_ref());
-            let seed = seed.ok_or_else(|| reader.error(digits, "hash_seed", "not 32 hexadecimal digits"))?;
+            let seed = seed.ok_or_else(|| section.error(digits, "hash_seed", "not 32 hexadecimal digits"))?;
             config.hash_seed = Some(seed);
         }
-        for vip in &section.vip {
+        let reader = VipReader(section);
+        for vip in &keys.vip {
             let vip = reader.vip(vip, &config.vips)?;
             config.vips.push(vip);
         }
@@ -162,32 +140,32 @@ fn parse_seed(digits: &str) -> Option<HashSeed> {
     Some(HashSeed(seed))
 }
 
-/// The file, to tell lines by.
-struct Reader<'a> {
-    text: &'a str,
-}
+/// Reads the VIPs of the section.
+struct VipReader<'a>(Section<'a>);
 
-impl Reader<'_> {
+impl VipReader<'_> {
     fn vip(
         &self,
         section: &VipSection,
         others: &[(VipSpec, Vec<BackendSpec>)],
-    ) -> Result<(VipSpec, Vec<BackendSpec>), ConfigError> {
+    ) -> Result<(VipSpec, Vec<BackendSpec>), SettingsError> {
         let name = self.name(&section.name, "vip.name")?;
         if others.iter().any(|(vip, _)| vip.name == name) {
-            return Err(self.error(&section.name, "vip.name", format!("{name} is there twice")));
+            return Err(self
+                .0
+                .error(&section.name, "vip.name", format!("{name} is there twice")));
         }
         let protocol = match section.protocol.get_ref().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
             other => {
                 let problem = format!("\"{other}\" is neither \"tcp\" nor \"udp\"");
-                return Err(self.error(&section.protocol, "vip.protocol", problem));
+                return Err(self.0.error(&section.protocol, "vip.protocol", problem));
             }
         };
         let port = *section.port.get_ref();
         if port == 0 {
-            return Err(self.error(&section.port, "vip.port", "0 is not a port"));
+            return Err(self.0.error(&section.port, "vip.port", "0 is not a port"));
         }
         let address = self.address(&section.address, "vip.address")?;
         let spec = VipSpec {
@@ -199,14 +177,14 @@ impl Reader<'_> {
         let same = |vip: &VipSpec| (vip.address, vip.port, vip.protocol) == (address, port, protocol);
         if let Some((other, _)) = others.iter().find(|(vip, _)| same(vip)) {
             let problem = format!("{address}, port and protocol are those of VIP {}", other.name);
-            return Err(self.error(&section.address, "vip.address", problem));
+            return Err(self.0.error(&section.address, "vip.address", problem));
         }
 
         let mut backends: Vec<BackendSpec> = Vec::new();
         for backend in &section.backends {
             let name = self.name(&backend.name, "vip.backends.name")?;
             if backends.iter().any(|other| other.name == name) {
-                return Err(self.error(
+                return Err(self.0.error(
                     &backend.name,
                     "vip.backends.name",
                     format!("{name} is there twice"),
@@ -222,50 +200,22 @@ impl Reader<'_> {
         Ok((spec, backends))
     }
 
-    fn name(&self, name: &Spanned<String>, key: &str) -> Result<String, ConfigError> {
+    fn name(&self, name: &Spanned<String>, key: &str) -> Result<String, SettingsError> {
         let text = name.get_ref();
         let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.:".contains(letter);
         if text.is_empty() || text.len() > 63 || !text.chars().all(fits) {
             let problem = format!("\"{text}\" is not 1 to 63 letters, digits or any of - _ . :");
-            return Err(self.error(name, key, problem));
+            return Err(self.0.error(name, key, problem));
         }
         Ok(text.clone())
     }
 
-    fn address(&self, address: &Spanned<String>, key: &str) -> Result<IpAddr, ConfigError> {
+    fn address(&self, address: &Spanned<String>, key: &str) -> Result<IpAddr, SettingsError> {
         let text = address.get_ref();
-        text.parse()
-            .map_err(|_| self.error(address, key, format!("\"{text}\" is not an IP address")))
-    }
-
-    fn error<T>(&self, at: &Spanned<T>, key: &str, problem: impl ToString) -> ConfigError {
-        ConfigError {
-            line: self.line(&at.span()),
-            key: format!("maglev.{key}"),
-            problem: problem.to_string(),
-        }
-    }
-
-    /// What the TOML reader or a type says is wrong; the key is what stands on that line.
-    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
-        let span = error.span().unwrap_or(0..0);
-        let line = self.line(&span);
-        let content = self.text.lines().nth(line - 1).unwrap_or_default();
-        let key = content.split('=').next().unwrap_or_default().trim().to_string();
-        ConfigError {
-            line,
-            key,
-            problem: error.message().to_string(),
-        }
-    }
-
-    fn line(&self, span: &Range<usize>) -> usize {
-        1 + self
-            .text
-            .bytes()
-            .take(span.start)
-            .filter(|&byte| byte == b'\n')
-            .count()
+        text.parse().map_err(|_| {
+            self.0
+                .error(address, key, format!("\"{text}\" is not an IP address"))
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
-use domain_rt::{BootBytes, Handle, OwnerId, StartError, clock, thread};
+use domain_rt::{Handle, OwnerId, StartError, clock, thread};
 use heapless::Vec as FixedVec;
 use interface::balance::{
     BackendState, BackendStatus, BalanceError, Balancer, Name, Protocol, ServiceStatus,
@@ -367,10 +367,7 @@ fn restored(config: &Config, left: &Left, now_seconds: u64) -> Option<Control> {
 
 /// The domain's entry.
 pub fn start() -> Result<(), StartError> {
-    let text = BootBytes::open("config/appliance.toml").map_or(&[][..], |file| file.as_slice());
-    let text = core::str::from_utf8(text).map_err(|_| "config/appliance.toml is not UTF-8")?;
-    let config = Config::from_toml(text)
-        .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;
+    let config = settings::at_start(Config::from_toml)?;
     let (mut control, kept) = go_on(&config)?;
     let mut shards = Vec::new();
     for _ in 0..thread::cpu_count() {

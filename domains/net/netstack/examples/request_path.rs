@@ -12,7 +12,6 @@
 use interface::net::{DeviceInfo, MacAddress};
 use interface::path::PacketProcessor;
 use interface::socket::{EventList, ListenOptions, STREAM_BYTES, SocketId, Sockets, StreamBuffer};
-use netstack::config::Config;
 use netstack::stack::{Shared, Stack};
 use netstack::transmit::{SentSegment, link_header};
 use rref::packet::{ChecksumState, Verdict};
@@ -96,7 +95,7 @@ fn main() {
         receive_checksum: true,
         transmit_checksum: true,
     };
-    let config = Config::from_toml("[network]\nipv4 = \"10.0.0.1/24\"\n").expect("right");
+    let config = netstack::config::read("[network]\nipv4 = \"10.0.0.1/24\"\n").expect("right");
     let stack = Shared(Arc::new(Stack::new(config, &information)));
     let options = ListenOptions {
         address: None,

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn addresses() -> Addresses {
-        let config = Config::from_toml(
+        let config = crate::config::read(
             "[network]\nipv4 = \"10.82.99.10/24\"\nipv6 = \"fd82:99::10/64\"\ngateway = \"10.82.99.1\"\n[[maglev.vip]]\naddress = \"fd82:99::100\"\n",
         )
         .expect("right");

@@ -1,13 +1,14 @@
 //! The `[network]` and `[tcp]` sections of config/appliance.toml, and the VIPs' addresses from `[[maglev.vip]]`.
 //!
-//! The rest of the file is other domains'. Errors carry toml's own message, which names the line and shows it.
+//! Reads and checks; other sections are other domains' and are not looked at.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Deserializer, de};
+use settings::{Section, SettingsError, Spanned};
 
 /// Longest and shortest packet that an interface can be set to, bytes.
 const MTU_RANGE: core::ops::RangeInclusive<u16> = 1280..=9000;
@@ -30,6 +31,12 @@ pub struct Prefixed<A> {
     pub address: A,
     /// Bits of it that name the network.
     pub prefix_length: u8,
+}
+
+impl<A: fmt::Display> fmt::Display for Prefixed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_length)
+    }
 }
 
 /// `[network]`.
@@ -132,46 +139,35 @@ struct Balancer {
 
 #[derive(Deserialize)]
 struct Vip {
-    address: IpAddr,
+    address: Spanned<IpAddr>,
 }
 
-/// A mistake in the file: where, and what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Reads the text of config/appliance.toml; sections that are missing have their defaults.
+///
+/// # Errors
+/// The first mistake found.
+pub fn read(text: &str) -> Result<Config, SettingsError> {
+    let file: File = Section::new("network", text).parse()?;
+    let own = [
+        file.network.ipv4.map(|own| IpAddr::V4(own.address)),
+        file.network.ipv6.map(|own| IpAddr::V6(own.address)),
+    ];
+    let is_own = |vip: &&Vip| own.contains(&Some(*vip.address.get_ref()));
+    if let Some(vip) = file.maglev.vip.iter().find(is_own) {
+        let problem = format!(
+            "{} is the appliance's own address; a service needs one of its own",
+            vip.address.get_ref()
+        );
+        return Err(Section::new("maglev", text).error(&vip.address, "vip.address", problem));
     }
-}
-
-impl Config {
-    /// Reads the text of config/appliance.toml; sections that are missing have their defaults.
-    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
-        let mut vips: Vec<IpAddr> = file.maglev.vip.iter().map(|vip| vip.address).collect();
-        vips.sort_unstable();
-        vips.dedup();
-        let own = [
-            file.network.ipv4.map(|own| IpAddr::V4(own.address)),
-            file.network.ipv6.map(|own| IpAddr::V6(own.address)),
-        ];
-        if let Some(address) = own.iter().flatten().find(|address| vips.contains(address)) {
-            return Err(ConfigError(format!(
-                "network: {address} is a VIP too; a service needs an address of its own"
-            )));
-        }
-        Ok(Config {
-            network: file.network,
-            tcp: file.tcp,
-            vips,
-        })
-    }
-}
-
-/// Whether `text` is a config/appliance.toml that the stack can start with; the message says what to change.
-pub fn check(text: &str) -> Result<(), String> {
-    Config::from_toml(text).map(drop).map_err(|error| error.0)
+    let mut vips: Vec<IpAddr> = file.maglev.vip.iter().map(|vip| *vip.address.get_ref()).collect();
+    vips.sort_unstable();
+    vips.dedup();
+    Ok(Config {
+        network: file.network,
+        tcp: file.tcp,
+        vips,
+    })
 }
 
 fn prefixed<A: core::str::FromStr>(text: &str, longest: u8) -> Option<Prefixed<A>> {
@@ -255,6 +251,7 @@ fn positive<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     const EXAMPLE: &str = r#"
 [network]
@@ -279,7 +276,7 @@ address = "fd82:99::100"
 
     #[test]
     fn reads_its_sections_and_leaves_others() {
-        let config = Config::from_toml(EXAMPLE).expect("the example is right");
+        let config = read(EXAMPLE).expect("the example is right");
         let ipv4 = config.network.ipv4.expect("given");
         assert_eq!(ipv4.address, Ipv4Addr::new(10, 82, 99, 10));
         assert_eq!(ipv4.prefix_length, 24);
@@ -291,7 +288,10 @@ address = "fd82:99::100"
 
     #[test]
     fn the_shipped_file_is_right() {
-        assert_eq!(check(include_str!("../../../../config/appliance.toml")), Ok(()));
+        assert_eq!(
+            read(include_str!("../../../../config/appliance.toml")).err(),
+            None
+        );
     }
 
     #[test]
@@ -301,9 +301,13 @@ address = "fd82:99::100"
             ("[network]\nmtu = 100\n", "100 is out of range", "line 2"),
             ("[network]\n\nmtuu = 1500\n", "mtuu", "line 3"),
             ("[tcp]\ntimeout_s = 0\n", "0 is out of range", "line 2"),
-            ("[[maglev.vip]]\naddress = \"10.0.0\"\n", "10.0.0", "line 2"),
+            (
+                "[[maglev.vip]]\naddress = \"10.0.0\"\n",
+                "address: invalid",
+                "line 2",
+            ),
         ] {
-            let error = check(text).expect_err("wrong");
+            let error = read(text).expect_err("wrong").to_string();
             assert!(error.contains(word), "{error}");
             assert!(error.contains(line), "{error}");
         }
@@ -312,6 +316,9 @@ address = "fd82:99::100"
     #[test]
     fn a_vip_is_not_the_appliances_own_address() {
         let text = "[network]\nipv4 = \"10.0.0.1/8\"\n[[maglev.vip]]\naddress = \"10.0.0.1\"\n";
-        assert!(check(text).expect_err("wrong").contains("10.0.0.1"));
+        assert_eq!(
+            read(text).expect_err("wrong").to_string(),
+            "line 4: maglev.vip.address: 10.0.0.1 is the appliance's own address; a service needs one of its own"
+        );
     }
 }

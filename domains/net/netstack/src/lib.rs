@@ -67,18 +67,13 @@ const DEVICE_WAIT_MS: u64 = 10_000;
 
 /// Starts the domain: reads config/appliance.toml, asks the device what it is, and offers the three interfaces.
 pub fn start() -> Result<(), StartError> {
-    let config = match BootBytes::open("config/appliance.toml") {
-        None => {
-            log::warn!("there is no config/appliance.toml: no address but the link-local one");
-            config::Config::default()
-        }
-        Some(file) => {
-            let text = core::str::from_utf8(file.as_slice())
-                .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?;
-            config::Config::from_toml(text)
-                .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))?
-        }
-    };
+    if BootBytes::open(settings::PATH).is_none() {
+        log::warn!(
+            "there is no {}: no address but the link-local one",
+            settings::PATH
+        );
+    }
+    let config = settings::at_start(config::read)?;
     let (_, information) =
         domain_rt::connect_and(DEVICE, DEVICE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
             device.info()

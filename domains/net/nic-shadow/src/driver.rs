@@ -3,7 +3,6 @@
 //! Every queue's thread meets a death on its own and connects on its own; the kernel wakes all of them when the next driver
 //! is up. The first one replays the configuration, the others wait for that.
 
-use crate::outage::Outages;
 use crate::unsent::Unsent;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::net::{NetConfiguration, NetDevice, NetError};
 use log::{debug, info, warn};
+use outage::Outages;
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;

@@ -2,9 +2,8 @@
 //!
 //! It has the driver's interface, and its callers never see the driver die: a call that meets a dead driver waits for the
 //! next incarnation (the supervisor starts it), replays the configuration and goes on. Frames that the dead driver held are
-//! lost, which networks allow. `shadow.rs` is the interface, `driver.rs` the way to the living driver, `outage.rs` measures and
+//! lost, which networks allow. `shadow.rs` is the interface, `driver.rs` the way to the living driver, the library `outage` measures and
 //! reports how long there was none, `counters.rs` adds up what the incarnations counted.
-//! Design: docs/design.md, "Recovery".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -12,7 +11,6 @@ extern crate alloc;
 
 mod counters;
 mod driver;
-mod outage;
 mod shadow;
 #[cfg(test)]
 mod tests;

@@ -2,13 +2,13 @@
 //!
 //! Every queue's thread meets a death on its own and connects on its own; the kernel wakes all of them when the next driver is up.
 
-use crate::outage::Outages;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use domain_rt::sync::Mutex;
 use domain_rt::{Handle, OwnerId, clock};
 use interface::block::{BlockDevice, BlockError};
 use log::{debug, warn};
+use outage::Outages;
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
@@ -98,7 +98,7 @@ impl Driver {
                     return false;
                 }
                 self.restarts.fetch_add(1, Ordering::Relaxed);
-                self.outages.begin(before);
+                self.outages.begin_if_met(before);
                 debug!(
                     "driver generation {} follows generation {}",
                     target.generation(),

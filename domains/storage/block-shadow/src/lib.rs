@@ -3,10 +3,10 @@
 //! It has the driver's interfaces, and its callers never see the driver die: what was handed over is handed to the next driver (the supervisor
 //! starts it), flushes after what was before them, and callers see a delay. Only when there is no driver for [`shadow::GIVE_UP_MS`] requests
 //! fail. `shadow.rs` is the interface, `queue.rs` what is kept of each queue, `driver.rs` the way to the living driver, `health.rs` passes on what the driver says of its
-//! device, `outage.rs` measures and reports how long there was none, `counters.rs` adds up what the incarnations counted.
+//! device, the library `outage` measures and reports how long there was none, `counters.rs` adds up what the incarnations counted.
 //!
 //! No data is copied for this. A request is a shared object that is always somebody's: the driver's, or after its death the shadow's, as its heir
-//! (docs/soundness.md, "Storage requests outlive their driver"). Design: docs/design.md, "Recovery".
+//! (docs/soundness.md, "Storage requests outlive their driver").
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,6 @@ extern crate alloc;
 mod counters;
 mod driver;
 mod health;
-mod outage;
 mod queue;
 mod shadow;
 #[cfg(test)]

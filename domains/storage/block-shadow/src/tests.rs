@@ -1,10 +1,10 @@
 //! The shadow over drivers that die, through the real proxies.
 
 use crate::driver::Driver;
-use crate::outage::Outages;
 use crate::shadow::{GIVE_UP_MS, Shadow};
 use alloc::sync::Arc;
 use interface::block::{BlockDevice, BlockDeviceInfo, BlockError, BlockStatistics, UnitInfo, WaitResult};
+use outage::Outages;
 use proptest::prelude::*;
 use rref::block::{Fault, Operation, Progress};
 use rref::{BATCH_CAPACITY, Block, BlockBatch, RRef, Text};

@@ -10,8 +10,9 @@
 
 use crate::disk::Disk;
 use crate::engine::{Engine, Purpose, store_error};
+use crate::image::Room;
 use crate::layout::Header;
-use crate::record::{self, Head, Kind, LAST, LOOSE, Record, Seed};
+use crate::record::{Head, Kind, LAST, LOOSE, Record, Seed};
 use crate::state::{RESERVED_FOR_DELETIONS, Segment, State, Use};
 use crate::walk::{Step, hash_of, step};
 use crate::write_out::Goal;
@@ -194,11 +195,11 @@ impl<D: Disk> Engine<D> {
         let seed = Seed::new(self.layout.store, serial);
         let mut offset = self.layout.block_bytes as usize;
         let mut group = Vec::new();
-        let mut group_bytes = 0;
+        let mut room = Room::default();
         while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
             let length = match step(&self.layout, seed, offset, rest) {
                 Step::Record(record, length) => {
-                    group_bytes += record::size(record.key.len(), record.value.len());
+                    room.add(record.head.kind, record.key.len(), record.value.len());
                     group.push((record, start + offset as u64));
                     length
                 }
@@ -206,17 +207,17 @@ impl<D: Disk> Engine<D> {
                 Step::Cut => self.layout.round_up(offset + 1) - offset,
             };
             offset += length;
-            if group_bytes >= MOVED_AT_ONCE_BYTES || offset >= bytes.len() {
-                self.move_group(&group, group_bytes, serial)?;
+            if room.bytes >= MOVED_AT_ONCE_BYTES || offset >= bytes.len() {
+                self.move_group(&group, room, serial)?;
                 group.clear();
-                group_bytes = 0;
+                room = Room::default();
                 thread::heartbeat();
             }
         }
-        self.move_group(&group, group_bytes, serial)
+        self.move_group(&group, room, serial)
     }
 
-    fn move_group(&self, group: &[(Record<'_>, u64)], bytes: usize, serial: u64) -> Result<(), StoreError> {
+    fn move_group(&self, group: &[(Record<'_>, u64)], room: Room, serial: u64) -> Result<(), StoreError> {
         let is_kept = {
             let state = self.state.lock();
             group
@@ -226,7 +227,7 @@ impl<D: Disk> Engine<D> {
         if !is_kept {
             return Ok(());
         }
-        self.with_room(Purpose::Cleaning, group.len(), bytes, |state| {
+        self.with_room(Purpose::Cleaning, room, |state| {
             for (record, at) in group {
                 if !state.must_keep(record, *at, serial) {
                     continue;

@@ -3,11 +3,8 @@
 //! Reads and checks; other sections are other domains' and are not looked at.
 
 use crate::engine::Limits;
-use alloc::format;
-use alloc::string::{String, ToString};
-use core::ops::Range;
 use serde::Deserialize;
-use toml::Spanned;
+use settings::{Section, SettingsError, Spanned};
 
 /// Bytes in a mebibyte.
 const MIB: usize = 1 << 20;
@@ -22,78 +19,40 @@ impl Default for Limits {
     }
 }
 
-/// A mistake in the operator's file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {key}: {problem}")]
-pub struct ConfigError {
-    /// Line of the file, from 1.
-    pub line: usize,
-    /// The key concerned.
-    pub key: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    store: Section,
+    store: Keys,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Section {
+struct Keys {
     /// Memory for the index at most, in MiB: it doubles when three quarters full, 16 bytes a key, and old and new are there meanwhile.
-    index_mib: Option<Spanned<u32>>,
+    index_mib: Option<Spanned<i64>>,
     /// Memory for records that were read, in MiB.
-    cache_mib: Option<Spanned<u32>>,
+    cache_mib: Option<Spanned<i64>>,
 }
 
 /// Reads the whole of config/appliance.toml; without a `[store]` section all is at its default.
 ///
 /// # Errors
 /// The first mistake found.
-pub fn read(text: &str) -> Result<Limits, ConfigError> {
-    let file: File = toml::from_str(text).map_err(|error| ConfigError {
-        line: line(text, error.span()),
-        key: "[store]".into(),
-        problem: error.message().to_string(),
-    })?;
-    let defaults = Limits::default();
-    Ok(Limits {
-        index_bytes: mebibytes(text, "index_mib", &file.store.index_mib, 1, defaults.index_bytes)?,
-        cache_bytes: mebibytes(text, "cache_mib", &file.store.cache_mib, 0, defaults.cache_bytes)?,
-    })
-}
-
-fn mebibytes(
-    text: &str,
-    key: &str,
-    given: &Option<Spanned<u32>>,
-    least: u32,
-    default: usize,
-) -> Result<usize, ConfigError> {
-    const MOST: u32 = 65_536;
-    let Some(given) = given else { return Ok(default) };
-    if (least..=MOST).contains(given.get_ref()) {
-        return Ok(*given.get_ref() as usize * MIB);
-    }
-    Err(ConfigError {
-        line: line(text, Some(given.span())),
-        key: key.into(),
-        problem: format!("{} is not between {least} and {MOST}", given.get_ref()),
-    })
-}
-
-fn line(text: &str, span: Option<Range<usize>>) -> usize {
-    let start = span.map_or(0, |span| span.start);
-    let before = text.get(..start).unwrap_or_default();
-    1 + before.matches('\n').count()
+pub fn read(text: &str) -> Result<Limits, SettingsError> {
+    /// Most that each may take, in MiB.
+    const MOST: i64 = 65_536;
+    let section = Section::new("store", text);
+    let keys = section.parse::<File>()?.store;
+    let mut limits = Limits::default();
+    section.mebibytes("index_mib", &keys.index_mib, 1..=MOST, &mut limits.index_bytes)?;
+    section.mebibytes("cache_mib", &keys.cache_mib, 0..=MOST, &mut limits.cache_bytes)?;
+    Ok(limits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn sections() {
@@ -103,7 +62,7 @@ mod tests {
         let error = read("[store]\nindex_mib = 0\n").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "line 2: index_mib: 0 is not between 1 and 65536"
+            "line 2: store.index_mib: 0 is not from 1 to 65536"
         );
         let error = read("[store]\nindx_mib = 0\n").unwrap_err();
         assert_eq!(error.line, 2);

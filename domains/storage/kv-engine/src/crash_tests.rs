@@ -124,7 +124,11 @@ fn work(disk: &SimulatedDisk, seed: u64, rounds: u64, earlier: &History) -> Run 
             _ => {
                 // Several keys that are there together or not at all.
                 let changes: Vec<_> = (0..random.u64(1..5))
-                    .map(|index| (key(&mut random), (round * 8 + index, random.usize(..2500))))
+                    .map(|index| {
+                        // Some so long that the summary has their keys.
+                        let longest = if random.u8(..8) == 0 { 7000 } else { 2500 };
+                        (key(&mut random), (round * 8 + index, random.usize(..longest)))
+                    })
                     .collect();
                 let values: Vec<_> = changes.iter().map(|(_, value)| bytes(value.0, value.1)).collect();
                 let entries: Vec<_> = changes

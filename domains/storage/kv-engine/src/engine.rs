@@ -10,10 +10,11 @@
 
 use crate::cache::Cache;
 use crate::disk::{Disk, DiskError, Runs};
+use crate::image::Room;
 use crate::layout::Layout;
-use crate::record::{self, Head, Kind, LAST, LongValue, PieceName};
+use crate::record::{Head, Kind, LAST, LongValue, PieceName};
+use crate::scan::Window;
 use crate::state::{RESERVED_FOR_CLEANING, RESERVED_FOR_DELETIONS, Staging, State};
-use crate::walk::Window;
 use crate::write_out::Goal;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId, Wake};
@@ -79,8 +80,7 @@ pub(crate) fn store_error(error: DiskError) -> StoreError {
 /// What a group needs.
 #[derive(Default)]
 struct Demand {
-    records: usize,
-    bytes: usize,
+    room: Room,
     insertions: usize,
     /// It names values that were staged.
     is_staged: bool,
@@ -93,23 +93,21 @@ impl Demand {
             return Err(StoreError::Malformed);
         }
         for entry in Reader::new(group) {
-            let (key_bytes, value_bytes, insertions) = match entry.map_err(|_| StoreError::Malformed)? {
-                Entry::Put { key, value } => (key.len(), value.len(), 1),
+            let (kind, key_bytes, value_bytes) = match entry.map_err(|_| StoreError::Malformed)? {
+                Entry::Put { key, value } => (Kind::Put, key.len(), value.len()),
                 Entry::PutStaged { key, .. } => {
                     demand.is_staged = true;
-                    (key.len(), LongValue::BYTES, 1)
+                    (Kind::PutLong, key.len(), LongValue::BYTES)
                 }
-                Entry::Delete { key } => (key.len(), 8, 0),
-                Entry::Clear => (0, 0, 0),
+                Entry::Delete { key } => (Kind::Delete, key.len(), 8),
+                Entry::Clear => (Kind::Clear, 0, 0),
                 Entry::Key { .. } => return Err(StoreError::Malformed),
             };
-            demand.insertions += insertions;
-            demand.records += 1;
-            demand.bytes += record::size(key_bytes, value_bytes);
+            demand.insertions += usize::from(matches!(kind, Kind::Put | Kind::PutLong));
+            demand.room.add(kind, key_bytes, value_bytes);
         }
         // A group that changes nothing has a record too.
-        demand.records += 1;
-        demand.bytes += record::size(0, 0);
+        demand.room.add(Kind::Nothing, 0, 0);
         Ok(demand)
     }
 }
@@ -142,7 +140,7 @@ impl<D: Disk> Engine<D> {
             0 => Purpose::Deletions,
             _ => Purpose::Values,
         };
-        self.with_room(purpose, demand.records, demand.bytes, |state| {
+        self.with_room(purpose, demand.room, |state| {
             state
                 .index
                 .reserve(demand.insertions)
@@ -236,8 +234,9 @@ impl<D: Disk> Engine<D> {
         if length == 0 || offset + length > VALUE_LIMIT_BYTES {
             return Err(StoreError::Malformed);
         }
-        let bytes = record::size(PieceName::BYTES, piece.len());
-        self.with_room(Purpose::Values, 1, bytes, |state| {
+        let mut room = Room::default();
+        room.add(Kind::Piece, PieceName::BYTES, piece.len());
+        self.with_room(Purpose::Values, room, |state| {
             state.index.reserve(1).map_err(|_| StoreError::OutOfMemory)?;
             if offset == 0 {
                 Self::drop_staged(state, value);
@@ -276,23 +275,22 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Does `work` with the lock held, when the open segment has room for that many records and bytes.
+    /// Does `work` with the lock held, when the open segment has this room.
     pub(crate) fn with_room<R>(
         &self,
         purpose: Purpose,
-        records: usize,
-        bytes: usize,
+        room: Room,
         work: impl FnOnce(&mut State) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let cost = (bytes + records * 32) as u64;
         loop {
             let mut state = self.state.lock();
-            if purpose == Purpose::Values && state.live_bytes + cost > state.live_limit_bytes() {
+            if purpose == Purpose::Values && state.live_bytes + room.total_bytes() > state.live_limit_bytes()
+            {
                 return Err(StoreError::Full);
             }
             let layout = state.layout;
             match &state.open {
-                Some(image) if image.has_room(&layout, records, bytes) => {
+                Some(image) if image.has_room(&layout, room) => {
                     let unwritten = image.tail - image.written.min(image.tail);
                     if unwritten < UNWRITTEN_LIMIT_BYTES {
                         return work(&mut state);
@@ -405,6 +403,7 @@ impl<D: Disk> Engine<D> {
             free_segments: free,
             open_ms: self.opened.duration_ms,
             open_read_bytes: self.opened.read_bytes,
+            scan_read_bytes: state.counters.scan_read_bytes,
             dropped_groups: self.opened.dropped_groups,
             dropped_bytes: self.opened.dropped_bytes,
         }

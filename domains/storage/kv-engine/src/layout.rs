@@ -34,7 +34,8 @@ const SUPERBLOCK_MAGIC: &[u8; 8] = b"RLKVSTOR";
 const HEADER_MAGIC: &[u8; 8] = b"RLKVSEGM";
 const FREE_MAGIC: &[u8; 8] = b"RLKVFREE";
 const FOOTER_MAGIC: &[u8; 8] = b"RLKVFOOT";
-const VERSION: u64 = 1;
+/// Of what is written here: 1 had no keys in the summaries.
+pub const VERSION: u64 = 2;
 
 /// How a store lies on its partition, and what its checksums and hashes begin with; fixed when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,8 +184,8 @@ impl Layout {
             Some(layout) if version == VERSION && layout.is_possible(partition_bytes) => {
                 Superblock::Store { layout, generation }
             }
-            // Right, but not for us: a later version, or of a larger partition.
-            _ => Superblock::Foreign,
+            // Right, but not for us: of another version, or of a larger partition.
+            _ => Superblock::Foreign { version },
         }
     }
 }
@@ -196,8 +197,11 @@ pub enum Superblock {
     Blank,
     /// Something that isn't a superblock, or is a damaged one.
     Unknown,
-    /// A superblock that this version can't use.
-    Foreign,
+    /// A superblock that this version can't use: of another version, or, if it is this one, of a larger partition.
+    Foreign {
+        /// Of the format that it is.
+        version: u64,
+    },
     /// A store's.
     Store {
         /// How it lies.
@@ -389,7 +393,10 @@ mod tests {
             generation: 3,
         };
         assert_eq!(Layout::decode(&bytes, PARTITION), store);
-        assert_eq!(Layout::decode(&bytes, PARTITION - 1), Superblock::Foreign);
+        assert_eq!(
+            Layout::decode(&bytes, PARTITION - 1),
+            Superblock::Foreign { version: VERSION }
+        );
         bytes[20] ^= 1;
         assert_eq!(Layout::decode(&bytes, PARTITION), Superblock::Unknown);
     }

@@ -12,7 +12,8 @@
 //! | `read`, [`cache`] | reading values |
 //! | [`open`] | opening: making the index again, and where the log ends |
 //! | `clean` | making room |
-//! | `walk` | scans and checks |
+//! | `scan` | everything that is live, for the server's start |
+//! | `walk` | records one after the other, and the check of the whole |
 //! | [`disk`] | the disk, as all that sees it |
 //! | [`device`] | a partition as that disk |
 //! | [`config`] | the `[store]` section of the operator's file |
@@ -38,6 +39,7 @@ pub mod open;
 pub mod place;
 mod read;
 pub mod record;
+mod scan;
 mod service;
 pub mod state;
 mod walk;
@@ -49,6 +51,8 @@ pub use service::start;
 mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod scan_tests;
 #[cfg(test)]
 mod simulated_disk;
 #[cfg(test)]

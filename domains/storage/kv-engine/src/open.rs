@@ -10,13 +10,14 @@ use crate::disk::{Disk, Runs};
 use crate::engine::{Engine, Limits, Opened, store_error};
 use crate::image::{Action, Summary};
 use crate::key_hash::Secret;
-use crate::layout::{Begin, Footer, HEAD_BYTES, Header, Layout, SUPERBLOCKS, Superblock};
+use crate::layout::{Begin, Footer, HEAD_BYTES, Header, Layout, SUPERBLOCKS, Superblock, VERSION};
 use crate::record::{self, LAST, LOOSE, Seed};
 use crate::state::{Segment, State, Unnamed, Use};
 use crate::walk::hash_of;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use interface::key_value::StoreError;
+use log::warn;
 
 /// How to open.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +98,13 @@ fn find_layout<D: Disk>(runs: &Runs<D>) -> Result<Option<(Layout, u64)>, StoreEr
         match Layout::decode(&read_block(runs, offset)?, partition_bytes) {
             Superblock::Blank => {}
             Superblock::Unknown => is_blank = false,
-            Superblock::Foreign => return Err(StoreError::Unrecognised),
+            Superblock::Foreign { version } => {
+                match version {
+                    VERSION => warn!("the store was made for a larger partition than this"),
+                    _ => warn!("the store's format is version {version}; this is version {VERSION}"),
+                }
+                return Err(StoreError::Unrecognised);
+            }
             Superblock::Store { layout, generation } => {
                 if best.is_none_or(|(_, other)| generation > other) {
                     best = Some((layout, generation));
@@ -143,6 +150,44 @@ fn format<D: Disk>(runs: &Runs<D>, options: Options) -> Result<Layout, StoreErro
     }
     write_superblock(runs, &layout, 0)?;
     Ok(layout)
+}
+
+/// The summary of segment `number` that `footer` tells of, `None` if it is damaged; and the bytes that were read.
+fn read_summary<D: Disk>(
+    runs: &Runs<D>,
+    layout: &Layout,
+    number: u32,
+    footer: &Footer,
+) -> Result<(Option<Summary>, u64), StoreError> {
+    let words = footer.words as usize;
+    let at = layout.summary_start(words);
+    let mut bytes = alloc::vec![0; layout.footer_start() - at];
+    runs.read(layout.segment_start(number) + at as u64, &mut bytes)
+        .map_err(store_error)?;
+    let read_bytes = bytes.len() as u64;
+    bytes.truncate(words * 8);
+    let is_right = checksum::extend(0, &bytes) == footer.summary_crc;
+    Ok((is_right.then(|| Summary::from_bytes(&bytes)), read_bytes))
+}
+
+impl<D: Disk> Engine<D> {
+    /// The summary of a sealed segment, `None` if it or the footer is damaged; and the bytes that were read.
+    pub(crate) fn read_summary(
+        &self,
+        segment: u32,
+        serial: u64,
+    ) -> Result<(Option<Summary>, u64), StoreError> {
+        let at = self.layout.segment_start(segment) + self.layout.footer_start() as u64;
+        let block_bytes = u64::from(self.layout.block_bytes);
+        let footer = Footer::decode(&read_block(&self.runs, at)?, &self.layout);
+        match footer.filter(|footer| footer.serial == serial) {
+            Some(footer) => {
+                let (summary, read_bytes) = read_summary(&self.runs, &self.layout, segment, &footer)?;
+                Ok((summary, read_bytes + block_bytes))
+            }
+            None => Ok((None, block_bytes)),
+        }
+    }
 }
 
 struct Opening<'a, D> {
@@ -301,24 +346,9 @@ impl<D: Disk> Opening<'_, D> {
     }
 
     fn read_summary(&mut self, number: u32, footer: &Footer) -> Result<Option<Summary>, StoreError> {
-        let layout = self.state.layout;
-        let words = footer.words as usize;
-        let at = layout.summary_start(words);
-        let mut bytes = alloc::vec![0; layout.footer_start() - at];
-        self.runs
-            .read(layout.segment_start(number) + at as u64, &mut bytes)
-            .map_err(store_error)?;
-        self.opened.read_bytes += bytes.len() as u64;
-        bytes.truncate(words * 8);
-        if checksum::extend(0, &bytes) != footer.summary_crc {
-            return Ok(None);
-        }
-        let words = bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|word| u64::from_le_bytes(*word));
-        Ok(Some(Summary::from_words(words.collect())))
+        let (summary, read_bytes) = read_summary(self.runs, &self.state.layout, number, footer)?;
+        self.opened.read_bytes += read_bytes;
+        Ok(summary)
     }
 
     /// Reads a segment's records up to `limit`. In the last one, the log ends at the first that isn't right or doesn't follow; in others, all

@@ -11,7 +11,7 @@ use crate::open::Options;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use domain_rt::sync::Mutex;
-use domain_rt::{BootBytes, StartError, clock, thread};
+use domain_rt::{StartError, clock, thread};
 use interface::block::BlockDevice;
 use interface::key_value::{
     Appended, CheckReport, KeyValueStore, ReadValue, Scanned, StoreBuffer, StoreError, StoreStatistics,
@@ -209,7 +209,7 @@ impl KeyValueStore for Store {
 
 /// Starts the store. It doesn't wait for a disk: an appliance without one serves as well.
 pub fn start() -> Result<(), StartError> {
-    let limits = limits()?;
+    let limits = settings::at_start(config::read)?;
     let shared = Arc::new(Shared {
         engine: Once::new(),
         status: Mutex::new(StoreError::Opening(0)),
@@ -217,13 +217,4 @@ pub fn start() -> Result<(), StartError> {
     let background = shared.clone();
     thread::spawn("store", None, move || keep_house(background.open(limits)))?;
     domain_rt::export::<dyn KeyValueStore>(Box::new(Store(shared)))
-}
-
-fn limits() -> Result<Limits, StartError> {
-    let Some(file) = BootBytes::open("config/appliance.toml") else {
-        return Ok(Limits::default());
-    };
-    let text = core::str::from_utf8(file.as_slice())
-        .map_err(|_| StartError::new(format_args!("config/appliance.toml is not UTF-8")))?;
-    config::read(text).map_err(|error| StartError::new(format_args!("config/appliance.toml, {}", error)))
 }

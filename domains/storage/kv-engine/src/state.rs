@@ -2,7 +2,7 @@
 //! disk.
 
 use crate::disk::DiskError;
-use crate::image::{Action, Image, Note};
+use crate::image::{Action, Image, Note, summary_words};
 use crate::index::Index;
 use crate::key_hash::{KeyHash, Secret};
 use crate::layout::{Header, Layout};
@@ -54,11 +54,7 @@ pub struct Segment {
 
 /// What a record costs: its bytes and those of its summary.
 pub fn weight(place: Place) -> u64 {
-    place.bytes() as u64
-        + match place.class() {
-            Class::Value => 16,
-            Class::Long | Class::Piece => 32,
-        }
+    (place.bytes() + summary_words(place.class(), place.bytes()) * 8) as u64
 }
 
 /// A long value that is being staged.
@@ -79,6 +75,8 @@ pub struct Counters {
     pub flushes: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// Bytes that scans read.
+    pub scan_read_bytes: u64,
     /// Bytes that cleaning moved.
     pub cleaned_bytes: u64,
     /// Segments that it freed.

@@ -1,46 +1,14 @@
-//! Walking the log from its oldest record to its newest: for the server, which wants all that is live, and for the operator, who wants it checked.
-//!
-//! In the order of the log the disk is read from front to back, and what cleaning moves meanwhile comes again later, at the end.
+//! Walking through segments record by record, and the check of the whole store that the operator asks for.
 
 use crate::disk::Disk;
 use crate::engine::{Engine, store_error};
 use crate::key_hash::{KeyHash, Secret};
 use crate::layout::Layout;
 use crate::place::RECORD_LIMIT_BYTES;
-use crate::record::{self, Head, Kind, LongValue, PieceName, Record, Seed};
-use crate::state::{State, Use};
+use crate::record::{self, Kind, PieceName, Record, Seed};
+use crate::state::Use;
 use alloc::vec::Vec;
-use interface::key_value::{CheckReport, Entry, StoreBuffer, StoreError, Writer};
-
-/// Bytes that are read ahead.
-const WINDOW_BYTES: usize = 512 << 10;
-
-/// A part of a segment that was read ahead. Sealed segments don't change, so it stays right.
-pub(crate) struct Window {
-    serial: u64,
-    start: usize,
-    bytes: Vec<u8>,
-}
-
-/// A place in the log: a segment's serial number, and the offset in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
-    serial: u64,
-    offset: usize,
-}
-
-impl Cursor {
-    fn decode(cursor: u64) -> Cursor {
-        Cursor {
-            serial: cursor >> 23,
-            offset: (cursor & ((1 << 23) - 1)) as usize * 8,
-        }
-    }
-
-    fn encode(self) -> u64 {
-        (self.serial << 23) | (self.offset as u64 / 8)
-    }
-}
+use interface::key_value::{CheckReport, StoreError};
 
 /// One step through a segment's bytes.
 pub(crate) enum Step<'a> {
@@ -79,128 +47,6 @@ pub(crate) fn hash_of(secret: Secret, record: &Record<'_>) -> Option<KeyHash> {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Gives live entries from `cursor` on; see [`interface::key_value::KeyValueStore::scan`].
-    pub fn scan(
-        &self,
-        cursor: u64,
-        value_limit_bytes: u32,
-        buffer: &mut StoreBuffer,
-    ) -> Result<Option<u64>, StoreError> {
-        buffer.length = 0;
-        let mut cursor = Cursor::decode(cursor);
-        let mut window = self.window.lock().take();
-        loop {
-            domain_rt::thread::heartbeat();
-            let mut state = self.state.lock();
-            let Some((&serial, &segment)) = state.log.range(cursor.serial..).next() else {
-                return Ok(None);
-            };
-            if serial != cursor.serial || cursor.offset == 0 {
-                cursor = Cursor {
-                    serial,
-                    offset: self.layout.block_bytes as usize,
-                };
-            }
-            let images = [&state.open, &state.sealing];
-            let in_memory = images.into_iter().flatten().find(|image| image.serial == serial);
-            let start = self.layout.segment_start(segment);
-            if let Some(image) = in_memory {
-                let bytes = image.records();
-                let from = bytes.get(cursor.offset..).unwrap_or_default();
-                match self.emit(&state, &mut cursor, start, from, value_limit_bytes, buffer) {
-                    Emitted::Full => return Ok(Some(cursor.encode())),
-                    Emitted::More => {}
-                }
-                cursor = Cursor {
-                    serial: serial + 1,
-                    offset: 0,
-                };
-                continue;
-            }
-            let end = state
-                .segments
-                .get(segment as usize)
-                .map_or(0, |segment| segment.end);
-            if cursor.offset >= end {
-                cursor = Cursor {
-                    serial: serial + 1,
-                    offset: 0,
-                };
-                continue;
-            }
-            let has_it = window.as_ref().is_some_and(|window| {
-                let window_end = window.start + window.bytes.len();
-                window.serial == serial
-                    && (window.start..window_end).contains(&cursor.offset)
-                    && (window_end - cursor.offset >= RECORD_LIMIT_BYTES || window_end == end)
-            });
-            if !has_it {
-                drop(state);
-                let from = self.layout.round_down(cursor.offset);
-                let mut bytes = window.take().map_or_else(Vec::new, |window| window.bytes);
-                bytes.clear();
-                bytes.resize(WINDOW_BYTES.min(self.layout.round_up(end) - from), 0);
-                self.runs
-                    .read(start + from as u64, &mut bytes)
-                    .map_err(store_error)?;
-                bytes.truncate(end - from);
-                window = Some(Window {
-                    serial,
-                    start: from,
-                    bytes,
-                });
-                state = self.state.lock();
-                // It may have been freed meanwhile; then its records aren't named by the index.
-                if state.log.get(&serial) != Some(&segment) {
-                    continue;
-                }
-            }
-            let Some(read) = &window else { continue };
-            let from = read.bytes.get(cursor.offset - read.start..).unwrap_or_default();
-            if let Emitted::Full = self.emit(&state, &mut cursor, start, from, value_limit_bytes, buffer) {
-                drop(state);
-                *self.window.lock() = window;
-                return Ok(Some(cursor.encode()));
-            }
-            if cursor.offset < end && read.start + read.bytes.len() >= end {
-                // A cut record that nothing follows.
-                cursor.offset = self.layout.round_up(cursor.offset + 1);
-            }
-        }
-    }
-
-    /// Writes the live records of `bytes`, which begin at the cursor, into the buffer, and moves the cursor behind them.
-    fn emit(
-        &self,
-        state: &State,
-        cursor: &mut Cursor,
-        start: u64,
-        bytes: &[u8],
-        value_limit_bytes: u32,
-        buffer: &mut StoreBuffer,
-    ) -> Emitted {
-        let seed = Seed::new(self.layout.store, cursor.serial);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = match step(&self.layout, seed, cursor.offset, rest) {
-                Step::Record(record, length) => {
-                    let at = start + cursor.offset as u64;
-                    if let Some(entry) = live_entry(state, &record, at, value_limit_bytes)
-                        && Writer::resume(buffer).push(&entry).is_err()
-                    {
-                        return Emitted::Full;
-                    }
-                    length
-                }
-                Step::Padding(length) | Step::Damage(length) => length,
-                Step::Cut => return Emitted::More,
-            };
-            cursor.offset += length;
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        Emitted::More
-    }
-
     /// Checks the segment at `cursor`, the serial number of the last one that was checked; see
     /// [`interface::key_value::KeyValueStore::check`].
     pub fn check(&self, cursor: u64) -> Result<CheckReport, StoreError> {
@@ -287,38 +133,4 @@ impl<D: Disk> Engine<D> {
         }
         bytes.len().max(offset + 1)
     }
-}
-
-enum Emitted {
-    /// The buffer is full, and the cursor at the record that didn't fit.
-    Full,
-    /// All was looked at.
-    More,
-}
-
-/// What a scan gives for a record at `at` of the partition; `None` when it isn't live.
-fn live_entry<'a>(state: &State, record: &Record<'a>, at: u64, value_limit_bytes: u32) -> Option<Entry<'a>> {
-    let Record {
-        head: Head { kind, .. },
-        key,
-        value,
-    } = *record;
-    if !matches!(kind, Kind::Put | Kind::PutLong) {
-        return None;
-    }
-    let place = state.find(state.secret.hash(key))?;
-    if place.offset() != at {
-        return None;
-    }
-    Some(match kind {
-        Kind::PutLong => Entry::Key {
-            key,
-            value_bytes: LongValue::decode(value)?.bytes,
-        },
-        _ if value.len() <= value_limit_bytes as usize => Entry::Put { key, value },
-        _ => Entry::Key {
-            key,
-            value_bytes: value.len() as u64,
-        },
-    })
 }

@@ -3,16 +3,20 @@
 use crate::gpt::{Medium, MediumError};
 use crate::router::Router;
 use crate::units::Extent;
-use domain_rt::clock;
+use domain_rt::{clock, thread};
 use interface::block::{BlockError, UnitInfo, WaitResult};
 use log::warn;
-use rref::block::{BLOCK_BYTES, Operation, Progress};
+use rref::block::{BLOCK_BYTES, Fault, Operation, Progress};
 use rref::{Block, BlockBatch, OwnerId, RRef};
 
 /// The queue that tables are read and written through.
 const QUEUE: u16 = 0;
 /// How often a request that is lost is made again.
 const ATTEMPTS: u32 = 10;
+/// How often one is made that fails for a reason that may pass.
+const FAILURES: u32 = 4;
+/// How long that reason is given to pass each time, milliseconds.
+const PAUSE_MS: u64 = 10;
 /// How long one request may take, milliseconds: longer than the driver gives a command before it resets the device.
 const PATIENCE_MS: u64 = 60_000;
 /// Nanoseconds in a millisecond.
@@ -29,7 +33,7 @@ pub struct Disk<'a> {
 }
 
 impl Disk<'_> {
-    /// Makes one request, and waits for its answer; makes it again when it is lost on its way.
+    /// Makes one request, and waits for its answer; makes it again when it is lost on its way, or failed for a reason that may pass.
     fn ask(
         &self,
         operation: Operation,
@@ -37,15 +41,35 @@ impl Disk<'_> {
         count: u32,
         data: Option<&[u8]>,
     ) -> Result<RRef<Block>, MediumError> {
-        for _ in 0..ATTEMPTS {
-            if let Some(answer) = self.attempt(operation, first, count, data)? {
+        let (mut lost, mut failed) = (0, 0);
+        while lost < ATTEMPTS {
+            let Some(answer) = self.attempt(operation, first, count, data)? else {
+                lost += 1;
+                continue;
+            };
+            if answer.progress() == Progress::Done {
                 return Ok(answer);
             }
+            failed += 1;
+            let may_pass = matches!(
+                answer.fault(),
+                Some(Fault::TimedOut | Fault::Internal | Fault::WriteFault | Fault::Unreadable)
+            );
+            if !may_pass || failed == FAILURES {
+                warn!(
+                    "disk {}: {operation:?} of block {first} failed: {:?} (status {:#06x})",
+                    self.unit,
+                    answer.fault(),
+                    answer.device_status
+                );
+                break;
+            }
+            thread::sleep_ms(PAUSE_MS);
         }
         Err(MediumError)
     }
 
-    /// Makes one request, and waits for its answer; `None` if it is lost.
+    /// Makes one request, and waits for its answer, whatever that is; `None` if it is lost.
     fn attempt(
         &self,
         operation: Operation,
@@ -87,16 +111,7 @@ impl Disk<'_> {
             match answers.pop() {
                 Some(answer) => match answer.progress() {
                     Progress::Submitted => pending = Some(answer),
-                    Progress::Done => return Ok(Some(answer)),
-                    Progress::Failed => {
-                        warn!(
-                            "disk {}: {operation:?} of block {first} failed: {:?} (status {:#06x})",
-                            self.unit,
-                            answer.fault(),
-                            answer.device_status
-                        );
-                        return Err(MediumError);
-                    }
+                    Progress::Done | Progress::Failed => return Ok(Some(answer)),
                 },
                 None if clock::now_ns() >= deadline_ns => return Err(MediumError),
                 None => {}

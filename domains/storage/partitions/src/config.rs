@@ -1,7 +1,7 @@
 //! The `[storage]` section of config/appliance.toml. The rest of the file is other domains'.
 
-use alloc::string::{String, ToString};
 use serde::Deserialize;
+use settings::{Section, SettingsError};
 
 /// What the operator's file says of disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -22,13 +22,12 @@ struct File {
     storage: Config,
 }
 
-impl Config {
-    /// Reads the section; without one nothing is created. The error is toml's message, which names the line and shows it.
-    pub fn from_toml(text: &str) -> Result<Config, String> {
-        toml::from_str::<File>(text)
-            .map(|file| file.storage)
-            .map_err(|error| error.to_string())
-    }
+/// Reads the section; without one nothing is created.
+///
+/// # Errors
+/// The first mistake found.
+pub fn read(text: &str) -> Result<Config, SettingsError> {
+    Ok(Section::new("storage", text).parse::<File>()?.storage)
 }
 
 #[cfg(test)]
@@ -37,16 +36,13 @@ mod tests {
 
     #[test]
     fn without_a_section_no_disk_is_touched() {
-        assert_eq!(
-            Config::from_toml("[network]\nmtu = 1500\n"),
-            Ok(Config::default())
-        );
+        assert_eq!(read("[network]\nmtu = 1500\n"), Ok(Config::default()));
         assert!(!Config::default().initialise_blank_disks);
     }
 
     #[test]
     fn the_section_is_read_and_checked() {
-        let config = Config::from_toml("[storage]\ninitialise_blank_disks = true\nscratch_mib = 64\n");
+        let config = read("[storage]\ninitialise_blank_disks = true\nscratch_mib = 64\n");
         assert_eq!(
             config,
             Ok(Config {
@@ -55,7 +51,7 @@ mod tests {
                 ram_disk_mib: None
             })
         );
-        let error = Config::from_toml("[storage]\ncolour = 3\n").unwrap_err();
-        assert!(error.contains("colour") && error.contains("line 2"), "{error}");
+        let error = read("[storage]\ncolour = 3\n").unwrap_err();
+        assert_eq!((error.line, error.key.as_str()), (2, "colour"), "{error}");
     }
 }

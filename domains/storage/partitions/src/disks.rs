@@ -2,7 +2,7 @@
 
 use crate::access::Disk;
 use crate::config::Config;
-use crate::gpt::{AddError, Medium, Partition, Table};
+use crate::gpt::{AddError, Loaded, Medium, Partition, Table};
 use crate::router::Router;
 use crate::units::{Extent, Units};
 use alloc::vec::Vec;
@@ -22,6 +22,9 @@ const STORE_NAME: &str = "store";
 const SCRATCH_NAME: &str = "scratch";
 /// How long calls wait for the first look at the disks to end, milliseconds.
 const FIRST_LOOK_MS: u64 = 5_000;
+/// How long after a table that couldn't be read the next look at it comes, milliseconds; twice as long after each.
+const FIRST_RETRY_MS: u64 = 250;
+const LAST_RETRY_MS: u64 = 60_000;
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
 
@@ -31,6 +34,15 @@ struct Known {
     state: TableState,
     table: Option<Table>,
     partitions: Vec<(Partition, u16)>,
+    /// All of the table could be read that there is of it: no other look is needed.
+    is_settled: bool,
+}
+
+/// When tables that couldn't be read are looked at again.
+#[derive(Clone, Copy)]
+struct Retry {
+    at_ns: u64,
+    delay_ms: u64,
 }
 
 /// The disks.
@@ -48,6 +60,8 @@ pub struct Disks {
     /// Counts up when units come, go or change.
     changes: AtomicU32,
     has_looked: AtomicBool,
+    /// There is something that is to be looked at again.
+    retry: Mutex<Option<Retry>>,
 }
 
 impl Disks {
@@ -63,6 +77,7 @@ impl Disks {
             change: Mutex::new(()),
             changes: AtomicU32::new(0),
             has_looked: AtomicBool::new(false),
+            retry: Mutex::new(None),
         }
     }
 
@@ -80,20 +95,40 @@ impl Disks {
         self.device.lock().ok_or(BlockError::NoDevice)
     }
 
-    /// Looks whether the device or its disks have changed, and reads the tables if so.
-    pub fn look(&self) {
+    /// Looks whether the device or its disks have changed, and reads the tables if so; and those again that couldn't be read. When the next look
+    /// should come at the latest, as `clock::now_ns` counts.
+    pub fn look(&self) -> u64 {
         let found = self.router.device().and_then(|device| device.info());
         match &found {
             Ok(info) if self.device.lock().map(|known| known.changes) != Some(info.changes) => {
-                self.read_all(*info)
+                self.read_all(*info);
+                self.plan_retry();
             }
-            Ok(_) => {}
+            Ok(_) => {
+                let is_due = |retry: Retry| clock::now_ns() >= retry.at_ns;
+                if self.retry.lock().is_some_and(is_due) {
+                    self.read_unsettled();
+                    self.plan_retry();
+                }
+            }
             Err(BlockError::NoDevice) if !self.has_looked.load(Ordering::Relaxed) => {
                 debug!("there is no storage device");
             }
             Err(_) => {}
         }
         self.has_looked.store(true, Ordering::Release);
+        self.retry.lock().map_or(clock::NEVER, |retry| retry.at_ns)
+    }
+
+    /// Plans another look if there is something left to read.
+    fn plan_retry(&self) {
+        let is_settled = self.known.lock().iter().all(|disk| disk.is_settled);
+        let mut retry = self.retry.lock();
+        let delay_ms = retry.map_or(FIRST_RETRY_MS, |before| (before.delay_ms * 2).min(LAST_RETRY_MS));
+        *retry = (!is_settled).then(|| Retry {
+            at_ns: clock::now_ns().saturating_add(delay_ms * MS),
+            delay_ms,
+        });
     }
 
     fn disk(&self, unit: u16, info: UnitInfo) -> Disk<'_> {
@@ -108,39 +143,106 @@ impl Disks {
     /// Reads all tables; partitions that are still there keep their units.
     fn read_all(&self, device: BlockDeviceInfo) {
         let _alone = self.change.lock();
-        let mut old: Vec<Known> = core::mem::take(&mut *self.known.lock());
-        let mut disks = Vec::new();
+        let mut found = Vec::new();
+        let mut all_answered = true;
         for unit in 0..device.units {
             let answer = self.router.device().and_then(|device| device.unit(unit));
-            let Ok(info) = answer else {
-                warn!("disk {unit} doesn't say what it is");
-                continue;
-            };
-            let mut known = self.read(unit, info);
-            let before = old
-                .iter_mut()
-                .find(|before| before.info.name == info.name)
-                .map(|before| core::mem::take(&mut before.partitions))
-                .unwrap_or_default();
-            self.number(unit, &mut known, before);
-            disks.push(known);
+            match answer {
+                Ok(info) => found.push((unit, self.read(unit, info, None))),
+                Err(error) => {
+                    warn!("disk {unit} doesn't say what it is: {error}");
+                    all_answered = false;
+                }
+            }
         }
+        // What was known stays in use until all is read.
+        let mut known = self.known.lock();
+        let mut old = core::mem::take(&mut *known);
+        for (unit, mut disk) in found {
+            if let Some(place) = old.iter().position(|before| before.info.name == disk.info.name) {
+                let before = old.swap_remove(place);
+                disk = self.succeed(unit, disk, before);
+            } else {
+                self.number(unit, &mut disk, Vec::new());
+            }
+            known.push(disk);
+        }
+        drop(known);
         for (partition, unit) in old.into_iter().flat_map(|disk| disk.partitions) {
             info!("partition `{}` (unit {unit}) is gone", partition.name);
             self.units.remove(unit);
         }
-        *self.known.lock() = disks;
-        *self.device.lock() = Some(device);
+        *self.device.lock() = Some(BlockDeviceInfo {
+            // Another count than the device's has the next look read all again.
+            changes: if all_answered {
+                device.changes
+            } else {
+                !device.changes
+            },
+            ..device
+        });
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads one disk's table; makes one if the disk is blank and the configuration says so.
-    fn read(&self, unit: u16, info: UnitInfo) -> Known {
+    /// Reads those tables again of which something couldn't be read.
+    fn read_unsettled(&self) {
+        let _alone = self.change.lock();
+        let unsettled: Vec<(u16, UnitInfo, TableState)> = (0..)
+            .zip(self.known.lock().iter())
+            .filter(|(_, disk)| !disk.is_settled)
+            .map(|(unit, disk)| (unit, disk.info, disk.state))
+            .collect();
+        for (unit, info, state) in unsettled {
+            let disk = self.read(unit, info, Some(state));
+            let mut known = self.known.lock();
+            let Some(place) = known.get_mut(usize::from(unit)) else {
+                continue;
+            };
+            let is_news = disk.state != state || disk.is_settled;
+            let empty = Known {
+                info,
+                state,
+                table: None,
+                partitions: Vec::new(),
+                is_settled: true,
+            };
+            let before = core::mem::replace(place, empty);
+            *place = self.succeed(unit, disk, before);
+            drop(known);
+            if is_news {
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What is known of a disk after it was read again. A table that can't be read now is still there.
+    fn succeed(&self, unit: u16, mut disk: Known, before: Known) -> Known {
+        let is_same =
+            disk.info.blocks == before.info.blocks && disk.info.block_bytes == before.info.block_bytes;
+        if disk.state == TableState::Unreadable && before.table.is_some() && is_same {
+            return Known {
+                info: disk.info,
+                is_settled: false,
+                ..before
+            };
+        }
+        self.number(unit, &mut disk, before.partitions);
+        disk
+    }
+
+    /// Reads one disk's table; makes one if the disk is blank and the configuration says so. `before` is what it was in the look before this one.
+    fn read(&self, unit: u16, info: UnitInfo, before: Option<TableState>) -> Known {
         let mut disk = self.disk(unit, info);
-        let (mut state, mut table) = match Table::load(&mut disk, !info.read_only) {
-            Ok(found) => found,
-            Err(_) => (TableState::Unreadable, None),
-        };
+        let loaded = Table::load(&mut disk, !info.read_only);
+        let Loaded {
+            mut state,
+            mut table,
+            is_all_read,
+        } = loaded.unwrap_or(Loaded {
+            state: TableState::Unreadable,
+            table: None,
+            is_all_read: false,
+        });
         if state == TableState::Repaired {
             warn!("disk {unit}: one copy of the partition table was damaged, and is written again");
         }
@@ -152,12 +254,17 @@ impl Disks {
             }
         }
         let partitions = table.as_ref().map(Table::partitions).unwrap_or_default();
-        info!(
-            "disk {unit}: {} MiB in blocks of {}, {state}, {} partitions",
-            info.blocks / ((1 << 20) / u64::from(info.block_bytes.max(1)).min(1 << 20)),
-            info.block_bytes,
-            partitions.len()
-        );
+        if before != Some(state) {
+            info!(
+                "disk {unit}: {} MiB in blocks of {}, {state}, {} partitions",
+                info.blocks / ((1 << 20) / u64::from(info.block_bytes.max(1)).min(1 << 20)),
+                info.block_bytes,
+                partitions.len()
+            );
+            if !is_all_read {
+                warn!("disk {unit}: not all of the partition table can be read; that is tried again");
+            }
+        }
         Known {
             info,
             state,
@@ -166,6 +273,7 @@ impl Disks {
                 .into_iter()
                 .map(|partition| (partition, u16::MAX))
                 .collect(),
+            is_settled: is_all_read,
         }
     }
 
@@ -318,6 +426,7 @@ impl Disks {
             self.number(disk, found, before);
             found.state = TableState::Whole;
             found.table = Some(table);
+            found.is_settled = true;
         }
         drop(known);
         self.changes.fetch_add(1, Ordering::Relaxed);
@@ -329,9 +438,9 @@ impl Disks {
         let (info, _, _) = self.writable(disk)?;
         let mut medium = self.disk(disk, info);
         // What is known may be old, and this can't be undone.
-        let (state, _) = Table::load(&mut medium, false).map_err(|_| DiskError::Failed)?;
-        if state != TableState::Blank {
-            return Err(DiskError::NotBlank(state));
+        let found = Table::load(&mut medium, false).map_err(|_| DiskError::Failed)?;
+        if found.state != TableState::Blank {
+            return Err(DiskError::NotBlank(found.state));
         }
         let table =
             Table::new(medium.block_bytes(), medium.blocks(), random_guid()).ok_or(DiskError::TableFull)?;

@@ -67,6 +67,17 @@ pub enum AddError {
     Name,
 }
 
+/// What was found where a disk's table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// How the table is.
+    pub state: TableState,
+    /// The table, if there is one.
+    pub table: Option<Table>,
+    /// Both copies could be read. If not, what is said here is by the other one.
+    pub is_all_read: bool,
+}
+
 /// A partition, as the table has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
@@ -133,41 +144,52 @@ impl Table {
         })
     }
 
-    /// Reads a disk's table, and writes a copy that is damaged again if `may_repair`.
-    pub fn load(
-        medium: &mut impl Medium,
-        may_repair: bool,
-    ) -> Result<(TableState, Option<Table>), MediumError> {
+    /// Reads a disk's table, and writes a copy that is damaged again if `may_repair`. One that can't be read isn't written: nobody knows what it is,
+    /// and it may be read the next time.
+    ///
+    /// # Errors
+    /// When what was read is no table, and not all could be read that would tell what it is.
+    pub fn load(medium: &mut impl Medium, may_repair: bool) -> Result<Loaded, MediumError> {
+        let without = |state| Loaded {
+            state,
+            table: None,
+            is_all_read: true,
+        };
         if medium.blocks() < 3 {
-            return Ok((TableState::Foreign, None));
+            return Ok(without(TableState::Foreign));
         }
-        let primary = Copy::read(medium, 1)?;
-        let elsewhere = primary.as_ref().map(|copy| copy.header.alternate_lba.to_u64());
-        let backup = Copy::read(medium, elsewhere.unwrap_or(medium.blocks() - 1))?;
+        let end = medium.blocks() - 1;
+        let primary = Copy::read(medium, 1);
+        let elsewhere = match &primary {
+            Ok(Some(copy)) => copy.header.alternate_lba.to_u64(),
+            _ => end,
+        };
+        let backup = Copy::read(medium, elsewhere);
+        let is_all_read = primary.is_ok() && backup.is_ok();
+        let (primary, backup) = (primary.unwrap_or_default(), backup.unwrap_or_default());
         let (copy, is_whole) = match (&primary, &backup) {
             // Of two that are whole the first is the one that counts: the other is one change ahead, of which nobody has heard.
             (Some(primary), Some(backup)) => (primary, primary.is_same(backup)),
             (Some(copy), None) | (None, Some(copy)) => (copy, false),
-            (None, None) => {
-                let state = if is_blank(medium)? {
-                    TableState::Blank
-                } else {
-                    TableState::Foreign
-                };
-                return Ok((state, None));
-            }
+            (None, None) if !is_all_read => return Err(MediumError),
+            (None, None) if is_blank(medium)? => return Ok(without(TableState::Blank)),
+            (None, None) => return Ok(without(TableState::Foreign)),
         };
         let Some(table) = Table::from_copies(copy, primary.as_ref(), backup.as_ref(), medium) else {
-            return Ok((TableState::Foreign, None));
+            return Ok(without(TableState::Foreign));
         };
         let state = if is_whole {
             TableState::Whole
-        } else if may_repair && table.store(medium).is_ok() {
+        } else if may_repair && is_all_read && table.store(medium).is_ok() {
             TableState::Repaired
         } else {
             TableState::Degraded
         };
-        Ok((state, Some(table)))
+        Ok(Loaded {
+            state,
+            table: Some(table),
+            is_all_read,
+        })
     }
 
     /// The table in `copy`; `None` if there is no place for the other one.

@@ -10,6 +10,17 @@ struct Memory {
     bytes: Vec<u8>,
     /// Writes that are still carried out.
     writes_left: usize,
+    /// Blocks that can't be read.
+    unreadable: Vec<u64>,
+}
+
+/// What is found where all can be read.
+fn read(state: TableState, table: Option<Table>) -> Result<Loaded, MediumError> {
+    Ok(Loaded {
+        state,
+        table,
+        is_all_read: true,
+    })
 }
 
 impl Memory {
@@ -18,6 +29,7 @@ impl Memory {
             block_bytes,
             bytes: vec![0; bytes],
             writes_left: usize::MAX,
+            unreadable: Vec::new(),
         }
     }
 }
@@ -32,6 +44,10 @@ impl Medium for Memory {
     }
 
     fn read(&mut self, first: u64, data: &mut [u8]) -> Result<(), MediumError> {
+        let blocks = first..first + (data.len() / self.block_bytes) as u64;
+        if self.unreadable.iter().any(|block| blocks.contains(block)) {
+            return Err(MediumError);
+        }
         let start = first as usize * self.block_bytes;
         data.copy_from_slice(self.bytes.get(start..start + data.len()).ok_or(MediumError)?);
         Ok(())
@@ -73,7 +89,7 @@ fn a_table_is_read_as_it_was_written() {
         let (mut medium, table) = disk(block_bytes);
         assert_eq!(
             Table::load(&mut medium, true),
-            Ok((TableState::Whole, Some(table.clone())))
+            read(TableState::Whole, Some(table.clone()))
         );
         let partitions = table.partitions();
         let in_mib = |blocks: u64| blocks * block_bytes as u64 / MIB as u64;
@@ -124,12 +140,44 @@ fn a_damaged_copy_is_written_again_from_the_other() {
         let untouched = medium.clone();
         assert_eq!(
             Table::load(&mut medium, false),
-            Ok((TableState::Degraded, Some(table.clone()))),
+            read(TableState::Degraded, Some(table.clone())),
             "byte {damaged}"
         );
         assert!(medium.bytes == untouched.bytes, "nothing is written unasked");
-        assert_eq!(Table::load(&mut medium, true).unwrap().0, TableState::Repaired);
+        assert_eq!(
+            Table::load(&mut medium, true).unwrap().state,
+            TableState::Repaired
+        );
         assert!(medium.bytes == whole.bytes);
+    }
+}
+
+/// Where one copy can't be read the other counts, and nothing is written: what is there may be right.
+#[test]
+fn an_unreadable_copy_is_left_alone() {
+    let (whole, table) = disk(512);
+    let end = whole.blocks() - 1;
+    for unreadable in [1, 2, 33, end, end - 1, end - 32] {
+        let mut medium = whole.clone();
+        medium.unreadable.push(unreadable);
+        let found = Loaded {
+            state: TableState::Degraded,
+            table: Some(table.clone()),
+            is_all_read: false,
+        };
+        assert_eq!(Table::load(&mut medium, true), Ok(found), "block {unreadable}");
+        assert!(medium.bytes == whole.bytes);
+        // When it can be read again all is well.
+        medium.unreadable.clear();
+        assert_eq!(
+            Table::load(&mut medium, true),
+            read(TableState::Whole, Some(table.clone()))
+        );
+        // Without the other copy nobody knows what this disk is: not blank in any case.
+        let other = if unreadable < 100 { end } else { 1 };
+        medium.unreadable = vec![unreadable];
+        medium.bytes[other as usize * 512..][..512].fill(0);
+        assert_eq!(Table::load(&mut medium, true), Err(MediumError));
     }
 }
 
@@ -144,30 +192,30 @@ fn a_change_that_is_cut_off_was_made_or_was_not() {
         medium.writes_left = writes;
         assert_eq!(changed.store(&mut medium).is_ok(), writes == 4);
         medium.writes_left = usize::MAX;
-        let found = Table::load(&mut medium, true).unwrap().1.unwrap();
+        let found = Table::load(&mut medium, true).unwrap().table.unwrap();
         assert!(found == table || found == changed, "after {writes} writes");
-        assert_eq!(Table::load(&mut medium, true).unwrap().0, TableState::Whole);
+        assert_eq!(Table::load(&mut medium, true).unwrap().state, TableState::Whole);
     }
 }
 
 #[test]
 fn blank_is_told_from_foreign() {
     let mut medium = Memory::new(512, 16 * MIB);
-    assert_eq!(Table::load(&mut medium, true), Ok((TableState::Blank, None)));
+    assert_eq!(Table::load(&mut medium, true), read(TableState::Blank, None));
     for byte in [0, 1080, MIB - 1, 15 * MIB, 16 * MIB - 1] {
         let mut medium = medium.clone();
         medium.bytes[byte] = 1;
         let before = medium.clone();
         assert_eq!(
             Table::load(&mut medium, true),
-            Ok((TableState::Foreign, None)),
+            read(TableState::Foreign, None),
             "byte {byte}"
         );
         assert!(medium.bytes == before.bytes);
     }
     assert_eq!(
         Table::load(&mut Memory::new(4096, 8192), true),
-        Ok((TableState::Foreign, None))
+        read(TableState::Foreign, None)
     );
     assert_eq!(Table::new(4096, 8, [0; 16]), None);
 }
@@ -222,7 +270,7 @@ proptest! {
             medium.bytes.truncate(MIB);
         }
         let blocks = medium.blocks();
-        let (state, found) = Table::load(&mut medium, true).unwrap();
+        let Loaded { state, table: found, .. } = Table::load(&mut medium, true).unwrap();
         if let Some(found) = found {
             let partitions = found.partitions();
             for (index, partition) in partitions.iter().enumerate() {

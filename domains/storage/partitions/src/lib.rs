@@ -20,37 +20,28 @@ mod units;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use config::Config;
 use device::{Device, Operator};
 use disks::Disks;
 use domain_rt::thread::Wake;
 use domain_rt::{StartError, clock, thread};
 use interface::block::BlockDevice;
 use router::Router;
-use rref::{BootBytes, RRef};
+use rref::RRef;
 
 /// How often the device is asked whether its disks have changed, nanoseconds.
 const LOOK_NS: u64 = 5_000_000_000;
 
 /// Starts the domain. It doesn't wait for a disk: an appliance without one serves as well.
 pub fn start() -> Result<(), StartError> {
-    let config = match BootBytes::open("config/appliance.toml") {
-        None => Config::default(),
-        Some(file) => core::str::from_utf8(file.as_slice())
-            .map_err(|_| StartError::new(format_args!("config/appliance.toml is no text")))
-            .and_then(|text| {
-                Config::from_toml(text)
-                    .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))
-            })?,
-    };
+    let config = settings::at_start(config::read)?;
     // Whoever owns what was just made is the domain that runs.
     let user = RRef::new(0u8)?.owner();
     let disks = Arc::new(Disks::new(Router::new("device"), config, user));
     let looked_at = disks.clone();
     thread::spawn("disks", None, move || {
         loop {
-            looked_at.look();
-            if thread::park_until(clock::now_ns().saturating_add(LOOK_NS)) == Wake::Cancelled {
+            let next_ns = looked_at.look();
+            if thread::park_until(clock::now_ns().saturating_add(LOOK_NS).min(next_ns)) == Wake::Cancelled {
                 return;
             }
         }

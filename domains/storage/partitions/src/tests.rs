@@ -192,6 +192,82 @@ fn an_operator_makes_and_deletes_partitions() {
     );
 }
 
+/// Reads that fail when the disk is first seen: the table is looked at again until it is there, and nothing is made in its place.
+#[test]
+fn a_table_that_cannot_be_read_at_first_is_found_later() {
+    let disk = disk("hidden", 64);
+    let made = disks("hidden", initialising());
+    let guid = |disks: &Disks| disks.partition_info(0, 1).unwrap().map(|info| info.guid);
+    let (image, expected) = (disk.image(), guid(&made));
+    assert!(expected.is_some());
+    let failing = Faults {
+        failed_read: virtual_disk::OneIn::ALWAYS,
+        ..Faults::default()
+    };
+    disk.set_faults(failing, 1);
+    let found = disks("hidden", initialising());
+    let table = |disks: &Disks| disks.disk_info(0).unwrap().unwrap().table;
+    assert_eq!((table(&found), found.units.count()), (TableState::Unreadable, 0));
+    disk.set_faults(Faults::default(), 1);
+    look_until(&found, |disks| table(disks) == TableState::Whole, 1000);
+    assert_eq!(
+        (guid(&found), found.unit(1).unwrap().kind),
+        (expected, STORE_PARTITION)
+    );
+    assert!(disk.image() == image);
+    assert_eq!(found.look(), domain_rt::clock::NEVER);
+}
+
+/// A disk whose table can't be read any more keeps its partitions.
+#[test]
+fn partitions_stay_when_their_table_cannot_be_read_again() {
+    let disk = disk("dim", 64);
+    let disks = disks("dim", initialising());
+    let before = disks.partition_info(0, 1).unwrap();
+    let failing = Faults {
+        failed_read: virtual_disk::OneIn::ALWAYS,
+        ..Faults::default()
+    };
+    disk.set_faults(failing, 1);
+    disk.change();
+    let changes = disks.changes();
+    look_until(&disks, |disks| disks.changes() != changes, 10);
+    assert_eq!(disks.partition_info(0, 1).unwrap(), before);
+    disk.set_faults(Faults::default(), 1);
+    look_until(&disks, |disks| disks.look() == domain_rt::clock::NEVER, 1000);
+    assert_eq!(disks.partition_info(0, 1).unwrap(), before);
+}
+
+/// Reads that fail now and then don't hide a disk.
+#[test]
+fn passing_failures_are_not_noticed() {
+    for seed in 0..20 {
+        let import: &'static str = Box::leak(format!("flickers-{seed}").into_boxed_str());
+        let disk = disk(import, 64);
+        disks(import, initialising());
+        let failing = Faults {
+            failed_read: virtual_disk::OneIn(20),
+            ..Faults::default()
+        };
+        disk.set_faults(failing, seed);
+        let found = disks(import, initialising());
+        look_until(&found, |disks| disks.look() == domain_rt::clock::NEVER, 1000);
+        assert_eq!(found.disk_info(0).unwrap().unwrap().table, TableState::Whole);
+        assert_eq!(found.unit(1).unwrap().kind, STORE_PARTITION);
+    }
+}
+
+/// Looks at the disks, when they say that they want it, until something is so; at most so many times.
+fn look_until(disks: &Disks, is_so: impl Fn(&Disks) -> bool, most: u32) {
+    for _ in 0..most {
+        if is_so(disks) {
+            return;
+        }
+        domain_rt::thread::sleep_ms(10);
+        disks.look();
+    }
+}
+
 #[test]
 fn requests_stay_within_their_partition_and_come_back_as_they_were_asked() {
     let disk = disk("bounds", 64);

@@ -10,12 +10,11 @@ extern crate alloc;
 mod disk;
 
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
 use disk::RamDisk;
 use domain_rt::StartError;
 use interface::block::BlockDevice;
-use rref::BootBytes;
 use serde::Deserialize;
+use settings::{Section, SettingsError};
 
 /// Mebibytes without a word in the configuration.
 const DEFAULT_MIB: u32 = 64;
@@ -23,41 +22,34 @@ const DEFAULT_MIB: u32 = 64;
 #[derive(Deserialize, Default)]
 struct File {
     #[serde(default)]
-    storage: Section,
+    storage: Keys,
 }
 
 /// The rest of the section is the partitions'.
 #[derive(Deserialize)]
 #[serde(default)]
-struct Section {
+struct Keys {
     ram_disk_mib: u32,
 }
 
-impl Default for Section {
+impl Default for Keys {
     fn default() -> Self {
-        Section {
+        Keys {
             ram_disk_mib: DEFAULT_MIB,
         }
     }
 }
 
-fn size_mib(text: &str) -> Result<u32, String> {
-    toml::from_str::<File>(text)
-        .map(|file| file.storage.ram_disk_mib)
-        .map_err(|error| error.to_string())
+fn size_mib(text: &str) -> Result<u32, SettingsError> {
+    Ok(Section::new("storage", text)
+        .parse::<File>()?
+        .storage
+        .ram_disk_mib)
 }
 
 /// Starts the domain.
 pub fn start() -> Result<(), StartError> {
-    let size_mib = match BootBytes::open("config/appliance.toml") {
-        None => DEFAULT_MIB,
-        Some(file) => core::str::from_utf8(file.as_slice())
-            .map_err(|_| StartError::new(format_args!("config/appliance.toml is no text")))
-            .and_then(|text| {
-                size_mib(text)
-                    .map_err(|error| StartError::new(format_args!("config/appliance.toml: {error}")))
-            })?,
-    };
+    let size_mib = settings::at_start(size_mib)?;
     domain_rt::export::<dyn BlockDevice>(Box::new(RamDisk::new(u64::from(size_mib) << 20)))
 }
 

@@ -285,6 +285,8 @@ impl Controller {
             self.admin = AdminQueue::new(shared);
         }
         let admin = self.admin.as_mut().ok_or(ControllerError::OutOfMemory)?;
+        // A controller that couldn't read its queues reports that as fatal; the reset that follows would find them as far away.
+        shared.device.use_memory();
         admin.start();
         let (submission, completion) = admin.addresses();
         let size = admin.entries() - 1;

@@ -284,6 +284,24 @@ pub fn had_memory(device: u64) -> bool {
     function(device).is_some_and(is_known)
 }
 
+/// Turns bus mastering on again for a claimed device that may have it, should its command register say otherwise.
+pub fn use_memory(device: u64) {
+    let Some(function) = function(device) else { return };
+    let was_off = {
+        let all = KNOWN.lock();
+        let may = (all.iter()).any(|known| known.masters_bus && core::ptr::eq(known.function, function));
+        // Under the lock, so that it doesn't undo what another does to the device.
+        may && function.set_bus_master(true)
+    };
+    if was_off {
+        log::warn!(
+            "device {:04x}:{:04x} had lost its access to memory; it has it again",
+            function.vendor(),
+            function.device()
+        );
+    }
+}
+
 fn is_known(function: &Function) -> bool {
     KNOWN
         .lock()

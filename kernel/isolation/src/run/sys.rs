@@ -45,6 +45,7 @@ pub static TABLE: SysTable = SysTable {
     device_class,
     device_stop,
     device_had_memory,
+    device_use_memory,
     device_rest_by,
     interrupt_attach,
     interrupt_wait,
@@ -254,6 +255,10 @@ calls! {
 
     fn device_had_memory(device: u64) -> bool {
         trusted(|| device::had_memory(device))
+    }
+
+    fn device_use_memory(device: u64) {
+        trusted(|| device::use_memory(device))
     }
 
     fn device_rest_by(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32 {

@@ -7,7 +7,6 @@ use interface::net::{
 };
 use interface::path::PacketProcessor;
 use interface::socket::{EventList, ListenOptions, Sockets};
-use netstack::config::Config;
 use netstack::stack::{Shared, Stack};
 use rref::packet::Verdict;
 use rref::{Handle, OwnerId, Packet, PacketBatch, RRef};
@@ -86,7 +85,7 @@ fn threads_wake_each_other() {
         transmit_checksum: false,
     };
     let stack = Arc::new(Stack::new(
-        Config::from_toml(CONFIG).expect("right"),
+        netstack::config::read(CONFIG).expect("right"),
         &information,
     ));
     provide::<dyn PacketProcessor>("stack", Box::leak(Box::new(Shared(stack.clone()))));

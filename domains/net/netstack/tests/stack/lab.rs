@@ -3,7 +3,6 @@
 use host_platform::Attached;
 use interface::net::{DeviceInfo, MacAddress};
 use interface::socket::{Event, EventList, SocketId, Sockets, StreamBuffer};
-use netstack::config::Config;
 use netstack::stack::{Shared, Stack};
 use rref::packet::{ChecksumState, Verdict};
 use rref::{Packet, PacketBatch, RRef};
@@ -43,7 +42,7 @@ impl Lab {
             transmit_checksum,
         };
         let stack = Arc::new(Stack::new(
-            Config::from_toml(config).expect("right"),
+            netstack::config::read(config).expect("right"),
             &information,
         ));
         Lab {

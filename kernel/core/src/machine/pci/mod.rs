@@ -253,19 +253,21 @@ impl Function {
     }
 
     /// Whether the device may read and write memory on its own. After it is turned off and this has returned,
-    /// no further write of the device begins.
-    pub fn set_bus_master(&self, enabled: bool) {
-        self.set(command::BUS_MASTER, enabled);
+    /// no further write of the device begins. Says whether it was otherwise before.
+    pub fn set_bus_master(&self, enabled: bool) -> bool {
+        self.set(command::BUS_MASTER, enabled)
     }
 
-    fn set(&self, bits: u32, enabled: bool) {
+    /// Sets or clears bits of the command register; says whether that changed any.
+    fn set(&self, bits: u32, enabled: bool) -> bool {
         let registers = self.registers.lock();
         let (set, clear) = if enabled { (bits, 0) } else { (0, bits) };
         if !configuration::update_command(&*registers, set, clear) {
-            return;
+            return false;
         }
         // Reading back waits until the write has arrived, and pushes the device's own writes before it.
         configuration::identity(&*registers);
+        true
     }
 
     /// Routes an MSI-X entry to a CPU: `handler` runs there, in interrupt context, whenever the device raises

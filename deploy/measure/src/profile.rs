@@ -16,8 +16,6 @@ use image_builder::generate::package_name;
 use kernel::symbols::SymbolTable;
 use lab::InstructionReading;
 
-use crate::setup::Bench;
-
 /// Images are matched below this distance from their base; the kernel leaves more than that between two domains only when
 /// they are larger.
 const LARGEST_IMAGE: u64 = 64 << 20;
@@ -49,8 +47,12 @@ pub struct Profile<'a> {
 }
 
 impl Images {
-    /// Reads the symbols of what was booted and asks the appliance where it put it.
-    pub fn of(root: &Path, bench: &Bench, listed_blocks: usize) -> Result<Self> {
+    /// Reads the symbols of `kernel`, which was booted, and of the domains built with it, and asks the appliance on the serial console's socket
+    /// where it put them.
+    ///
+    /// # Errors
+    /// When a file can't be read, or the appliance doesn't answer.
+    pub fn of(root: &Path, kernel: &Path, console: &Path, listed_blocks: usize) -> Result<Self> {
         let symbols = |path: &Path| -> Result<Vec<u8>> {
             let file = fs::read(path).with_context(|| format!("{} can't be read", path.display()))?;
             embed_symbols::table(&file)
@@ -58,10 +60,9 @@ impl Images {
         let mut images = vec![Image {
             name: "kernel".to_owned(),
             base: 0,
-            symbols: symbols(&bench.built.kernel)?,
+            symbols: symbols(kernel)?,
         }];
-        let console = bench.lab.report().serial;
-        let log = lab::run_command(&console, &format!("log {LOG_LINES}"), Duration::from_secs(30))?;
+        let log = lab::run_command(console, &format!("log {LOG_LINES}"), Duration::from_secs(30))?;
         let output = root.join("target/appliance").join(TARGET).join(PROFILE);
         for (name, base) in log.lines().filter_map(place) {
             images.push(Image {
