@@ -21,12 +21,12 @@ const CALM: Duration = Duration::from_millis(500);
 const TIME: Duration = Duration::from_secs(3);
 /// So long a request is held back: less than the driver waits before it aborts a command, 10 s.
 const HOLD: Duration = Duration::from_secs(4);
+/// So long nothing can be read when a table is looked for.
+const UNREADABLE: Duration = Duration::from_millis(1500);
 /// How long it takes at most until a command that hangs has been aborted and the controller reset; after 12 s it is to be.
 const RESET_LIMIT: Duration = Duration::from_secs(40);
 /// What the driver says of a reset.
 const RESETTING: &str = "resetting the NVMe controller";
-/// So long nothing can be read when a table is looked for.
-const UNREADABLE: Duration = Duration::from_millis(1500);
 /// Requests a second of a slow disk.
 const SLOW_OPERATIONS: u64 = 60;
 
@@ -161,7 +161,7 @@ const FAULTS: [Fault; 12] = [
             thread::sleep(UNREADABLE);
             disk.heal()
         },
-        told: Some("a read at"),
+        told: Some("can't be read"),
         hidden: false,
         kills: 1,
     },
@@ -183,7 +183,7 @@ const FAULTS: [Fault; 12] = [
             );
             Ok(())
         },
-        told: Some("a read at"),
+        told: Some("can't be read"),
         hidden: false,
         kills: 3,
     },

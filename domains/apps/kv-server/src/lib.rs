@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod number;
 pub mod outbox;
+mod pause;
 pub mod protocol;
 pub mod pubsub;
 #[cfg(test)]

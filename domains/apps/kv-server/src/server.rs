@@ -6,7 +6,7 @@
 
 use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::clients::Clients;
-use crate::command::{Command, Context, Flags};
+use crate::command::Context;
 use crate::commands::Table;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
@@ -307,16 +307,18 @@ impl Server {
     /// When there is something to do by time, milliseconds since 1970.
     #[inline]
     pub fn next_deadline_ms(&self) -> u64 {
+        if let Some((until_ms, _)) = self.pause {
+            return self.next_deadline_in_pause_ms(until_ms);
+        }
         if self.keyspace.has_remains() {
             return self.keyspace.now_ms;
         }
-        let pause_ms = self.pause.map_or(u64::MAX, |(until_ms, _)| until_ms);
         let expiry_ms = if self.active_expiry {
             self.keyspace.next_expiry_ms()
         } else {
             u64::MAX
         };
-        expiry_ms.min(self.next_timeout_ms).min(pause_ms)
+        expiry_ms.min(self.next_timeout_ms)
     }
 
     /// Does what is due by time, a bounded part of it.
@@ -329,7 +331,7 @@ impl Server {
         if self.is_paused_for_all() {
             return;
         }
-        if self.active_expiry && self.keyspace.next_expiry_ms() <= now_ms {
+        if self.active_expiry && self.pause.is_none() && self.keyspace.next_expiry_ms() <= now_ms {
             self.keyspace.expire_due(200);
             self.tell_changes();
         }
@@ -337,64 +339,6 @@ impl Server {
             self.expire_waiting();
         }
         self.keyspace.remove_remains(200);
-    }
-
-    fn is_paused_for_all(&self) -> bool {
-        self.pause.is_some_and(|(_, writes_only)| !writes_only)
-    }
-
-    /// Clients that CLIENT PAUSE holds up.
-    pub fn paused_count(&self) -> usize {
-        let held_up =
-            |client: &Client| client.flags.contains(ClientFlags::POSTPONED) && client.blocked.is_none();
-        match self.pause {
-            Some(_) => self.clients.iter().filter(|(_, client)| held_up(client)).count(),
-            None => 0,
-        }
-    }
-
-    /// Ends CLIENT PAUSE.
-    pub fn end_pause(&mut self) {
-        self.pause = None;
-        let postponed: Vec<ClientIndex> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.flags.contains(ClientFlags::POSTPONED))
-            .map(|(index, _)| index)
-            .collect();
-        for index in postponed {
-            self.call_attention(index);
-        }
-    }
-
-    #[cold]
-    fn is_paused_for(&self, index: ClientIndex, arguments: &Arguments<'_>) -> bool {
-        let command = self
-            .table
-            .find(arguments.get(0), arguments.get(1))
-            .and_then(|position| self.table.get(position));
-        let Some(command) = command else { return false };
-        // What ends a pause isn't paused.
-        if command.name.starts_with("client") {
-            return false;
-        }
-        self.is_paused_for_all()
-            || match command.name {
-                "exec" => self.transaction_writes(index),
-                _ => may_write(command),
-            }
-    }
-
-    /// Whether a command that writes waits for EXEC.
-    fn transaction_writes(&self, index: ClientIndex) -> bool {
-        let queued = self.clients.get(index).map(|client| client.queued.as_slice());
-        queued.unwrap_or_default().iter().any(|queued| {
-            let arguments = queued.arguments();
-            let place = self.table.find(arguments.get(0), arguments.get(1));
-            place
-                .and_then(|place| self.table.get(place))
-                .is_some_and(may_write)
-        })
     }
 
     /// Whether keys and values take no more memory than `maxmemory` allows.
@@ -434,9 +378,4 @@ impl Server {
             }
         }
     }
-}
-
-/// Whether CLIENT PAUSE of writes holds a command up.
-fn may_write(command: &Command) -> bool {
-    command.flags.contains(Flags::WRITE) || matches!(command.name, "publish" | "spublish" | "pfcount")
 }

@@ -69,6 +69,17 @@ pub const COMMANDS: &[Command] = &[
         Ok(())
     }),
     command("acl|cat", -2, ADMIN, NO_KEYS, empty_array),
+    command("acl|list", 2, ADMIN, NO_KEYS, users),
+    command("acl|log", -2, ADMIN, NO_KEYS, empty_array),
+    // There are no modules.
+    command("module", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, module_help),
+    command("module|help", 2, ADMIN, NO_KEYS, module_help),
+    command("module|list", 2, ADMIN, NO_KEYS, empty_array),
+    command("lolwut", -1, ASK, NO_KEYS, |context| {
+        let text = format!("Redis ver. {VERSION}, as a RedLeaf appliance serves it\n");
+        context.reply.verbatim(text.as_bytes());
+        Ok(())
+    }),
     // There are no scripts and functions: none to list, and all of them gone when they are flushed.
     command(
         "function",
@@ -107,6 +118,22 @@ fn ok(context: &mut Context<'_>) -> Result<(), CommandError> {
 fn empty_array(context: &mut Context<'_>) -> Result<(), CommandError> {
     context.reply.array(0);
     Ok(())
+}
+
+/// The one user, as a line of Redis' file of users.
+fn users(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let password = match context.server.config.password {
+        Some(_) => "(redacted)",
+        None => "nopass",
+    };
+    let line = format!("user default on {password} sanitize-payload ~* &* +@all");
+    context.reply.array(1);
+    context.reply.bulk(line.as_bytes());
+    Ok(())
+}
+
+fn module_help(context: &mut Context<'_>) -> Result<(), CommandError> {
+    super::help(context, "MODULE", &["LIST"])
 }
 
 fn no_cluster(_context: &mut Context<'_>) -> Result<(), CommandError> {
@@ -294,7 +321,11 @@ fn script_help(context: &mut Context<'_>) -> Result<(), CommandError> {
 }
 
 fn acl_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    super::help(context, "ACL", &["CAT [<category>]", "USERS", "WHOAMI"])
+    super::help(
+        context,
+        "ACL",
+        &["CAT [<category>]", "LIST", "LOG [<count>]", "USERS", "WHOAMI"],
+    )
 }
 
 fn debug_help(context: &mut Context<'_>) -> Result<(), CommandError> {

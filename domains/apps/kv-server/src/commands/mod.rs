@@ -7,6 +7,7 @@ pub mod admin;
 mod argument_tests;
 pub mod bits;
 pub mod blocking_lists;
+pub mod clients;
 #[cfg(test)]
 mod collection_tests;
 pub mod collections;
@@ -59,6 +60,7 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("generic", expiry::COMMANDS),
     ("generic", dump::COMMANDS),
     ("connection", connection::COMMANDS),
+    ("connection", clients::COMMANDS),
     ("hash", hashes::COMMANDS),
     ("list", lists::COMMANDS),
     ("list", blocking_lists::COMMANDS),
@@ -280,6 +282,8 @@ mod tests {
             zremrangebyrank zremrangebyscore zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionstore \
             xack xadd xautoclaim xclaim xdel xgroup xgroup|create xinfo xinfo|stream xlen xpending xrange xread xreadgroup \
             xrevrange xsetid xtrim \
+            geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore \
+            pfadd pfcount pfmerge dump restore slowlog|get latency|history client|list client|kill \
             sort sort_ro";
         for name in wanted.split_ascii_whitespace() {
             assert!(distinct.contains(name), "{name}");

@@ -56,7 +56,10 @@ pub fn read(value: &[u8]) -> Result<Restored, Malformed> {
     Ok(restored)
 }
 
-fn pairs(elements: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+/// Two of a hash's strings: field and value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn pairs(elements: Vec<Vec<u8>>) -> Result<Vec<Pair>, Malformed> {
     let mut pairs = Vec::with_capacity(elements.len() / 2);
     let mut elements = elements.into_iter();
     while let Some(first) = elements.next() {

@@ -198,7 +198,8 @@ impl Area {
         // Parallels are shortest where they are nearest to a pole; around it they are all inside.
         let shortest = cos(south.abs().max(north.abs()).min(90.0).to_radians());
         let half = sin((across / EARTH_RADIUS).min(core::f64::consts::PI) / 2.0) / shortest;
-        let sideways = if across / EARTH_RADIUS > core::f64::consts::FRAC_PI_2 || !(half < 1.0) {
+        let sideways = if across / EARTH_RADIUS > core::f64::consts::FRAC_PI_2 || half.is_nan() || half >= 1.0
+        {
             LONGITUDE_LIMIT
         } else {
             (2.0 * asin(half)).to_degrees() * MORE
