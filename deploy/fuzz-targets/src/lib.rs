@@ -13,7 +13,7 @@ use classifier::destination::{Destinations, Recent, VirtualService};
 use httpd::request::{self, Parsed};
 use interface::balance::Protocol;
 use isolation::image::{Expected, Verified, verify};
-use maglev::packet::{self, PlainIpv4};
+use maglev::packet::{self, PlainIpv4, PlainPattern};
 use std::sync::LazyLock;
 
 /// A target: its name, and what is done with an input.
@@ -49,11 +49,13 @@ pub fn classifier_frame(frame: &[u8]) {
     assert_eq!(first, second, "what was seen before decides");
 }
 
-/// The balancer's two readers agree on plain packets.
+/// The balancer's three readers agree on plain packets.
 pub fn maglev_frame(frame: &[u8]) {
     let parsed = packet::parse(frame);
-    if let Some((plain, ())) = PlainIpv4::parse(frame, |_, _| ()) {
+    if let Some((plain, flags)) = PlainIpv4::parse(frame, |_, flags| flags) {
         assert!(parsed.is_ok(), "{plain:?} is plain, but {parsed:?}");
+        let by_its_own_pattern = PlainPattern::of(frame, &plain).parse(frame, |_, flags| flags);
+        assert_eq!(by_its_own_pattern, Some((plain, flags)));
     }
 }
 
