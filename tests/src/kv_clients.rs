@@ -29,7 +29,7 @@ const PIP: Program = Program {
 pub fn work(context: &Context) -> Result<()> {
     provision::ensure_programs(&[Program::REDIS_CLI, Program::REDIS_BENCHMARK, PYTHON, PIP])?;
     let redis_py = redis_py()?;
-    let suite = lab::build_program(&context.root, "redis-suite")?;
+    let suite = context.program("redis-suite")?;
     let lab = context.boot_store("kv-clients", None)?;
     lab.judge(wait_until_loaded(&lab).and_then(|()| {
         command_line(&lab)?;

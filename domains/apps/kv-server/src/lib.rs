@@ -9,7 +9,7 @@
 //! - [`dump`]: values as DUMP and RESTORE have them; [`slow_log`]: how long commands take;
 //! - [`config`]: the operator's file.
 //!
-//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
+//! Around it: [`shard`], [`connection`] and [`outbox`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -36,6 +36,7 @@ pub mod loading;
 pub mod metrics;
 pub mod monitor;
 pub mod number;
+pub mod outbox;
 mod pause;
 pub mod protocol;
 pub mod pubsub;

@@ -21,9 +21,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Bytes of output that a client keeps room for between rounds.
-const IDLE_OUTPUT_BYTES: usize = 64 * 1024;
-
 /// Counters since the start or CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
@@ -213,6 +210,13 @@ impl Server {
             return After::Postponed;
         }
         client.active_ms = self.keyspace.now_ms;
+        let known = client
+            .known_position(arguments.get(0))
+            .filter(|_| client.is_plain())
+            .and_then(|position| Some((position, self.table.get(position)?)));
+        if let Some((_, command)) = known {
+            client.last_command = command.name;
+        }
         let mut context = Context {
             reply: Reply {
                 bytes: core::mem::take(&mut client.output),
@@ -227,7 +231,7 @@ impl Server {
             deny_blocking: false,
         };
         let start = context.reply.bytes.len();
-        let about_data = context.process();
+        let about_data = context.process(known);
         let reply = context.reply;
         let flags = self.finish_reply(index, reply, start);
         self.keyspace.journal.end_unit();
@@ -248,13 +252,16 @@ impl Server {
             return ClientFlags::KILLED;
         };
         let silent = ClientFlags::REPLY_OFF | ClientFlags::REPLY_SKIP;
-        if client.flags.intersects(silent) {
-            reply.bytes.truncate(start);
-            client.flags.remove(ClientFlags::REPLY_SKIP);
-        }
-        if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
-            client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
-            client.flags.insert(ClientFlags::REPLY_SKIP);
+        let skips = silent | ClientFlags::REPLY_SKIP_NEXT;
+        if client.flags.intersects(skips) {
+            if client.flags.intersects(silent) {
+                reply.bytes.truncate(start);
+                client.flags.remove(ClientFlags::REPLY_SKIP);
+            }
+            if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
+                client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
+                client.flags.insert(ClientFlags::REPLY_SKIP);
+            }
         }
         // What was pushed to the client while it ran comes behind its reply.
         if !client.output.is_empty() {
@@ -368,21 +375,6 @@ impl Server {
             }
             if let Some(blocked) = client.blocked {
                 self.stop_waiting(blocked.since, &blocked.keys);
-            }
-        }
-    }
-
-    /// Moves a client's output to `to`, which is empty; the client gets its room back.
-    #[inline]
-    pub fn take_output(&mut self, index: ClientIndex, to: &mut Vec<u8>) {
-        if let Some(client) = self.clients.get_mut(index) {
-            if to.is_empty() {
-                core::mem::swap(to, &mut client.output);
-            } else {
-                to.append(&mut client.output);
-            }
-            if client.output.capacity() > IDLE_OUTPUT_BYTES {
-                client.output = Vec::new();
             }
         }
     }
