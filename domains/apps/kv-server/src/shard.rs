@@ -28,8 +28,9 @@ use rref::RRef;
 const BACKLOG: u16 = 1024;
 /// Sockets of one shard at most: their indices are an index into a table here, of a pointer each.
 const INDEX_LIMIT: u32 = 1 << 17;
-/// More output than this waits for a connection and no more of its requests are executed, in bytes.
-const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// More output than this waits for a connection and no more of its requests are executed, in bytes. Clients send a whole pipeline before they read
+/// the first reply: where its replies are more than this and what the network holds, both sides would wait for ever.
+const OUTPUT_PAUSE_BYTES: usize = 16 << 20;
 /// Pieces that are received of one connection in a round.
 const PIECES: usize = 8;
 /// How often connections are looked at that may have been idle for too long.
