@@ -30,6 +30,9 @@ const STREAM_GATHER: usize = 16;
 const STREAM_GATHER_NS: u64 = 125_000;
 /// How long at least: a pause is made shorter while more than a batch comes in it, so that a fast stream doesn't fill the ring meanwhile.
 const STREAM_GATHER_FLOOR_NS: u64 = 8_000;
+/// How long frames are let gather that come while the stack's applications have nothing to say, nanoseconds: they are at work on what came before, or wait
+/// for the rest of a request. One of them that writes ends the pause.
+const QUIET_GATHER_NS: u64 = 100_000;
 /// How long a queue without traffic is looked at every [`GATHER_NS`] before it sleeps until the next interrupt, nanoseconds.
 const AWAKE_NS: u64 = 200_000;
 /// The stack is called at least this often while other traffic keeps the loop busy, nanoseconds: what applications write waits for it.
@@ -94,12 +97,16 @@ pub struct Runner {
     stream_pause_ns: u64,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
+    /// The last time without traffic ended while the queue was looked at: the next one probably does so too. Else it is slept through.
+    looking_pays: bool,
     /// When this thread last came back from a park: it knows of all that applications wrote before.
     parked_ns: u64,
     /// It has just come back from one.
     parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
+    /// What the last turn brought for the stack has led to nothing to be sent.
+    unanswered: bool,
     /// All of the last batch was the balancer's: then the next one's is looked at for that first.
     all_virtual: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -126,9 +133,11 @@ impl Runner {
             received_before: 0,
             stream_pause_ns: STREAM_GATHER_NS,
             idle_since_ns: None,
+            looking_pays: true,
             parked_ns: 0,
             parked: false,
             urgent: false,
+            unanswered: false,
             gathered: false,
             all_virtual: false,
         }
@@ -140,7 +149,9 @@ impl Runner {
             let now_ns = clock::now_ns();
             match self.turn(now_ns) {
                 Ok(Turn::Busy) => {
-                    self.idle_since_ns = None;
+                    if let Some(since_ns) = self.idle_since_ns.take() {
+                        self.looking_pays = now_ns.saturating_sub(since_ns) < AWAKE_NS;
+                    }
                     self.gather_if_few(now_ns);
                 }
                 Ok(Turn::Idle) => self.rest(now_ns),
@@ -199,6 +210,7 @@ impl Runner {
             work |= self.take_answer(answer);
         }
         let mut spent = None;
+        let is_local = local.is_some();
         if let Some(batch) = local {
             let answer = self.stack.process(batch, now_ns);
             spent = self.take_local_answer(answer);
@@ -219,6 +231,7 @@ impl Runner {
         if let Some(spent) = spent {
             self.stock.put(spent);
         }
+        self.unanswered = is_local && self.pending.is_empty();
         let more = self.stack.has_more() || self.balancer.has_more() || !self.pending.is_empty();
         Ok(if work || (more && !self.blocked) {
             Turn::Busy
@@ -269,7 +282,7 @@ impl Runner {
                 || busy && now_ns.saturating_sub(self.stack.called_ns().max(self.parked_ns)) >= STACK_POLL_NS)
     }
 
-    /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
+    /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn but where nobody has answered.
     #[inline]
     fn gather_if_few(&mut self, now_ns: u64) {
         let gathered = core::mem::take(&mut self.gathered);
@@ -279,12 +292,14 @@ impl Runner {
                 self.stream_pause_ns = next_pause_ns(self.stream_pause_ns, self.received);
             }
             (STREAM_GATHER, self.stream_pause_ns)
+        } else if self.unanswered {
+            (GATHER, QUIET_GATHER_NS)
         } else {
             (GATHER, GATHER_NS)
         };
         let few = self.received < enough && self.pending.len() <= 1 && !self.urgent;
         let more = self.stack.has_more() || self.balancer.has_more();
-        if !few || more || gathered {
+        if !few || more || gathered && !self.unanswered {
             return;
         }
         self.gather(now_ns, pause_ns);
@@ -303,7 +318,7 @@ impl Runner {
     /// Looks on every now and then for a little while, then sleeps until the device, a processor or a deadline wants something.
     fn rest(&mut self, now_ns: u64) {
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
-        if now_ns.saturating_sub(since_ns) < AWAKE_NS {
+        if self.looking_pays && now_ns.saturating_sub(since_ns) < AWAKE_NS {
             return self.gather(now_ns, GATHER_NS);
         }
         if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
