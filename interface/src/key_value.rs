@@ -155,8 +155,10 @@ pub struct CheckReport {
     pub bytes: u64,
     /// Records that are damaged.
     pub damaged: u64,
-    /// Index entries that name no such record.
+    /// Index entries that name no such record, or one that is damaged.
     pub dangling: u64,
+    /// Segments that the disk failed to read: nothing is known of their records.
+    pub unreadable: u64,
     /// The check goes on behind this place; `None` when it is through.
     pub next: Option<u64>,
 }

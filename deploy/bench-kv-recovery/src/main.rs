@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lab::{Disk, Guest, Plan, Programs};
 use measure::Machine;
+use progress::Step;
 use serde_json::{Value, json};
 
 /// The lab's name; another one than a person's own.
@@ -139,7 +140,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Opening>> {
     measure::end_on_signals(&root, NAME)?;
     let programs = Programs::prepare(&root)?;
     let plan = measure::plan(&root)?;
-    let guest = measure::appliance(&root, NAME, Ok)?;
+    let (guest, _) = measure::appliance(&root, NAME, Ok)?;
     arguments
         .sizes
         .iter()
@@ -183,7 +184,10 @@ fn opening(root: &Path, plan: &Plan, programs: &Programs, guest: &Guest, bytes: 
         sequential: sequential(&machine)?,
     };
     drop(machine);
+    // Minutes on some file systems: each record of it is an extent of its own.
+    let step = Step::start("Removing the disk's file");
     std::fs::remove_file(&file)?;
+    step.done("");
     Ok(result)
 }
 

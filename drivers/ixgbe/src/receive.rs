@@ -68,42 +68,59 @@ impl Receiver {
     #[inline]
     pub fn harvest(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
         loop {
-            self.take_single(received, counters);
-            // What stops that is a full batch, nothing to take, or a frame in several buffers.
-            if received.is_full() || !self.has_work() || !self.take_pieces(received, counters) {
+            self.take_plain(received, counters);
+            // What stops that is a full batch, nothing to take, or a frame that isn't plain.
+            if received.is_full() {
+                return;
+            }
+            let Some(status) = self.ring.peek(0) else { return };
+            if status.is_end() {
+                self.take_other(received, counters);
+            } else if !self.take_pieces(received, counters) {
                 return;
             }
         }
     }
 
-    /// Frames in one buffer each: nearly all of them. Out of line, so that it has the registers to itself.
+    /// Plain frames, nearly all there are, whose descriptors say the same but for length and hash. Out of line, so that it has the registers
+    /// to itself.
     #[inline(never)]
-    fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        let (mut plain_bytes, mut bytes, mut errors, mut wrong) = (0, 0, 0, 0);
-        let (queue, vlan_strip) = (self.queue, self.vlan_strip);
-        let taken = self.ring.take_frames(
-            received,
-            |packet, status| {
-                packet.receive(reception(status, queue, None, ChecksumState::Good));
-                plain_bytes += packet.len() as u64;
-            },
-            |packet, status| {
-                if !status.is_intact() {
-                    errors += 1;
-                    return false;
-                }
-                let vlan = status.vlan().filter(|_| vlan_strip);
-                let checksum = judge(status);
-                packet.receive(reception(status, queue, vlan, checksum));
-                bytes += packet.len() as u64;
-                wrong += u64::from(checksum == ChecksumState::Bad);
-                true
-            },
-        );
-        counters.received_frames += u64::from(taken) - errors;
-        counters.received_bytes += plain_bytes + bytes;
-        counters.receive_errors += errors;
-        counters.checksum_errors += wrong;
+    fn take_plain(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        let queue = self.queue;
+        let mut bytes = 0;
+        let taken = self.ring.take_plain_frames(received, |packet, status| {
+            packet.receive(Reception {
+                length: status.length(),
+                queue,
+                vlan: None,
+                checksum: ChecksumState::Good,
+                rss_hash: status.plain_rss_hash(),
+            });
+            bytes += packet.len();
+        });
+        counters.received_frames += u64::from(taken);
+        counters.received_bytes += bytes as u64;
+    }
+
+    /// Any frame in one buffer.
+    #[inline(never)]
+    fn take_other(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        let Some((mut packet, status)) = self.ring.take() else {
+            return;
+        };
+        if !status.is_intact() {
+            counters.receive_errors += 1;
+            self.recycle(packet);
+            return;
+        }
+        let vlan = status.vlan().filter(|_| self.vlan_strip);
+        let checksum = judge(status);
+        packet.receive(reception(status, self.queue, vlan, checksum));
+        counters.received_frames += 1;
+        counters.received_bytes += packet.len() as u64;
+        counters.checksum_errors += u64::from(checksum == ChecksumState::Bad);
+        // There is room: the caller has asked.
+        drop(received.push(packet));
     }
 
     /// A frame in several buffers; false when it isn't whole yet, or doesn't fit.

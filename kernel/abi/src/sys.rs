@@ -42,6 +42,8 @@ pub mod status {
     pub const CANCELLED: u32 = 5;
     /// There is no such thing, or it isn't this domain's.
     pub const NOT_FOUND: u32 = 6;
+    /// A domain has it already, this one or another.
+    pub const IN_USE: u32 = 7;
 }
 
 /// Result of [`SysTable::thread_park`].

@@ -18,6 +18,8 @@ pub enum ClaimError {
     NotFound,
     /// This domain has claimed it already.
     AlreadyClaimed,
+    /// Another domain drives it, or this one under another entry of its manifest.
+    InUse,
     /// It is another device than the trusted type is for.
     WrongDevice(Identity),
     /// A BAR is missing or too short.
@@ -36,6 +38,9 @@ impl fmt::Display for ClaimError {
         match self {
             ClaimError::NotFound => f.write_str("there is no such device, or the manifest doesn't grant it"),
             ClaimError::AlreadyClaimed => f.write_str("this domain has claimed the device already"),
+            ClaimError::InUse => {
+                f.write_str("the device has a driver already: two entries of the manifest mean it")
+            }
             ClaimError::WrongDevice(identity) => write!(f, "device {identity} is not of the kind expected"),
             ClaimError::NoRegisters { bar, length } => {
                 write!(f, "BAR {bar} of {length} bytes is missing or too short")
@@ -107,6 +112,7 @@ impl Device {
                 CLAIMED.fetch_and(!bit, Ordering::AcqRel);
                 return Err(match other {
                     status::NOT_FOUND | status::NOT_GRANTED => ClaimError::NotFound,
+                    status::IN_USE => ClaimError::InUse,
                     refused => ClaimError::Refused(refused),
                 });
             }

@@ -16,6 +16,7 @@ pub mod atomic;
 pub mod black_box;
 pub mod elf;
 pub mod estate;
+pub mod exclusive;
 pub mod image;
 pub mod line;
 pub mod requests;

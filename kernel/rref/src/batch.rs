@@ -285,6 +285,17 @@ impl<T: Share> Back<'_, T> {
         if self.length as usize >= BATCH_CAPACITY {
             return Err(object);
         }
+        // SAFETY: As asked above.
+        unsafe { self.push_within(object) };
+        Ok(())
+    }
+
+    /// Adds an object at the end of a batch that has room for it.
+    ///
+    /// # Safety
+    /// The batch isn't full.
+    #[inline(always)]
+    pub unsafe fn push_within(&mut self, object: RRef<T>) {
         let payload = object.into_payload();
         let body = self.batch.raw();
         let slot = &body.slots[self.head.wrapping_add(self.length) as usize % BATCH_CAPACITY];
@@ -294,7 +305,6 @@ impl<T: Share> Back<'_, T> {
         body.length.store(self.length, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         set_owner(payload.cast(), OwnerId::NESTED);
-        Ok(())
     }
 }
 

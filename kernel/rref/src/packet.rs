@@ -129,6 +129,14 @@ impl Outline {
         Marks((self.0 >> 32) as u32)
     }
 
+    /// Whether it has these marks and a length from `shortest` to `longest`: one comparison, since the length stands below the marks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_one_of(self, marks: Marks, shortest: u16, longest: u16) -> bool {
+        let first = (marks.0 as u64) << 16 | shortest as u64;
+        (self.0 >> 16).wrapping_sub(first) <= longest.saturating_sub(shortest) as u64
+    }
+
     /// Bytes of the frame, as [`Packet::len`].
     #[inline(always)]
     #[must_use]

@@ -90,12 +90,21 @@ impl Context<'_> {
             }
         }
         let start = self.reply.bytes.len();
+        let is_timed = self.server.timing.wants(command);
+        let start_ns = if is_timed {
+            (self.server.timing.clock_ns)()
+        } else {
+            0
+        };
         let result = (command.run)(self);
         if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
             counters.calls += u64::from(!self.retried);
             if result.is_err() {
                 counters.failed += 1;
             }
+        }
+        if is_timed {
+            self.note_time(command, start_ns);
         }
         if let Err(error) = result {
             // Whatever it had begun to say.

@@ -138,6 +138,8 @@ pub struct Keyspace {
     pub dirty: u64,
     /// Keys that expired since the start.
     pub expired: u64,
+    /// Keys that have expired stay, and aren't found: in a pause.
+    pub keeps_expired: bool,
     /// No key expires before this, milliseconds since 1970.
     next_expiry_ms: u64,
     /// Bytes of memory that keys and values take, nearly.
@@ -169,6 +171,7 @@ impl Keyspace {
             now_ms: 0,
             dirty: 0,
             expired: 0,
+            keeps_expired: false,
             next_expiry_ms: u64::MAX,
             used_bytes: 0,
             interest: StableMap::new(seed.rotate_left(7)),
@@ -203,7 +206,9 @@ impl Keyspace {
         let slot = keys.find(key)?;
         let entry = keys.get_mut(slot)?;
         if entry.expires_ms != NEVER_MS && entry.expires_ms <= self.now_ms {
-            self.expire(database, slot);
+            if !self.keeps_expired {
+                self.expire(database, slot);
+            }
             return None;
         }
         Some(slot)

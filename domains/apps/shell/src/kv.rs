@@ -244,15 +244,21 @@ fn check(store: &mut Store) -> Result<Answer, String> {
         total.bytes += part.bytes;
         total.damaged += part.damaged;
         total.dangling += part.dangling;
+        total.unreadable += part.unreadable;
         match part.next {
             Some(next) => cursor = next,
             None => break,
         }
     }
-    let verdict = match (total.damaged, total.dangling) {
+    let mut verdict = match (total.damaged, total.dangling) {
         (0, 0) => "all of them right".into(),
-        (damaged, dangling) => format!("{damaged} places are damaged, {dangling} keys have no record"),
+        (damaged, dangling) => {
+            format!("{damaged} places are damaged, {dangling} keys have no record that is right")
+        }
     };
+    if total.unreadable > 0 {
+        verdict += &format!("; {} segments can't be read", total.unreadable);
+    }
     Ok(Answer {
         text: format!("{} records, {}: {verdict}.", total.records, bytes(total.bytes)),
         json: json!({
@@ -260,6 +266,7 @@ fn check(store: &mut Store) -> Result<Answer, String> {
             "bytes": total.bytes,
             "damaged": total.damaged,
             "dangling": total.dangling,
+            "unreadable": total.unreadable,
         }),
     })
 }

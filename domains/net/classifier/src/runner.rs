@@ -343,17 +343,19 @@ impl Runner {
     /// which is the rule, stays as it is.
     #[inline]
     fn split(&mut self, mut received: PacketBatch) -> (Option<PacketBatch>, Option<PacketBatch>) {
-        let destinations = self.services.destinations();
-        if destinations.is_empty() {
+        if self.services.destinations().is_empty() {
             return (Some(received), None);
         }
-        let mut recent = Recent::default();
-        let is_usual = |packet: &&Packet| {
-            packet.marks() == Marks::RECEIVED && destinations.is_usually_virtual(packet.frame(), &mut recent)
-        };
-        if self.all_virtual && received.iter().take_while(is_usual).count() == received.len() {
-            return (None, Some(received));
+        if self.all_virtual {
+            let destinations = self.services.destinations_mut();
+            let is_usual = |packet: &&Packet| {
+                packet.marks() == Marks::RECEIVED && destinations.is_usually_virtual(packet.frame())
+            };
+            if received.iter().take_while(is_usual).count() == received.len() {
+                return (None, Some(received));
+            }
         }
+        let destinations = self.services.destinations();
         let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
             // The parts of a long frame go where its head goes.

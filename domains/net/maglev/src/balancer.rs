@@ -13,7 +13,7 @@ use prefetch::prefetch;
 use crate::connection_table::{ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
-use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
+use crate::packet::{FragmentKey, Parsed, PlainIpv4, PlainPattern, parse};
 use crate::snapshot::{Identity, Published, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
@@ -208,6 +208,8 @@ pub struct Balancer {
     snapshot: Arc<Snapshot>,
     flows: Flows,
     counters: Arc<CpuCounters>,
+    /// The VIP of the last packet: it is mostly the next one's too.
+    recent: RecentVip,
     /// What the first pass leaves for the others; means nothing between batches.
     pending: [Pending; BATCH],
 }
@@ -241,6 +243,7 @@ impl Balancer {
             snapshot,
             flows,
             counters,
+            recent: RecentVip::NONE,
             pending: [Pending::NONE; BATCH],
         }
     }
@@ -291,13 +294,21 @@ impl Balancer {
     #[cold]
     fn take_snapshot(&mut self) {
         (self.version, self.snapshot) = self.published.current();
+        self.recent = RecentVip::NONE;
     }
 
     #[inline(always)]
     fn forward_batch(&mut self, frames: &mut impl Frames) -> usize {
         let (snapshot, counters) = (&*self.snapshot, &*self.counters);
         let connections = &self.flows.connections;
-        let count = read_batch(snapshot, connections, counters, frames, &mut self.pending);
+        let count = read_batch(
+            snapshot,
+            connections,
+            counters,
+            frames,
+            &mut self.recent,
+            &mut self.pending,
+        );
         let pending = self.pending.get(..count).unwrap_or_default();
         self.flows.decide_batch(snapshot, counters, pending, frames);
         count
@@ -314,24 +325,20 @@ fn read_batch(
     connections: &ConnectionTable,
     counters: &CpuCounters,
     frames: &mut impl Frames,
+    recent: &mut RecentVip,
     all_pending: &mut [Pending; BATCH],
 ) -> usize {
-    let mut recent = RecentVip::default();
     let mut count = 0;
     for (pending, mut frame) in all_pending.iter_mut().zip(frames.from(0)) {
         let Some(bytes) = frame.bytes() else { break };
-        let plain = PlainIpv4::parse(bytes, Event::of);
-        let is_plain = plain.is_some();
-        if let Some((packet, event)) = plain
-            && let Some(vip) = snapshot.find_vip_ipv4(&packet, &mut recent)
-        {
+        if let Some((packet, event)) = recent.pattern.parse(bytes, Event::of) {
             let hash = snapshot.hasher.flow(&packet.flow());
             connections.prefetch(hash);
             // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
             pending.hash = hash;
-            pending.vip = vip;
+            pending.vip = recent.vip;
             pending.step = Step::whole(event);
-        } else if let Err(stranger) = read_otherwise(snapshot, connections, bytes, is_plain, pending) {
+        } else if let Err(stranger) = read_anew(snapshot, connections, bytes, pending, recent) {
             frame.decide(match stranger {
                 Stranger::NotMine => Verdict::NotMine,
                 Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
@@ -348,28 +355,37 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
 }
 
-/// The first pass for a frame that is none of a known VIP's plain packets. Out of line as a whole, so that the others' results stay in
-/// registers.
-#[cold]
+/// The first pass for a frame that isn't like the one before. Out of line as a whole, so that the others' results stay in registers.
 #[inline(never)]
-fn read_otherwise(
+fn read_anew(
     snapshot: &Snapshot,
     connections: &ConnectionTable,
     frame: &[u8],
-    is_plain: bool,
     pending: &mut Pending,
+    recent: &mut RecentVip,
 ) -> Result<(), Stranger> {
-    *pending = Pending::NONE;
-    if is_plain {
-        return Err(Stranger::NotMine);
-    }
-    let (hash, vip, step) = read_unusual(snapshot, frame)?;
+    pending.step = Step::Nothing;
+    let (hash, vip, step) = match PlainIpv4::parse(frame, Event::of) {
+        Some((packet, event)) => {
+            let vip = snapshot.find_vip_ipv4(&packet).ok_or(Stranger::NotMine)?;
+            *recent = RecentVip {
+                pattern: PlainPattern::of(frame, &packet),
+                vip,
+            };
+            (snapshot.hasher.flow(&packet.flow()), vip, Step::whole(event))
+        }
+        None => read_unusual(snapshot, frame)?,
+    };
     connections.prefetch(hash);
-    *pending = Pending { hash, vip, step };
+    pending.hash = hash;
+    pending.vip = vip;
+    pending.step = step;
     Ok(())
 }
 
 /// What is this frame, whose is it, and which flow does it belong to?
+#[cold]
+#[inline(never)]
 fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
     let hasher = &snapshot.hasher;
     let (vip, hash, step) = match parse(frame).map_err(|_| Stranger::Malformed)? {

@@ -124,6 +124,29 @@ fn assert_short_cut_agrees(frame: &[u8]) {
             }),
             parse(frame)
         );
+        let pattern = PlainPattern::of(frame, &plain);
+        for index in 0..frame.len() {
+            let mut other = frame.to_vec();
+            for change in [0, 1, 0x80] {
+                other[index] ^= change;
+                if let Some(recognised) = pattern.parse(&other, |_, flags| flags) {
+                    assert_eq!(
+                        recognised.0.destination_key(),
+                        plain.destination_key(),
+                        "byte {index}"
+                    );
+                    assert_eq!(
+                        Some(recognised),
+                        PlainIpv4::parse(&other, |_, flags| flags),
+                        "byte {index}"
+                    );
+                } else {
+                    let parsed =
+                        PlainIpv4::parse(&other, |_, _| ()).map(|(other, ())| other.destination_key());
+                    assert_ne!(parsed, Some(plain.destination_key()), "byte {index}");
+                }
+            }
+        }
     }
 }
 

@@ -159,7 +159,7 @@ impl<D: Disk> Engine<D> {
             let mut bytes = alloc::vec![0; self.layout.round_up(segment.end)];
             self.runs.read(start, &mut bytes).map_err(store_error)?;
             bytes.truncate(segment.end);
-            self.move_records(&bytes, start, segment.serial)?;
+            self.move_records(&bytes, number, segment.serial)?;
             self.write_out(Goal::AllDurable)?;
         } else {
             // What made its records dead must not be lost with them gone.
@@ -191,7 +191,8 @@ impl<D: Disk> Engine<D> {
         Ok(())
     }
 
-    fn move_records(&self, bytes: &[u8], start: u64, serial: u64) -> Result<(), StoreError> {
+    fn move_records(&self, bytes: &[u8], number: u32, serial: u64) -> Result<(), StoreError> {
+        let start = self.layout.segment_start(number);
         let seed = Seed::new(self.layout.store, serial);
         let mut offset = self.layout.block_bytes as usize;
         let mut group = Vec::new();
@@ -203,8 +204,10 @@ impl<D: Disk> Engine<D> {
                     group.push((record, start + offset as u64));
                     length
                 }
-                Step::Padding(length) | Step::Damage(length) => length,
-                Step::Cut => self.layout.round_up(offset + 1) - offset,
+                Step::Padding(length) => length,
+                Step::Damage(_) | Step::Cut => {
+                    self.behind_damage((number, serial), seed, offset, bytes) - offset
+                }
             };
             offset += length;
             if room.bytes >= MOVED_AT_ONCE_BYTES || offset >= bytes.len() {

@@ -235,6 +235,28 @@ fn every_power_cut_without_forced_writes_leaves_what_was_acknowledged() {
     power_cuts(&work(&disk, 13, 1500, &History::default()));
 }
 
+/// The same with places that take no writes: what was to be there goes elsewhere, and a start in the middle of that finds both.
+#[test]
+fn every_power_cut_on_a_disk_with_bad_places_leaves_what_was_acknowledged() {
+    for seed in 0..2 {
+        let disk = SimulatedDisk::new(DISK_BYTES);
+        let disk = if seed == 1 {
+            disk.without_forced_writes()
+        } else {
+            disk
+        };
+        drop(open(disk.clone()).unwrap());
+        let mut random = Rng::with_seed(seed);
+        for segment in [1, 5] {
+            let start = (128 << 10) + segment * (256 << 10);
+            disk.spoil(start + random.u64(1..256 << 10));
+        }
+        let run = work(&disk, 61 + seed, 900, &History::default());
+        assert!(disk.0.lock().unwrap().refusals > 3);
+        power_cuts(&run);
+    }
+}
+
 fn power_cuts(run: &Run) {
     assert!(run.cleaned_bytes > 0);
     let mut points = 0;

@@ -218,27 +218,37 @@ impl<D: Disk> Runs<D> {
         let mut requests = Vec::new();
         let mut start = offset;
         for part in into.chunks_mut(WINDOW_BLOCKS * BLOCK_BYTES) {
-            persistently(|| self.read_part(start, part, &mut requests))?;
+            persistently(|| self.read_once(&[(start, part.len())], part, &mut requests))?;
             start += part.len() as u64;
         }
         Ok(())
     }
 
-    fn read_part(
+    /// Reads stretches of whole logical blocks, each at an offset and so many bytes long, into `into`, one behind the other: all at once, so no more than
+    /// a few megabytes. Again if that may help.
+    pub fn read_stretches(&self, stretches: &[(u64, usize)], into: &mut [u8]) -> Result<(), DiskError> {
+        let mut requests = Vec::new();
+        persistently(|| self.read_once(stretches, into, &mut requests))
+    }
+
+    fn read_once(
         &self,
-        offset: u64,
+        stretches: &[(u64, usize)],
         into: &mut [u8],
         requests: &mut Vec<RRef<Block>>,
     ) -> Result<(), DiskError> {
         requests.clear();
-        let mut address = offset / u64::from(self.shape.block_bytes);
-        for (index, page) in into.chunks(BLOCK_BYTES).enumerate() {
-            let mut block = self.block()?;
-            let count = self.blocks_of(page.len());
-            block.request(Operation::Read, address, count);
-            block.cookie = index as u64;
-            address += u64::from(count);
-            requests.push(block);
+        let mut place = 0;
+        for &(offset, bytes) in stretches {
+            let first = offset / u64::from(self.shape.block_bytes);
+            for start in (0..bytes).step_by(BLOCK_BYTES) {
+                let mut block = self.block()?;
+                let count = self.blocks_of(BLOCK_BYTES.min(bytes - start));
+                block.request(Operation::Read, first + u64::from(self.blocks_of(start)), count);
+                block.cookie = (place + start) as u64;
+                requests.push(block);
+            }
+            place += bytes;
         }
         let mut result = self.disk.run(requests);
         if result.is_ok() {
@@ -247,11 +257,13 @@ impl<D: Disk> Runs<D> {
                     result = Err(DiskError::Fault(block.fault().unwrap_or(Fault::Internal)));
                     break;
                 }
-                let start = block.cookie as usize * BLOCK_BYTES;
-                let rest = into.get_mut(start..).unwrap_or_default();
-                for (to, from) in rest.chunks_mut(BLOCK_BYTES).take(1).zip([block.data()]) {
-                    let length = to.len();
-                    to.copy_from_slice(from.get(..length).unwrap_or_default());
+                let (start, length) = (
+                    block.cookie as usize,
+                    block.count as usize * self.shape.block_bytes as usize,
+                );
+                let to = into.get_mut(start..start + length);
+                if let (Some(to), Some(from)) = (to, block.data().get(..length)) {
+                    to.copy_from_slice(from);
                 }
             }
         }

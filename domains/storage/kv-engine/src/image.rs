@@ -51,6 +51,20 @@ impl Image {
         }
     }
 
+    /// Will be written to another segment, all of it. The records stay where they are in it, and so what they are; what it has of the index is
+    /// the caller's business.
+    pub fn move_to(&mut self, layout: &Layout, segment: u32) {
+        self.segment = segment;
+        self.start = layout.segment_start(segment);
+        self.written = 0;
+        self.durable = 0;
+    }
+
+    /// What its records say about the index.
+    pub fn notes(&self) -> impl Iterator<Item = Note> {
+        self.summary.notes()
+    }
+
     /// The memory, for another segment.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes

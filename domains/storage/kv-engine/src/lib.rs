@@ -10,6 +10,7 @@
 //! | [`engine`] | appending, committing, staging |
 //! | `write_out` | bringing what is in memory to the disk |
 //! | `read`, [`cache`] | reading values |
+//! | `superblocks` | which store is on a partition |
 //! | [`open`] | opening: making the index again, and where the log ends |
 //! | `clean` | making room |
 //! | `scan` | everything that is live, for the server's start |
@@ -42,6 +43,7 @@ pub mod record;
 mod scan;
 mod service;
 pub mod state;
+mod superblocks;
 mod walk;
 mod write_out;
 

@@ -10,14 +10,21 @@ use crate::disk::{Disk, Runs};
 use crate::engine::{Engine, Limits, Opened, store_error};
 use crate::image::{Action, Summary};
 use crate::key_hash::Secret;
-use crate::layout::{Begin, Footer, HEAD_BYTES, Header, Layout, SUPERBLOCKS, Superblock, VERSION};
+use crate::layout::{Begin, Footer, Header, LEAST_SEGMENT_BYTES, Layout};
 use crate::record::{self, LAST, LOOSE, Seed};
 use crate::state::{Segment, State, Unnamed, Use};
+use crate::superblocks::{find_layout, format, write_superblock};
 use crate::walk::hash_of;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use interface::key_value::StoreError;
-use log::warn;
+
+/// What of a segment's end is read at once: of a segment with long values that is the whole summary.
+const TAIL_BYTES: usize = 32 << 10;
+const _: () = assert!(TAIL_BYTES < LEAST_SEGMENT_BYTES as usize);
+
+/// Bytes of summaries that are read at once when a store is opened, if they are several.
+const SUMMARIES_BYTES: usize = 1 << 20;
 
 /// How to open.
 #[derive(Clone, Copy, Debug)]
@@ -80,78 +87,6 @@ impl<D: Disk> Engine<D> {
     }
 }
 
-fn read_block<D: Disk>(runs: &Runs<D>, offset: u64) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = alloc::vec![0; runs.shape().block_bytes as usize];
-    runs.read(offset, &mut bytes).map_err(store_error)?;
-    Ok(bytes)
-}
-
-/// The layout by the newest superblock, with its generation; `None` on a blank partition.
-fn find_layout<D: Disk>(runs: &Runs<D>) -> Result<Option<(Layout, u64)>, StoreError> {
-    let partition_bytes = runs.shape().bytes();
-    if partition_bytes < HEAD_BYTES {
-        return Err(StoreError::NoPartition);
-    }
-    let mut best = None;
-    let mut is_blank = true;
-    for offset in SUPERBLOCKS {
-        match Layout::decode(&read_block(runs, offset)?, partition_bytes) {
-            Superblock::Blank => {}
-            Superblock::Unknown => is_blank = false,
-            Superblock::Foreign { version } => {
-                match version {
-                    VERSION => warn!("the store was made for a larger partition than this"),
-                    _ => warn!("the store's format is version {version}; this is version {VERSION}"),
-                }
-                return Err(StoreError::Unrecognised);
-            }
-            Superblock::Store { layout, generation } => {
-                if best.is_none_or(|(_, other)| generation > other) {
-                    best = Some((layout, generation));
-                }
-            }
-        }
-    }
-    match best {
-        Some((layout, _)) if layout.block_bytes != runs.shape().block_bytes => Err(StoreError::Unrecognised),
-        Some(found) => Ok(Some(found)),
-        None if is_blank => Ok(None),
-        None => Err(StoreError::Unrecognised),
-    }
-}
-
-fn write_superblock<D: Disk>(runs: &Runs<D>, layout: &Layout, generation: u64) -> Result<(), StoreError> {
-    let mut bytes = alloc::vec![0; layout.block_bytes as usize];
-    layout.encode(generation).write_to(&mut bytes);
-    let [even, odd] = SUPERBLOCKS;
-    let offset = if generation.is_multiple_of(2) { even } else { odd };
-    runs.write(offset, &bytes, false).map_err(store_error)?;
-    runs.flush().map_err(store_error)
-}
-
-/// Makes a store on a partition that is blank wherever a store or something else would have left a trace.
-fn format<D: Disk>(runs: &Runs<D>, options: Options) -> Result<Layout, StoreError> {
-    let random = [(); 3].map(|()| (options.random)());
-    let shape = runs.shape();
-    let layout = Layout::choose(shape.bytes(), shape.block_bytes, options.segment_bytes, random)
-        .map_err(|_| StoreError::NoPartition)?;
-    let mut head = alloc::vec![0; HEAD_BYTES as usize];
-    runs.read(0, &mut head).map_err(store_error)?;
-    let mut is_blank = head.iter().all(|&byte| byte == 0);
-    let starts: Vec<u64> = (0..layout.segments)
-        .map(|segment| layout.segment_start(segment))
-        .collect();
-    runs.read_scattered(&starts, |_, bytes| {
-        is_blank &= bytes.iter().all(|&byte| byte == 0)
-    })
-    .map_err(store_error)?;
-    if !is_blank {
-        return Err(StoreError::Unrecognised);
-    }
-    write_superblock(runs, &layout, 0)?;
-    Ok(layout)
-}
-
 /// The summary of segment `number` that `footer` tells of, `None` if it is damaged; and the bytes that were read.
 fn read_summary<D: Disk>(
     runs: &Runs<D>,
@@ -166,8 +101,12 @@ fn read_summary<D: Disk>(
         .map_err(store_error)?;
     let read_bytes = bytes.len() as u64;
     bytes.truncate(words * 8);
-    let is_right = checksum::extend(0, &bytes) == footer.summary_crc;
-    Ok((is_right.then(|| Summary::from_bytes(&bytes)), read_bytes))
+    Ok((summary_of(&bytes, footer), read_bytes))
+}
+
+/// The summary in `bytes`, if it is the footer's.
+fn summary_of(bytes: &[u8], footer: &Footer) -> Option<Summary> {
+    (checksum::extend(0, bytes) == footer.summary_crc).then(|| Summary::from_bytes(bytes))
 }
 
 impl<D: Disk> Engine<D> {
@@ -177,16 +116,25 @@ impl<D: Disk> Engine<D> {
         segment: u32,
         serial: u64,
     ) -> Result<(Option<Summary>, u64), StoreError> {
-        let at = self.layout.segment_start(segment) + self.layout.footer_start() as u64;
-        let block_bytes = u64::from(self.layout.block_bytes);
-        let footer = Footer::decode(&read_block(&self.runs, at)?, &self.layout);
-        match footer.filter(|footer| footer.serial == serial) {
-            Some(footer) => {
-                let (summary, read_bytes) = read_summary(&self.runs, &self.layout, segment, &footer)?;
-                Ok((summary, read_bytes + block_bytes))
-            }
-            None => Ok((None, block_bytes)),
-        }
+        let layout = &self.layout;
+        let at = layout.segment_bytes as usize - TAIL_BYTES;
+        let mut tail = alloc::vec![0; TAIL_BYTES];
+        self.runs
+            .read(layout.segment_start(segment) + at as u64, &mut tail)
+            .map_err(store_error)?;
+        let footer = tail
+            .get(layout.footer_start() - at..)
+            .and_then(|from| Footer::decode(from, layout));
+        let Some(footer) = footer.filter(|footer| footer.serial == serial) else {
+            return Ok((None, TAIL_BYTES as u64));
+        };
+        let words = footer.words as usize;
+        let in_tail = layout.summary_start(words).checked_sub(at);
+        let Some(bytes) = in_tail.and_then(|from| tail.get(from..from + words * 8)) else {
+            let (summary, read_bytes) = read_summary(&self.runs, layout, segment, &footer)?;
+            return Ok((summary, read_bytes + TAIL_BYTES as u64));
+        };
+        Ok((summary_of(bytes, &footer), TAIL_BYTES as u64))
     }
 }
 
@@ -202,12 +150,17 @@ impl<D: Disk> Opening<'_, D> {
         let found = self.find_segments()?;
         let mut changed = false;
         let order: Vec<u64> = found.keys().copied().collect();
+        let mut summaries = BTreeMap::new();
         for (index, &serial) in order.iter().enumerate() {
             progress((index * 100 / order.len()) as u8);
             domain_rt::thread::heartbeat();
             let Some(this) = found.get(&serial) else { continue };
             let next = order.get(index + 1).and_then(|next| found.get(next));
-            changed |= self.load_segment(this, next)?;
+            if this.footer.is_some() && !summaries.contains_key(&serial) {
+                let ahead = order.get(index..).unwrap_or_default().iter();
+                summaries = self.read_summaries(ahead.filter_map(|serial| found.get(serial)))?;
+            }
+            changed |= self.load_segment(this, next, summaries.remove(&serial).flatten())?;
         }
         // What was taken up is durable before anything follows it, and before anybody is told of it.
         self.runs.flush().map_err(store_error)?;
@@ -263,7 +216,7 @@ impl<D: Disk> Opening<'_, D> {
             })
             .map_err(store_error)?;
         self.opened.read_bytes += (starts.len() + ends.len()) as u64 * u64::from(layout.block_bytes);
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<u64, Found> = BTreeMap::new();
         let mut newest = 0;
         for (number, (begin, footer)) in (0..).zip(begins.into_iter().zip(footers)) {
             match begin {
@@ -274,6 +227,10 @@ impl<D: Disk> Opening<'_, D> {
                         number,
                         header,
                         footer,
+                    };
+                    let segment = match found.remove(&header.serial) {
+                        Some(other) => self.elect(other, segment)?,
+                        None => segment,
                     };
                     found.insert(header.serial, segment);
                 }
@@ -293,15 +250,36 @@ impl<D: Disk> Opening<'_, D> {
         Ok(found)
     }
 
-    /// Takes a segment up; true when it isn't sealed.
-    fn load_segment(&mut self, this: &Found, next: Option<&Found>) -> Result<bool, StoreError> {
-        let serial = this.header.serial;
-        let sealed = match this.footer {
-            Some(footer) => self
-                .read_summary(this.number, &footer)?
-                .map(|summary| (summary, footer)),
-            None => None,
+    /// Of two segments with one serial number the one that has more: where a segment couldn't be written, all of it went to another one
+    /// (`State::move_image`). The other one is free.
+    fn elect(&mut self, first: Found, second: Found) -> Result<Found, StoreError> {
+        let limit = self.state.layout.footer_start();
+        let mut reach = |this: &Found| -> Result<_, StoreError> {
+            let scanned = self.scan_once(this, limit, true)?;
+            Ok((this.footer.is_some(), scanned.sequence, scanned.end))
         };
+        let (winner, loser) = match reach(&first)? >= reach(&second)? {
+            true => (first, second),
+            false => (second, first),
+        };
+        let layout = self.state.layout;
+        let mut header = alloc::vec![0; layout.block_bytes as usize];
+        Header::encode_free(layout.store, loser.header.serial).write_to(&mut header);
+        self.runs
+            .write(layout.segment_start(loser.number), &header, false)
+            .map_err(store_error)?;
+        Ok(winner)
+    }
+
+    /// Takes a segment up; true when it isn't sealed.
+    fn load_segment(
+        &mut self,
+        this: &Found,
+        next: Option<&Found>,
+        summary: Option<Summary>,
+    ) -> Result<bool, StoreError> {
+        let serial = this.header.serial;
+        let sealed = summary.zip(this.footer);
         let (summary, end, sequence) = match sealed {
             Some((summary, footer)) => (summary, footer.end as usize, footer.sequence),
             None => {
@@ -345,10 +323,39 @@ impl<D: Disk> Opening<'_, D> {
         Ok(this.footer.is_none())
     }
 
-    fn read_summary(&mut self, number: u32, footer: &Footer) -> Result<Option<Summary>, StoreError> {
-        let (summary, read_bytes) = read_summary(self.runs, &self.state.layout, number, footer)?;
-        self.opened.read_bytes += read_bytes;
-        Ok(summary)
+    /// The summaries of the first of these segments, by serial number, as many as are read at once; `None` for one that is damaged.
+    fn read_summaries<'f>(
+        &mut self,
+        segments: impl Iterator<Item = &'f Found>,
+    ) -> Result<BTreeMap<u64, Option<Summary>>, StoreError> {
+        let layout = self.state.layout;
+        let (mut stretches, mut footers, mut total) = (Vec::new(), Vec::new(), 0);
+        for this in segments {
+            let Some(footer) = this.footer else { continue };
+            let at = layout.summary_start(footer.words as usize);
+            let length = layout.footer_start() - at;
+            if total > 0 && total + length > SUMMARIES_BYTES {
+                break;
+            }
+            stretches.push((layout.segment_start(this.number) + at as u64, length));
+            footers.push(footer);
+            total += length;
+        }
+        let mut bytes = alloc::vec![0; total];
+        match stretches.as_slice() {
+            &[(offset, _)] => self.runs.read(offset, &mut bytes),
+            many => self.runs.read_stretches(many, &mut bytes),
+        }
+        .map_err(store_error)?;
+        self.opened.read_bytes += total as u64;
+        let mut rest = bytes.as_slice();
+        let summaries = footers.iter().zip(stretches).map(|(footer, (_, length))| {
+            let (this, behind) = rest.split_at_checked(length).unwrap_or_default();
+            rest = behind;
+            let summary = this.get(..footer.words as usize * 8);
+            (footer.serial, summary.and_then(|bytes| summary_of(bytes, footer)))
+        });
+        Ok(summaries.collect())
     }
 
     /// Reads a segment's records up to `limit`. In the last one, the log ends at the first that isn't right or doesn't follow; in others, all

@@ -2,12 +2,11 @@
 //!
 //! In the order of the log the disk is read from front to back, and what cleaning moves meanwhile comes again later, at the end. Of a sealed segment
 //! its summary is read first: it says which records may be live, and has the keys of those with long values. What else is wanted is read in
-//! runs, with the gaps between where these are small; dead records and values that nobody asked for are passed over.
+//! stretches, many at once, with the gaps between where these are small; dead records and values that nobody asked for are passed over.
 
 use crate::disk::Disk;
 use crate::engine::{Engine, store_error};
 use crate::image::{Action, Note, Summary};
-use crate::layout::Layout;
 use crate::record::{self, Kind, LongValue, Record, Seed};
 use crate::state::State;
 use crate::walk::{Step, hash_of, step};
@@ -15,8 +14,8 @@ use alloc::vec::Vec;
 use interface::key_value::{Entry, StoreBuffer, StoreError, Writer};
 use log::error;
 
-/// Bytes that are read at once.
-const RUN_BYTES: usize = 1 << 20;
+/// Bytes of records that are read at once.
+const STRETCHES_BYTES: usize = 1 << 20;
 /// Bytes between two wanted records that are read with them: a disk has them sooner than another request.
 const GAP_BYTES: usize = 32 << 10;
 
@@ -26,11 +25,19 @@ pub(crate) struct Window {
     summary: Summary,
     /// The offset of the record to go on with, and the word of the summary where it is.
     next: (usize, usize),
-    /// A stretch of the segment, and where it begins.
-    start: usize,
+    /// Stretches of the segment, in their order: from where to where, and where that begins in `bytes`.
+    stretches: Vec<Stretch>,
     bytes: Vec<u8>,
     /// The record that was damaged when it was read last.
     doubtful: Option<usize>,
+}
+
+/// A part of a segment that was read.
+struct Stretch {
+    from: usize,
+    to: usize,
+    /// Where it begins among all that was read.
+    place: usize,
 }
 
 impl Window {
@@ -44,8 +51,13 @@ impl Window {
     }
 
     fn record(&self, note: &Note) -> Option<&[u8]> {
-        let from = note.offset.checked_sub(self.start)?;
-        self.bytes.get(from..from + note.bytes)
+        let next = self
+            .stretches
+            .partition_point(|stretch| stretch.from <= note.offset);
+        let stretch = self.stretches.get(next.checked_sub(1)?)?;
+        let from = stretch.place + note.offset - stretch.from;
+        let is_there = note.offset + note.bytes <= stretch.to;
+        self.bytes.get(from..from + note.bytes).filter(|_| is_there)
     }
 }
 
@@ -83,8 +95,8 @@ enum Emitted {
     Full,
     /// All was looked at.
     Through,
-    /// This stretch of the segment is to be read.
-    Wanted(usize, usize),
+    /// These stretches of the segment are to be read.
+    Wanted(Vec<Stretch>),
 }
 
 /// What gets the entries, and which of them with their values.
@@ -174,12 +186,21 @@ impl<D: Disk> Engine<D> {
                     *self.window.lock() = window;
                     return Ok(Some(cursor.encode()));
                 }
-                Emitted::Wanted(from, to) => {
-                    this.start = self.layout.round_down(from);
+                Emitted::Wanted(stretches) => {
+                    this.stretches = stretches;
+                    let length = this
+                        .stretches
+                        .iter()
+                        .map(|stretch| stretch.to - stretch.from)
+                        .sum();
                     this.bytes.clear();
-                    this.bytes.resize(self.layout.round_up(to) - this.start, 0);
+                    this.bytes.resize(length, 0);
+                    let places = this.stretches.iter();
+                    let places: Vec<(u64, usize)> = places
+                        .map(|stretch| (start + stretch.from as u64, stretch.to - stretch.from))
+                        .collect();
                     self.runs
-                        .read(start + this.start as u64, &mut this.bytes)
+                        .read_stretches(&places, &mut this.bytes)
                         .map_err(store_error)?;
                     self.state.lock().counters.scan_read_bytes += this.bytes.len() as u64;
                 }
@@ -207,7 +228,11 @@ impl<D: Disk> Engine<D> {
             serial,
             summary,
             next: (head_bytes, 0),
-            start: 0,
+            stretches: alloc::vec![Stretch {
+                from: 0,
+                to: bytes.len(),
+                place: 0,
+            }],
             bytes,
             doubtful: None,
         })
@@ -316,7 +341,7 @@ impl<D: Disk> Engine<D> {
                         continue;
                     }
                     window.doubtful = record.map(|_| note.offset);
-                    return wanted_run(&self.layout, state, start, window, &note, sink.value_limit_bytes);
+                    return self.wanted(state, start, end, window, &note, sink.value_limit_bytes);
                 }
                 None => error!(
                     "a record that is live is damaged: its key is left out (segment {}, byte {})",
@@ -327,6 +352,49 @@ impl<D: Disk> Engine<D> {
         }
         Emitted::Through
     }
+
+    /// What to read from the record of `first` on, which is wanted: what else is until there is enough.
+    fn wanted(
+        &self,
+        state: &State,
+        start: u64,
+        end: usize,
+        window: &Window,
+        first: &Note,
+        value_limit_bytes: usize,
+    ) -> Emitted {
+        let block_range = |note: &Note| {
+            let to = self.layout.round_up(note.offset + note.bytes);
+            (self.layout.round_down(note.offset), to)
+        };
+        let (from, to) = block_range(first);
+        let mut stretches = alloc::vec![Stretch { from, to, place: 0 }];
+        let mut at = first.next;
+        while let Some(note) = window.summary.note(at) {
+            at = note.next;
+            let is_long = note
+                .named
+                .is_some_and(|named| named.value_bytes > value_limit_bytes);
+            if is_long || note.offset + note.bytes > end || !is_wanted(state, start, &note) {
+                continue;
+            }
+            let (from, to) = block_range(&note);
+            let Some(last) = stretches.last_mut() else { break };
+            if from < last.from || last.place + to.max(last.to) - last.from > STRETCHES_BYTES {
+                break;
+            }
+            if from <= last.to + GAP_BYTES {
+                last.to = to.max(last.to);
+            } else {
+                let place = last.place + last.to - last.from;
+                if place + to - from > STRETCHES_BYTES {
+                    break;
+                }
+                stretches.push(Stretch { from, to, place });
+            }
+        }
+        Emitted::Wanted(stretches)
+    }
 }
 
 /// Whether a note is of a key that is live: the index names this record.
@@ -335,34 +403,4 @@ fn is_wanted(state: &State, start: u64, note: &Note) -> bool {
         && state
             .find(note.hash)
             .is_some_and(|place| place.offset() == start + note.offset as u64)
-}
-
-/// The stretch to read from the record of `first` on: to the last one that is wanted before a gap or the limit.
-fn wanted_run(
-    layout: &Layout,
-    state: &State,
-    start: u64,
-    window: &Window,
-    first: &Note,
-    value_limit_bytes: usize,
-) -> Emitted {
-    let mut to = first.offset + first.bytes;
-    let mut at = first.next;
-    while let Some(note) = window.summary.note(at) {
-        let note_end = note.offset + note.bytes;
-        if note.offset > to + GAP_BYTES
-            || note_end > first.offset + RUN_BYTES
-            || note_end > layout.footer_start()
-        {
-            break;
-        }
-        let is_long = note
-            .named
-            .is_some_and(|named| named.value_bytes > value_limit_bytes);
-        if !is_long && is_wanted(state, start, &note) {
-            to = note_end;
-        }
-        at = note.next;
-    }
-    Emitted::Wanted(first.offset, to)
 }

@@ -26,7 +26,7 @@ const IMPORT: &str = "disk";
 /// How often a partition is looked for, and how long its provider is waited for, milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// How long a store that can't be opened is left alone.
-const RETRY_MS: u64 = 5_000;
+const RETRY_MS: u64 = 1_000;
 /// How often the house is kept when nothing asks for it.
 const HOUSEKEEPING_MS: u64 = 5_000;
 const NS_PER_MS: u64 = 1_000_000;

@@ -4,6 +4,7 @@
 use crate::disk::{Disk, DiskError, Shape};
 use rref::RRef;
 use rref::block::{Block, Fault, Operation};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 pub const BLOCK_BYTES: usize = 512;
@@ -36,6 +37,10 @@ pub struct Inner {
     pub is_recording: bool,
     /// Requests of this kind from the count-th on (0: the next) fail, so many.
     pub failing: Option<(Operation, u64, u64, Fault)>,
+    /// Logical blocks that take no writes.
+    pub bad: BTreeSet<u64>,
+    /// Writes that met one.
+    pub refusals: u64,
     /// Reads done.
     pub reads: u64,
     pub volatile_cache: bool,
@@ -83,7 +88,14 @@ impl SimulatedDisk {
     }
 
     pub fn heal(&self) {
-        self.0.lock().unwrap().failing = None;
+        let mut inner = self.0.lock().unwrap();
+        inner.failing = None;
+        inner.bad.clear();
+    }
+
+    /// The logical block at this byte takes no writes from now on.
+    pub fn spoil(&self, byte: u64) {
+        self.0.lock().unwrap().bad.insert(byte / BLOCK_BYTES as u64);
     }
 }
 
@@ -129,7 +141,7 @@ impl Disk for SimulatedDisk {
                     block.data_mut()[..length].copy_from_slice(&inner.content[start..start + length]);
                 }
                 Operation::Write => {
-                    let blocks: Vec<Written> = (0..block.count as usize)
+                    let mut blocks: Vec<Written> = (0..block.count as usize)
                         .map(|index| Written {
                             address: block.address + index as u64,
                             data: block.data()[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES]
@@ -137,13 +149,22 @@ impl Disk for SimulatedDisk {
                                 .unwrap(),
                         })
                         .collect();
+                    // Around a bad block the others may be written.
+                    let count = blocks.len();
+                    blocks.retain(|written| !inner.bad.contains(&written.address));
+                    let is_whole = blocks.len() == count;
                     for written in &blocks {
                         put(&mut inner.content, written);
                     }
                     if inner.is_recording {
                         // A controller without the feature takes the wish and keeps the data in its cache.
-                        let forced = block.force_unit_access() && inner.forced_writes;
+                        let forced = block.force_unit_access() && inner.forced_writes && is_whole;
                         inner.events.push(Event::Write { blocks, forced });
+                    }
+                    if !is_whole {
+                        inner.refusals += 1;
+                        block.fail(Fault::WriteFault, 0);
+                        continue;
                     }
                 }
                 Operation::Flush if inner.is_recording => inner.events.push(Event::Flush),

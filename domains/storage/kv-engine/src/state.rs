@@ -16,6 +16,8 @@ use rref::{Block, RRef};
 
 /// Free segments that values leave alone: two for cleaning, and one for deletions when the disk is full.
 pub const RESERVED_FOR_DELETIONS: usize = 3;
+/// Segments at once that an image was to be written to in vain: a disk that takes nothing isn't tried everywhere.
+const VACATED_LIMIT: usize = 4;
 /// Free segments that deletions leave alone.
 pub const RESERVED_FOR_CLEANING: usize = 2;
 
@@ -66,6 +68,19 @@ pub struct Staging {
     pub ended: bool,
 }
 
+/// A segment that an image was to be written to in vain.
+#[derive(Clone, Copy, Debug)]
+pub struct Vacated {
+    /// The segment.
+    pub segment: u32,
+    /// Of the image, which goes to another one.
+    pub serial: u64,
+    /// Where its records ended then.
+    end: usize,
+    /// The header was written, and isn't durable.
+    pub is_written: bool,
+}
+
 /// Counters since the start, for [`StoreStatistics`](interface::key_value::StoreStatistics).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -101,6 +116,8 @@ pub struct State {
     pub open: Option<Image>,
     /// The one before, until its end is written.
     pub sealing: Option<Image>,
+    /// Segments that an image was to be written to in vain: their headers are to say that they are free.
+    pub vacated: Vec<Vacated>,
     /// Memory for the next.
     pub spare: Vec<Vec<u8>>,
     /// Of the segment that is begun next.
@@ -159,6 +176,7 @@ impl State {
             log: BTreeMap::new(),
             open: None,
             sealing: None,
+            vacated: Vec::new(),
             spare: Vec::new(),
             next_serial: 1,
             previous: (0, 0),
@@ -233,6 +251,78 @@ impl State {
             }
             self.sealing = Some(image);
         }
+    }
+
+    /// Has the image with this serial number written to another segment than the one that doesn't take it; false when there is none.
+    ///
+    /// The one before keeps what it has until all is durable in the other, and is vacated then. Until that a start may find both, with one serial
+    /// number: it takes the one that has more.
+    pub fn move_image(&mut self, serial: u64) -> bool {
+        let layout = self.layout;
+        if self.vacated.len() >= VACATED_LIMIT {
+            return false;
+        }
+        let images = [&mut self.open, &mut self.sealing];
+        let Some(image) = images.into_iter().flatten().find(|image| image.serial == serial) else {
+            return false;
+        };
+        let Some(to) = self.free.pop_front() else {
+            return false;
+        };
+        let from = image.segment;
+        self.vacated.push(Vacated {
+            segment: from,
+            serial,
+            end: image.tail,
+            is_written: false,
+        });
+        image.move_to(&layout, to);
+        let (from_start, to_start) = (layout.segment_start(from), layout.segment_start(to));
+        for note in image.notes() {
+            let class = match note.action {
+                Action::Put => Class::Value,
+                Action::PutLong(_) => Class::Long,
+                Action::Piece(_) => Class::Piece,
+                Action::Delete(_) | Action::Clear(_) | Action::Nothing => continue,
+            };
+            let place =
+                |start: u64| Place::new(start + note.offset as u64, note.bytes, class, note.hash.check);
+            let (before, after) = (place(from_start), place(to_start));
+            let is_it = |word| word == before.word();
+            if self.index.replace(note.hash.slot, after.word(), is_it).is_some()
+                && let Some(value) = self.longs.remove(&before.offset())
+            {
+                self.longs.insert(after.offset(), value);
+            }
+        }
+        if let Some(segment) = self.segments.get_mut(from as usize) {
+            let moved = core::mem::take(segment);
+            // Not free yet, and nothing to be cleaned.
+            segment.usage = Use::Open;
+            if let Some(segment) = self.segments.get_mut(to as usize) {
+                *segment = moved;
+            }
+        }
+        self.log.insert(serial, to);
+        true
+    }
+
+    /// A segment that doesn't take what it was to hold is free again, after all others.
+    pub fn vacate(&mut self, number: u32) {
+        self.vacated.retain(|other| other.segment != number);
+        if let Some(segment) = self.segments.get_mut(number as usize) {
+            *segment = Segment::default();
+        }
+        self.free.push_back(number);
+    }
+
+    /// The segment to vacate next: one of which all is durable elsewhere.
+    pub fn next_vacant(&self) -> Option<Vacated> {
+        let is_durable = |vacated: &Vacated| {
+            let mut images = [&self.open, &self.sealing].into_iter().flatten();
+            images.all(|image| image.serial != vacated.serial || image.durable >= vacated.end)
+        };
+        self.vacated.iter().copied().find(is_durable)
     }
 
     /// The image that a place is in, while its segment is in memory.

@@ -1,6 +1,6 @@
 //! Walking through segments record by record, and the check of the whole store that the operator asks for.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::engine::{Engine, store_error};
 use crate::key_hash::{KeyHash, Secret};
 use crate::layout::Layout;
@@ -50,6 +50,15 @@ impl<D: Disk> Engine<D> {
     /// Checks the segment at `cursor`, the serial number of the last one that was checked; see
     /// [`interface::key_value::KeyValueStore::check`].
     pub fn check(&self, cursor: u64) -> Result<CheckReport, StoreError> {
+        let report = self.check_once(cursor)?;
+        if report.damaged + report.dangling + report.unreadable == 0 {
+            return Ok(report);
+        }
+        // Perhaps that was so on the way only.
+        self.check_once(cursor)
+    }
+
+    fn check_once(&self, cursor: u64) -> Result<CheckReport, StoreError> {
         let mut report = CheckReport::default();
         let (serial, number, segment, mut bytes) = {
             let state = self.state.lock();
@@ -70,7 +79,14 @@ impl<D: Disk> Engine<D> {
         let start = self.layout.segment_start(number);
         if bytes.is_none() && segment.usage == Use::Sealed {
             let mut read = alloc::vec![0; self.layout.round_up(segment.end)];
-            self.runs.read(start, &mut read).map_err(store_error)?;
+            match self.runs.read(start, &mut read) {
+                Ok(()) => {}
+                Err(DiskError::Fault(_)) => {
+                    report.unreadable = 1;
+                    return Ok(report);
+                }
+                Err(error) => return Err(store_error(error)),
+            }
             read.truncate(segment.end);
             bytes = Some(read);
         }
@@ -95,7 +111,7 @@ impl<D: Disk> Engine<D> {
                 Step::Damage(_) | Step::Cut => {
                     // One run of damage counts once.
                     report.damaged += 1;
-                    self.skip_damage(seed, offset, &bytes) - offset
+                    self.behind_damage((number, serial), seed, offset, &bytes) - offset
                 }
             };
             domain_rt::thread::heartbeat();
@@ -122,8 +138,22 @@ impl<D: Disk> Engine<D> {
         Ok(report)
     }
 
-    /// Where the next record is behind damage at `offset`: at the start of a logical block, or there is none.
-    fn skip_damage(&self, seed: Seed, offset: usize, bytes: &[u8]) -> usize {
+    /// Where the next record is behind damage at `offset` of a segment, given by its place and its serial number: its summary knows. Without that it
+    /// is looked for at the starts of logical blocks. The end of the bytes if there is none.
+    pub(crate) fn behind_damage(
+        &self,
+        (number, serial): (u32, u64),
+        seed: Seed,
+        offset: usize,
+        bytes: &[u8],
+    ) -> usize {
+        let end = bytes.len().max(offset + 1);
+        if let Ok((Some(summary), _)) = self.read_summary(number, serial) {
+            let mut offsets = summary.notes().map(|note| note.offset);
+            return offsets
+                .find(|&next| next > offset)
+                .map_or(end, |next| next.min(end));
+        }
         let mut next = self.layout.round_up(offset + 1);
         while let Some(rest) = bytes.get(next..).filter(|rest| !rest.is_empty()) {
             if record::decode(rest, seed, next).is_some() {
@@ -131,6 +161,6 @@ impl<D: Disk> Engine<D> {
             }
             next += self.layout.block_bytes as usize;
         }
-        bytes.len().max(offset + 1)
+        end
     }
 }

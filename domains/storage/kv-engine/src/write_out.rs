@@ -5,11 +5,13 @@
 
 use crate::disk::{Attempts, Disk, DiskError};
 use crate::engine::{Engine, store_error};
+use crate::layout::Header;
 use crate::state::{State, Use};
 use alloc::vec::Vec;
 use domain_rt::thread;
 use interface::key_value::StoreError;
-use rref::block::{BLOCK_BYTES, Block};
+use log::warn;
+use rref::block::{BLOCK_BYTES, Block, Fault};
 use rref::{BATCH_CAPACITY, RRef};
 
 /// Bytes that one forced command is to write at most; more is written and then flushed.
@@ -42,6 +44,12 @@ enum Step {
     Flush,
     /// Summary and footer of the segment that is being sealed.
     Ending,
+    /// The header of a segment that didn't take an image of this serial number, which is elsewhere now.
+    Vacate {
+        segment: u32,
+        serial: u64,
+        durable: bool,
+    },
 }
 
 impl State {
@@ -55,6 +63,7 @@ impl State {
             Goal::Durable(sequence) => self.durable >= sequence,
             Goal::AllDurable => {
                 self.sealing.is_none()
+                    && self.vacated.is_empty()
                     && self
                         .open
                         .as_ref()
@@ -102,8 +111,12 @@ impl<D: Disk> Engine<D> {
                 Err(error) => {
                     Self::retreat(&mut state, step, error);
                     if !attempts.failed(error) {
-                        state.failures += 1;
-                        failed = Some(error);
+                        if Self::step_aside(&mut state, step, error) {
+                            attempts = Attempts::default();
+                        } else {
+                            state.failures += 1;
+                            failed = Some(error);
+                        }
                     }
                 }
             }
@@ -131,6 +144,24 @@ impl<D: Disk> Engine<D> {
         requests.clear();
         let cached = self.runs.shape().volatile_cache;
         let layout = state.layout;
+        let forces = cached && self.runs.shape().forced_writes;
+        if let Some(vacated) = state.next_vacant() {
+            if vacated.is_written {
+                self.runs.flush_request(requests)?;
+                return Ok(Some(Step::Flush));
+            }
+            let (segment, serial) = (vacated.segment, vacated.serial);
+            let mut header = alloc::vec![0; layout.block_bytes as usize];
+            Header::encode_free(layout.store, serial).write_to(&mut header);
+            self.runs
+                .write_requests(layout.segment_start(segment), &header, forces, requests)?;
+            state.counters.written_bytes += header.len() as u64;
+            return Ok(Some(Step::Vacate {
+                segment,
+                serial,
+                durable: forces || !cached,
+            }));
+        }
         let sequence = state.appended;
         if let Some(image) = &mut state.sealing {
             if !image.is_written(&layout) {
@@ -167,7 +198,6 @@ impl<D: Disk> Engine<D> {
         }
         let serial = image.serial;
         let (offset, bytes) = image.unwritten(&layout);
-        let forces = cached && self.runs.shape().forced_writes;
         let force = forces && is_durable && !state.unflushed && bytes.len() <= FORCED_LIMIT_BYTES;
         self.runs.write_requests(offset, bytes, force, requests)?;
         state.counters.written_bytes += bytes.len() as u64;
@@ -203,11 +233,24 @@ impl<D: Disk> Engine<D> {
             Step::Flush => {
                 state.unflushed = false;
                 state.counters.flushes += 1;
+                let written = state.vacated.iter().filter(|vacated| vacated.is_written);
+                for segment in written.map(|vacated| vacated.segment).collect::<Vec<_>>() {
+                    state.vacate(segment);
+                }
                 for image in [&mut state.open, &mut state.sealing].into_iter().flatten() {
                     image.durable = image.written;
                     if image.written > 0 {
                         state.durable = state.durable.max(image.written_sequence);
                     }
+                }
+            }
+            Step::Vacate { segment, durable, .. } => {
+                state.unflushed |= !durable;
+                if durable {
+                    state.vacate(segment);
+                } else if let Some(vacated) = state.vacated.iter_mut().find(|other| other.segment == segment)
+                {
+                    vacated.is_written = true;
                 }
             }
             Step::Ending => {
@@ -223,6 +266,33 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// What a place of the disk doesn't take goes elsewhere, if there is a place; whether to go on.
+    fn step_aside(state: &mut State, step: Step, error: DiskError) -> bool {
+        if error != DiskError::Fault(Fault::WriteFault) {
+            return false;
+        }
+        let serial = match step {
+            Step::Write { serial, .. } => Some(serial),
+            Step::Ending => state.sealing.as_ref().map(|image| image.serial),
+            Step::Vacate { segment, serial, .. } => {
+                // It keeps a header that a start may find: its successor must stay, so that there is always one that has more.
+                state.vacated.retain(|other| other.segment != segment);
+                if let Some(&number) = state.log.get(&serial)
+                    && let Some(segment) = state.segments.get_mut(number as usize)
+                {
+                    segment.is_stuck = true;
+                }
+                return true;
+            }
+            Step::Flush => None,
+        };
+        let has_moved = serial.is_some_and(|serial| state.move_image(serial));
+        if has_moved {
+            warn!("a segment can't be written: what belongs there goes to another one");
+        }
+        has_moved
+    }
+
     /// A step failed. After a flush that failed nobody knows what the disk still has of what was written before: it is written again.
     fn retreat(state: &mut State, step: Step, error: DiskError) {
         state.last_error = Some(error);
@@ -234,6 +304,9 @@ impl<D: Disk> Engine<D> {
             for image in [&mut state.open, &mut state.sealing].into_iter().flatten() {
                 image.written = image.durable;
                 image.written_sequence = durable;
+            }
+            for vacated in &mut state.vacated {
+                vacated.is_written = false;
             }
         }
     }

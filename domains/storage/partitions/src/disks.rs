@@ -262,7 +262,7 @@ impl Disks {
                 partitions.len()
             );
             if !is_all_read {
-                warn!("disk {unit}: not all of the partition table can be read; that is tried again");
+                warn!("disk {unit}: the partition table or a copy of it can't be read; that is tried again");
             }
         }
         Known {

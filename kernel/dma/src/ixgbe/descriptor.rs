@@ -57,6 +57,12 @@ impl ReceiveStatus {
         }
     }
 
+    /// The RSS hash of a [plain](Self::is_plain) frame: it has a transport checksum, so it is an IP packet, and of those the device hashes all.
+    #[inline(always)]
+    pub fn plain_rss_hash(self) -> u32 {
+        (self.low >> 32) as u32
+    }
+
     /// Whether the IPv4 header's checksum was looked at, and was right.
     #[inline(always)]
     pub fn ipv4_checksum(self) -> Option<bool> {

@@ -6,9 +6,10 @@
 //! and every translation of addresses that the CPUs had cached; the steps take two register accesses a queue.
 
 use super::black_box;
-use super::domain::{domain_of, is_live};
+use super::domain::{domain_name, domain_of, is_live};
 use super::interrupt::{self, Attached};
 use crate::black_box::EventKind;
+use crate::exclusive::Register;
 use abi::manifest::DeviceClaim;
 use abi::place::{DESCRIPTOR_BYTES, SENT};
 use abi::sys::{REST_DRAIN_NS, RawBar, RawDma, RestStep, status, wake};
@@ -28,9 +29,30 @@ const REST_STEPS: usize = 1024;
 struct Claim {
     number: u64,
     function: &'static Function,
+    _held: Held,
     rest: Option<Rest>,
     /// It may not master the bus for the rest of its driver's life.
     stopped: bool,
+}
+
+/// Which incarnation drives which function.
+static HOLDERS: InterruptLock<Register> = InterruptLock::new(Register::new());
+
+/// A function is this claim's alone; when it is dropped, another one may have it.
+struct Held(&'static Function);
+
+impl Held {
+    /// `Err` is who has it already.
+    fn take(function: &'static Function, owner: OwnerId) -> Result<Held, OwnerId> {
+        let taken = HOLDERS.lock().take(core::ptr::from_ref(function).addr(), owner);
+        taken.map(|()| Held(function))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HOLDERS.lock().give_back(core::ptr::from_ref(self.0).addr());
+    }
 }
 
 /// How a device is brought to rest.
@@ -79,10 +101,10 @@ impl Rest {
 /// What an incarnation holds of devices.
 #[derive(Default)]
 pub struct Devices {
-    claims: Vec<Claim>,
-    // Interrupts go before the memory that their devices write.
+    // Interrupts go before the memory that their devices write, and the devices are free for others when both are gone.
     routed: Vec<Attached>,
     memory: Vec<Frames>,
+    claims: Vec<Claim>,
 }
 
 impl Devices {
@@ -188,18 +210,22 @@ pub fn claim(index: usize, device: &mut u64) -> u32 {
         if !is_live(owner) {
             return status::CANCELLED;
         }
-        if life
-            .holdings
-            .devices
-            .claims
-            .iter()
-            .any(|claim| core::ptr::eq(claim.function, function))
-        {
-            return status::NOT_GRANTED;
-        }
+        let held = match Held::take(function, owner) {
+            Ok(held) => held,
+            Err(holder) => {
+                drop(life);
+                log::warn!(
+                    "{}: {wanted} is driven by {} already",
+                    domain.manifest.name,
+                    domain_name(holder)
+                );
+                return status::IN_USE;
+            }
+        };
         life.holdings.devices.claims.push(Claim {
             number,
             function,
+            _held: held,
             rest: None,
             stopped: false,
         });

@@ -20,7 +20,7 @@ const PAIRS: Keys = Keys {
 /// The table.
 pub const COMMANDS: &[Command] = &[
     command("get", 2, READ, ONE_KEY, get),
-    command("set", -3, WRITE, ONE_KEY, set),
+    command("set", -3, WRITE.union(Flags::BRIEF), ONE_KEY, set),
     command("setnx", 3, FAST_WRITE, ONE_KEY, set_if_absent),
     command("setex", 4, WRITE, ONE_KEY, |context| {
         set_with_expiry(context, "setex", 1000)
