@@ -67,8 +67,10 @@ pub struct Connection {
     pub light: Option<Light>,
     /// What the peer's SYN said; `None` when it came the other way, and the connection keeps its socket.
     pub options: Option<PeerOptions>,
-    /// When something last happened that needed the socket.
+    /// When something last happened on the socket.
     pub quiet_since_ns: u64,
+    /// When something last happened that needed the socket.
+    pub needed_ns: u64,
     /// When a SYN was last answered, for `challenge.rs`.
     pub challenged_ns: u64,
     /// The sender's view of losses.
@@ -120,6 +122,7 @@ impl Connection {
             light: None,
             options: None,
             quiet_since_ns: 0,
+            needed_ns: 0,
             challenged_ns: 0,
             recovery: Recovery::default(),
             set,

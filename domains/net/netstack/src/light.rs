@@ -181,6 +181,27 @@ impl Connection {
             .min(light.asked_ns.saturating_add(keep_alive_ns))
     }
 
+    /// Whether this segment, before the socket has it, leaves the socket nothing: it acknowledges all that the owner has sent, brings a short request in order
+    /// of which nothing was received yet, and nothing has needed the socket for a while. So a connection that is never quiet gives its socket back too.
+    #[inline]
+    pub fn is_done_with_socket(&self, segment: &Segment, now_ns: u64) -> bool {
+        let in_flight = self.sent.sequence.wrapping_sub(self.recovery.unacknowledged());
+        now_ns.saturating_sub(self.needed_ns) >= QUIET_NS
+            && segment.flags & !flag::PSH == flag::ACK
+            && (1..=ACKNOWLEDGE_BYTES).contains(&segment.payload_bytes)
+            && segment.window != 0
+            && segment.acknowledgement == self.sent.sequence
+            && segment.sequence == self.sent.acknowledgement
+            && segment.sequence == self.recovery.remote_next()
+            && self.options.is_some()
+            && self.linger_ns.is_none()
+            && !(self.orphan || self.wants_room || self.told_finished || self.connecting)
+            && !self.recovery.is_going_back()
+            && self.socket_ref().state() == tcp::State::Established
+            && self.socket_ref().recv_queue() == 0
+            && self.socket_ref().send_queue() == in_flight as usize
+    }
+
     /// Moves received bytes into `buffer`; `None` when there is a socket, which has them.
     #[inline]
     pub fn receive_lightly(&mut self, buffer: &mut [u8]) -> Option<usize> {
@@ -207,18 +228,24 @@ impl Connection {
         (count > 0).then_some(count)
     }
 
+    /// Bytes that one segment takes.
+    #[inline]
+    pub fn segment_bytes(&self, mtu: u16) -> usize {
+        let header_bytes = if self.is_ipv4() { 40 } else { 60 };
+        let limit = usize::from(mtu).saturating_sub(header_bytes);
+        match &self.options {
+            Some(options) => limit.min(options.segment_bytes.into()),
+            None => limit,
+        }
+    }
+
     /// Takes bytes to send that fit into one segment; false when they need a socket.
     #[inline]
     pub fn send_lightly(&mut self, data: &[u8], mtu: u16) -> bool {
-        let header_bytes = if self.is_ipv4() { 40 } else { 60 };
-        let (window, limit) = (
-            self.recovery.window(),
-            usize::from(mtu).saturating_sub(header_bytes),
-        );
+        let (window, limit) = (self.recovery.window(), self.segment_bytes(mtu));
         let (Some(light), Some(options)) = (&mut self.light, &self.options) else {
             return false;
         };
-        let limit = limit.min(options.segment_bytes.into());
         let window = usize::from(window) << options.window_scale.unwrap_or(0);
         if !light.transmit.is_empty() || data.len() > limit.min(window) {
             return false;
@@ -439,6 +466,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(ticket) {
             connection.put_socket(set, handle);
             connection.quiet_since_ns = now_ns;
+            connection.needed_ns = now_ns;
             if reserved.is_some() {
                 connection.buffer_bytes = (receive_bytes + transmit_bytes) as u64;
             }
@@ -503,10 +531,17 @@ impl Shard {
         {
             return false;
         }
-        let bytes = core::mem::take(&mut connection.buffer_bytes);
-        connection.drop_socket();
-        Shard::start_lightly(connection, receive_next, now_ns);
-        self.release_buffers(bytes);
+        self.take_socket(ticket, receive_next, now_ns);
         true
+    }
+
+    /// Takes a connection's socket away, of whose peer `receive_next` is the next sequence number.
+    pub(crate) fn take_socket(&mut self, ticket: Ticket, receive_next: u32, now_ns: u64) {
+        if let Some(connection) = self.connections.get_mut(ticket) {
+            let bytes = core::mem::take(&mut connection.buffer_bytes);
+            connection.drop_socket();
+            Shard::start_lightly(connection, receive_next, now_ns);
+            self.release_buffers(bytes);
+        }
     }
 }

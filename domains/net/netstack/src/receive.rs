@@ -169,6 +169,10 @@ impl Shard {
                 }
             }
         }
+        if connection.is_done_with_socket(segment, now_ns) {
+            self.take_socket(ticket, segment.sequence, now_ns);
+            return self.receive_on(ticket, frame, segment, now_ns, now);
+        }
         connection.quiet_since_ns = now_ns;
         let mut device = Exchange::new(self.capabilities, frame.get(segment.packet.clone()), out);
         self.interface
@@ -183,6 +187,9 @@ impl Shard {
         }
         let end = connection.sent.sequence;
         let lost = connection.recovery.on_segment(segment, end, now_ns);
+        if lost {
+            connection.needed_ns = now_ns;
+        }
         let news = connection.after_receiving(segment.payload_bytes);
         if segment.flags & flag::RST != 0 && connection.socket_ref().state() == tcp::State::Closed {
             self.statistics.aborted += 1;

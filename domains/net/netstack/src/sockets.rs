@@ -147,7 +147,11 @@ impl Shard {
             self.ensure_socket(ticket, clock::now_ns(), false, false);
         }
         let connection = self.connection(ticket)?;
-        connection.quiet_since_ns = clock::now_ns();
+        let now_ns = clock::now_ns();
+        connection.quiet_since_ns = now_ns;
+        if data.len() > connection.segment_bytes(mtu) || connection.socket_ref().send_queue() > 0 {
+            connection.needed_ns = now_ns;
+        }
         let Ok(taken) = connection.socket().send_slice(data) else {
             return Err(SocketError::Reset);
         };

@@ -145,6 +145,46 @@ fn a_request_that_comes_again_is_acknowledged_again() {
     assert_eq!(socket_bytes(&lab), 0);
 }
 
+#[test]
+fn a_busy_connection_gives_its_socket_back() {
+    let mut lab = Lab::new(CONFIG);
+    lab.listen(80, 64);
+    let (mut peer, socket) = open(&mut lab, 1).remove(0);
+    assert_eq!(lab.send(socket, &[7; 3000]), 3000);
+    let mut taken = 0;
+    for _ in 0..10 {
+        for frame in lab.exchange(&[peer.segment(TcpControl::None, &[])]) {
+            taken += peer.take(&frame).payload.len();
+        }
+    }
+    assert_eq!(taken, 3000);
+    assert!(socket_bytes(&lab) > 0);
+    let mut rounds_with_socket = 0;
+    for round in 0..30 {
+        lab.advance_ms(100);
+        assert!(lab.exchange(&[peer.data(b"request")]).is_empty());
+        let bytes = match wait_received(&lab).as_slice() {
+            [(_, _, true)] => lab.receive(socket).0,
+            [(_, bytes, false)] => bytes.clone(),
+            others => panic!("{others:?}"),
+        };
+        assert_eq!(bytes, b"request");
+        rounds_with_socket += u32::from(socket_bytes(&lab) > 0);
+        assert_eq!(
+            lab.send(socket, format!("answer {round}").as_bytes()),
+            format!("answer {round}").len()
+        );
+        let answers = lab.exchange(&[]);
+        assert_eq!(answers.len(), 1);
+        assert_eq!(
+            peer.take(&answers[0]).payload,
+            format!("answer {round}").as_bytes()
+        );
+    }
+    assert!((5..15).contains(&rounds_with_socket), "{rounds_with_socket}");
+    assert_eq!(socket_bytes(&lab), 0);
+}
+
 proptest! {
     /// Lists that a domain may make up: nobody's bytes but those of its own sockets are sent, and nothing outside of the list.
     #[test]
