@@ -1,5 +1,6 @@
 //! The suite's files and how one is run.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::output::{self, Failure, FileResult, Run};
@@ -46,6 +47,8 @@ pub struct Suite {
     to: SocketAddr,
     limits: Limits,
     slow: bool,
+    /// What `maxmemory` was before the first file.
+    memory: OnceCell<String>,
 }
 
 impl Suite {
@@ -71,6 +74,7 @@ impl Suite {
             to,
             limits,
             slow,
+            memory: OnceCell::new(),
         })
     }
 
@@ -104,14 +108,35 @@ impl Suite {
         }
     }
 
-    fn run_once(&self, file: &str, left_out: &[String]) -> Result<(Run, String)> {
-        // A test that was ended may have left the server paused.
-        Command::new("redis-cli")
+    /// A test that failed may have left the server paused, or with little memory.
+    fn restore_settings(&self) -> Result<()> {
+        self.ask(&["client", "unpause"])?;
+        let now = self.ask(&["config", "get", "maxmemory"])?;
+        let now = now.lines().nth(1).unwrap_or("0").to_owned();
+        let before = self.memory.get_or_init(|| now);
+        self.ask(&["config", "set", "maxmemory", before])?;
+        Ok(())
+    }
+
+    /// What the server answers.
+    fn ask(&self, words: &[&str]) -> Result<String> {
+        let output = Command::new("redis-cli")
             .args(["-h", &self.to.ip().to_string()])
-            .args(["-p", &self.to.port().to_string(), "client", "unpause"])
-            .stdout(Stdio::null())
-            .status()
+            .args(["-p", &self.to.port().to_string()])
+            .args(words)
+            .output()
             .context("redis-cli can't be run")?;
+        ensure!(
+            output.status.success(),
+            "{} doesn't answer: {}",
+            self.to,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn run_once(&self, file: &str, left_out: &[String]) -> Result<(Run, String)> {
+        self.restore_settings()?;
         let log = self.work.path().join("output");
         let output = fs::File::create(&log)?;
         let mut tags: Vec<&str> = LEFT_OUT.to_vec();

@@ -125,7 +125,7 @@ impl Connection {
         };
         client.take_output(&mut self.outgoing);
         server.statistics.sent_bytes += (self.outgoing.len() - before) as u64;
-        client.unsent_bytes = self.outgoing.len() - self.sent;
+        client.unsent_bytes = backlog_bytes;
         client.input_bytes = self.input.len();
         let buffered_bytes = backlog_bytes + client.input_bytes;
         if buffered_bytes != client.buffered_bytes {
