@@ -160,6 +160,16 @@ pub trait BlockDevice {
     #[deadline(ms = 20)]
     fn exchange(&self, queue: u16, requests: BlockBatch) -> Result<BlockBatch, BlockError>;
 
+    /// The same, and when that would give back nothing it waits until the queue has finished requests, or until `deadline_ns`: an exchange, a wait and a second
+    /// exchange for the crossings of one. May give back nothing before that time; whoever still wants something makes the call again.
+    #[deadline(none)]
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError>;
+
     /// Blocks until the queue has finished requests, or until `deadline_ns`.
     #[deadline(none)]
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError>;

@@ -325,6 +325,33 @@ impl<'a> Writer<'a> {
         self.buffer.length = end as u32;
         Ok(())
     }
+
+    /// Adds an [`Entry::Put`] of which key and value are in two parts each: for one that is small, and often written.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    #[inline]
+    pub fn put_parts(&mut self, key: [&[u8]; 2], value: [&[u8]; 2]) -> Result<(), NoRoom> {
+        let (key_bytes, value_bytes) = (key[0].len() + key[1].len(), value[0].len() + value[1].len());
+        if key_bytes > KEY_LIMIT_BYTES || value_bytes > INLINE_LIMIT_BYTES {
+            return Err(NoRoom);
+        }
+        let start = self.buffer.length as usize;
+        let end = start + HEAD_BYTES + key_bytes + value_bytes;
+        let rest = self.buffer.data.get_mut(start..end).ok_or(NoRoom)?;
+        let (head, mut rest) = rest.split_first_chunk_mut::<HEAD_BYTES>().ok_or(NoRoom)?;
+        head[0] = PUT;
+        head[1..3].copy_from_slice(&(key_bytes as u16).to_le_bytes());
+        head[3..11].copy_from_slice(&(value_bytes as u64).to_le_bytes());
+        head[11..].fill(0);
+        for part in [key[0], key[1], value[0], value[1]] {
+            let (to, behind) = rest.split_at_mut_checked(part.len()).ok_or(NoRoom)?;
+            to.copy_from_slice(part);
+            rest = behind;
+        }
+        self.buffer.length = end as u32;
+        Ok(())
+    }
 }
 
 /// Takes a buffer's entries apart. Ends at the first one that is malformed, with an error.

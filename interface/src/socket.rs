@@ -3,6 +3,9 @@
 //! The stack is sharded by receive queue: a connection lives on one shard, and an application that wants to serve every client
 //! listens on each, with one thread a shard, pinned to that shard's CPU (`thread::spawn` with `cpu = shard`). Calls never block except `wait`. Sockets belong to
 //! the domain that made them; the stack closes those of a dead domain by itself.
+//!
+//! Every call costs a crossing and the shard's lock. A server of many small requests makes two for all that are there: `wait_received` brings the
+//! bytes with the events, and `send_many` takes all answers. Both do what is common, and say what is left to `receive` and `send`.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -47,6 +50,8 @@ pub struct Event {
     pub writable: bool,
     /// It is gone: reset, timed out or closed on both sides. The id is invalid from now on.
     pub closed: bool,
+    /// Bytes of it that came with the event, only of `wait_received`: in the buffer, behind those of the events before. `receive` gives what follows.
+    pub received: u32,
 }
 
 /// Events of one wait.
@@ -56,6 +61,36 @@ pub struct EventList {
     pub length: u32,
     /// The events; the first `length` are valid.
     pub events: [Option<Event>; EVENT_LIMIT],
+}
+
+/// What `wait_received` gave.
+#[derive(Exchange)]
+pub struct Arrived {
+    /// The list of the call, filled.
+    pub events: RRef<EventList>,
+    /// The buffer of the call; its first `length` bytes are those that came with the events.
+    pub buffer: RRef<StreamBuffer>,
+}
+
+/// One of several sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchange, Share)]
+pub struct Sending {
+    /// Where it goes.
+    pub socket: SocketId,
+    /// Where its bytes end in the list's `data`; they begin where those of the one before it end, the first ones at 0.
+    pub end: u32,
+}
+
+/// What `send_many` is to send.
+#[derive(Exchange, Share)]
+#[repr(C)]
+pub struct SendList {
+    /// Filled entries of `sends`.
+    pub length: u32,
+    /// The sends, at most one for each socket.
+    pub sends: [Option<Sending>; EVENT_LIMIT],
+    /// Their bytes, one after the other.
+    pub data: [u8; STREAM_BYTES],
 }
 
 /// What `receive` gave.
@@ -189,6 +224,21 @@ pub trait Sockets {
         events: RRef<EventList>,
         deadline_ns: u64,
     ) -> Result<RRef<EventList>, SocketError>;
+
+    /// As `wait`, and receives: `buffer` takes the bytes of those events that say so. An event that is `readable` nevertheless has more, or something else, for
+    /// `receive` to give.
+    #[deadline(none)]
+    fn wait_received(
+        &self,
+        shard: u16,
+        events: RRef<EventList>,
+        buffer: RRef<StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<Arrived, SocketError>;
+
+    /// Sends to many sockets of a shard, to each all of its bytes or none. Bit n of the answer says that the n-th was not sent, for want of room or because
+    /// it can't be: `send` tells which.
+    fn send_many(&self, shard: u16, list: &RRef<SendList>) -> Result<u64, SocketError>;
 
     /// Takes bytes (TCP) or one datagram (UDP) into `buffer`; with nothing there, `length` is 0.
     fn receive(&self, socket: SocketId, buffer: RRef<StreamBuffer>) -> Result<ReceivedBytes, SocketError>;

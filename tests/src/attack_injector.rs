@@ -182,15 +182,21 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     let before = at_peace(lab)?;
 
     let mut total = Total::default();
-    let injections: &[&str] = match context.attacks.crossings {
-        Some(_) => &INJECTIONS,
-        None => &[BY_TURNS],
-    };
     for kind in &kinds {
+        // A run of the workload takes many crossings, and what is injected in one says nothing of the next: all faults by turns need a third
+        // of the runs. A kind with few crossings is tried with each fault for itself.
+        let all = context
+            .attacks
+            .crossings
+            .map_or(kind.count, |each| each.saturating_mul(INJECTIONS.len() as u64));
+        let (injections, wanted): (&[&str], u64) = if all <= kind.count {
+            (&[BY_TURNS], all)
+        } else {
+            (&INJECTIONS, kind.count.min(all / INJECTIONS.len() as u64))
+        };
         for injection in injections {
             let step = Step::start(format!("{injection} in {} ({} crossings)", kind.name, kind.count));
             let (tried, detected, errors) = (total.tried, total.detected, total.client_errors);
-            let wanted = context.attacks.crossings.unwrap_or(kind.count);
             campaign(lab, kind, injection, wanted, &mut random, &mut total, &step)?;
             step.done(format!(
                 "{} tried, {} detected, {} client errors",
@@ -296,7 +302,11 @@ fn campaign(
     total: &mut Total,
     step: &Step,
 ) -> Result<()> {
-    let stride = kind.count.div_ceil(wanted.max(1)).max(1);
+    let mut stride = kind.count.div_ceil(wanted.max(1)).max(1);
+    // A crossing's turn is by its number, so a stride over whole turns would meet one fault only.
+    if injection == BY_TURNS && stride.is_multiple_of(INJECTIONS.len() as u64) {
+        stride -= 1;
+    }
     let first = random.u64(1..=stride);
     let gap = kind.count / TEETH;
     let mut left = to_try(

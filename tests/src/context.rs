@@ -71,6 +71,8 @@ pub struct Context {
     pub attacks: Attacks,
     /// How much of the storage tests is run.
     pub storage: Storage,
+    /// The programs were built with this one.
+    are_built: bool,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
@@ -80,7 +82,7 @@ pub struct Context {
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf, attacks: Attacks, storage: Storage) -> Result<Self> {
+    pub fn new(root: PathBuf, are_built: bool, attacks: Attacks, storage: Storage) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -97,6 +99,7 @@ impl Context {
             root,
             attacks,
             storage,
+            are_built,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),
@@ -109,8 +112,24 @@ impl Context {
         if let Some(programs) = self.programs.get() {
             return Ok(programs);
         }
-        let programs = Programs::prepare(&self.root)?;
+        let programs = if self.are_built {
+            Programs::prepare_built(&self.root)?
+        } else {
+            Programs::prepare(&self.root)?
+        };
         Ok(self.programs.get_or_init(|| programs))
+    }
+
+    /// Another of the project's programs, which must be one of [`lab::TEST_PROGRAMS`]; built if it wasn't.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        ensure!(
+            lab::TEST_PROGRAMS.contains(&name),
+            "{name} is none of the programs that are built for the tests"
+        );
+        match self.are_built {
+            true => Ok(self.root.join("target/release").join(name)),
+            false => lab::build_program(&self.root, name),
+        }
     }
 
     /// The site that the shared appliance serves, made when first asked for.

@@ -33,7 +33,7 @@ impl KvLoad {
     /// A load of `time`, recorded under `name`.
     pub fn new(context: &Context, name: &str, time: Duration) -> Result<Self> {
         Ok(Self {
-            program: lab::build_program(&context.root, "kv-load")?,
+            program: context.program("kv-load")?,
             record: context.directory().join(format!("{name}.record")),
             prefix: format!("{name}-"),
             time,

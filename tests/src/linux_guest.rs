@@ -10,7 +10,7 @@ use crate::context::Context;
 pub fn passes(context: &Context) -> Result<()> {
     let programs = context.programs()?;
     let qemu = programs.qemu.as_ref().context("there is no QEMU")?;
-    let guest = lab::build_program(&context.root, "linux-guest")?;
+    let guest = context.program("linux-guest")?;
     let status = Command::new(guest)
         .arg("--qemu")
         .arg(&qemu.system)

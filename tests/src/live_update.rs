@@ -38,10 +38,15 @@ const VIP_CONNECTIONS: u64 = 200;
 const ROUND: u64 = 100;
 const AT_ONCE: u32 = 10;
 /// How long the load runs before and after an update.
-const AROUND: Duration = Duration::from_secs(2);
+const AROUND: Duration = Duration::from_secs(1);
+/// How long an updated image is on trial here, milliseconds: longer than the one lives that must be rolled back, and not so long that the test
+/// mostly waits.
+const TRIAL_MS: u32 = 5_000;
+/// The shipped length of a trial.
+const SHIPPED_TRIAL: &str = "\ntrial_ms = 10000\n";
 /// How long a client waits for a download whose connection may be gone without its learning of it: a stack that has died says nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time for an update to be rolled back, and for trials to end; ten seconds are a trial's length.
+/// Time for an update to be rolled back, and for trials to end.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Pairs of updates for the count of pages, and before it.
 const REPEATS: u32 = 10;
@@ -66,8 +71,20 @@ fn build(context: &Context, directory: &Path) -> Result<Built> {
         "the configuration has no section [httpd] any more"
     );
     fs::write(&configuration, with_token)?;
+    let shipped = fs::read_to_string(context.root.join("config/domains.toml"))?;
+    ensure!(
+        shipped.contains(SHIPPED_TRIAL),
+        "config/domains.toml has no line `{}` any more",
+        SHIPPED_TRIAL.trim()
+    );
+    let manifest = directory.join("domains.toml");
+    fs::write(
+        &manifest,
+        shipped.replace(SHIPPED_TRIAL, &format!("\ntrial_ms = {TRIAL_MS}\n")),
+    )?;
     let built = image_builder::build(&Options {
         appliance: Some(configuration),
+        manifest: Some(manifest),
         site: Some(context.site()?.folder.clone()),
         archive: Some(directory.join("boot.tar")),
         ..Options::new(&context.root)

@@ -264,6 +264,9 @@ struct Arguments {
     /// For kv-power-cut: power is cut at every flush; for kv-clients: all of Redis' tests that apply, not some files.
     #[arg(long)]
     thorough: bool,
+    /// The programs that tests use were built with this one, as `cargo xtask test` does.
+    #[arg(long, hide = true)]
+    programs_are_built: bool,
 }
 
 fn main() -> ExitCode {
@@ -290,7 +293,8 @@ fn main() -> ExitCode {
             false => SUITE_FILES.map(str::to_owned).to_vec(),
         },
     };
-    let context = root().and_then(|root| Context::new(root, attacks, storage));
+    let built = arguments.programs_are_built;
+    let context = root().and_then(|root| Context::new(root, built, attacks, storage));
     match context.and_then(|context| runner::run(TESTS, &context, &selection)) {
         Ok(code) => code,
         Err(error) => {

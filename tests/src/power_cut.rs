@@ -22,7 +22,7 @@ const UNTIL_CUT: Duration = Duration::from_secs(2);
 /// The test.
 pub fn loses_nothing(context: &Context) -> Result<()> {
     provision::ensure_programs(&[provision::Program::REDIS_CLI])?;
-    let program = lab::build_program(&context.root, "power-cut")?;
+    let program = context.program("power-cut")?;
     let log = context.directory().join("power-cut.log");
     let mut lab = context.boot_store("power-cut", Some(log.clone()))?;
     wait_until_loaded(&lab)?;

@@ -26,7 +26,7 @@ const SITE_CONNECTIONS: u64 = 50;
 /// Between two rounds of requests on them.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the load runs in peace, and how many kills come before those that count.
-const CALM: Duration = Duration::from_secs(8);
+const CALM: Duration = Duration::from_secs(5);
 const WARM_UP_KILLS: u64 = 5;
 /// Datagrams to a VIP, so that a packet is always about to come: what loses frames in an outage, and TCP does, may wait for its
 /// retransmission timer afterwards, and the time to the first packet would measure that.

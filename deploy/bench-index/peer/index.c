@@ -1,11 +1,6 @@
 // The key-value index in C: the same hash, the same slots, the same probing, as domains/storage/kv-engine has them. Reads a setup, makes
 // the table, and for every line on its input that is a number of passes looks all keys up so often.
-#define _POSIX_C_SOURCE 200809L
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+#include "peer.h"
 
 #define KEY_BYTES 8
 #define CHECK_BITS 10
@@ -39,27 +34,8 @@ static void insert(struct table *table, struct key_hash hash, uint64_t word) {
     table->slots[position] = (struct slot){ hash.slot, word };
 }
 
-static void need(bool fine, const char *what) {
-    if (!fine) { fprintf(stderr, "peer: %s\n", what); exit(1); }
-}
-
-static void *take(FILE *file, size_t size, size_t count) {
-    void *memory = malloc(size * count);
-    need(memory && fread(memory, size, count, file) == count, "the setup file is short");
-    return memory;
-}
-
-// Processor time of this thread: what others do on the machine doesn't count.
-static uint64_t now_nanoseconds(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 int main(int argc, char **argv) {
-    need(argc == 2, "usage: peer SETUP");
-    FILE *file = fopen(argv[1], "rb");
-    need(file, "cannot open the setup file");
+    FILE *file = open_setup(argc, argv);
 
     // Secret; slots, keys, lookups; the keys; which are looked up, in order.
     uint64_t *secret = take(file, 8, 2), *sizes = take(file, 8, 3);

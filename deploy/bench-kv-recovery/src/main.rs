@@ -140,7 +140,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Opening>> {
     measure::end_on_signals(&root, NAME)?;
     let programs = Programs::prepare(&root)?;
     let plan = measure::plan(&root)?;
-    let guest = measure::appliance(&root, NAME, Ok)?;
+    let (guest, _) = measure::appliance(&root, NAME, Ok)?;
     arguments
         .sizes
         .iter()

@@ -89,20 +89,7 @@ impl Durability {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(table) if arguments.json => {
-            println!("{}", measure::json(&table));
-            ExitCode::SUCCESS
-        }
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::report(run(&arguments), arguments.json)
 }
 
 fn run(arguments: &Arguments) -> Result<Table> {
@@ -127,16 +114,15 @@ fn run(arguments: &Arguments) -> Result<Table> {
     let durability = arguments.appendfsync;
     let mut ours = None;
     if !arguments.only_peer {
-        let guest = measure::appliance(&root, NAME, |text| set_durability(text, durability))?;
+        let (guest, built) = measure::appliance(&root, NAME, |text| set_durability(text, durability))?;
         let guest = Guest {
             profile: arguments.profile,
             ..guest
         };
-        let kernel = guest.kernel.clone();
         let machine = start(guest, disk("ours.raw"))?;
         let images = if arguments.profile {
             let console = machine.lab().report().serial;
-            Some(Images::of(&root, &kernel, &console, arguments.blocks)?)
+            Some(Images::of(&built, &console, arguments.blocks)?)
         } else {
             None
         };

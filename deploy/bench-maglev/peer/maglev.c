@@ -8,13 +8,7 @@
 // Usage: peer SETUP, then lines "hit ROUND_PASSES" or "miss ROUND_PASSES" on standard input; it answers each with
 // "NANOSECONDS CHECKSUM ENTRIES" of all frames' passes. SETUP's layout is written by src/peer.rs.
 
-#define _POSIX_C_SOURCE 200809L
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "peer.h"
 
 enum { BATCH = 32, WAYS = 6, SWEEP_PER_BATCH = 8, SWEEP_PERIOD = 64, LONGEST_TIMEOUT = 8000 };
 enum { OPENING = 1, ESTABLISHED = 2, CLOSING = 3 };
@@ -331,27 +325,8 @@ static void forward(struct balancer *b, uint64_t now_ns, struct packet *packets,
     }
 }
 
-static void need(bool fine, const char *what) {
-    if (!fine) { fprintf(stderr, "peer: %s\n", what); exit(1); }
-}
-
-static void *take(FILE *file, size_t size, size_t count) {
-    void *memory = aligned_alloc(64, (size * count + 63) / 64 * 64);
-    need(memory && fread(memory, size, count, file) == count, "the setup file is short");
-    return memory;
-}
-
-// Processor time of this thread: what others do on the machine doesn't count.
-static uint64_t now_nanoseconds(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 int main(int argc, char **argv) {
-    need(argc == 2, "usage: peer SETUP");
-    FILE *file = fopen(argv[1], "rb");
-    need(file, "cannot open the setup file");
+    FILE *file = open_setup(argc, argv);
 
     // Keys; then table size, buckets, backends, frames, frame length, VIP places.
     struct balancer b = { 0 };

@@ -2,14 +2,14 @@
 
 use std::hint::black_box;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use maglev::balancer::{BATCH, Balancer, Verdict};
 use maglev::connection_table::LONGEST_TIMEOUT_SECONDS;
 use maglev::control::Control;
-use nix::time::{ClockId, clock_gettime};
+use side_by_side::{Round, processor_time_nanoseconds};
 
+use crate::Mode;
 use crate::workload::{FRAME_BYTES, Workload};
-use crate::{Mode, Round};
 
 const FLAGS: usize = 47;
 const SYN: u8 = 0x02;
@@ -41,8 +41,8 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Forwards all frames as often as `passes` says.
-    pub fn round(&mut self, mode: Mode, passes: usize) -> Result<Round> {
+    /// Forwards all frames as often as `passes` says; the results are a checksum of the MAC addresses of all frames, and the connections remembered.
+    pub fn round(&mut self, mode: Mode, passes: usize) -> Result<Round<2>> {
         let flags = if mode == Mode::Miss { SYN } else { ACK };
         for frame in &mut self.frames {
             frame[FLAGS] = flags;
@@ -60,12 +60,12 @@ impl<'a> Subject<'a> {
             nanoseconds += processor_time_nanoseconds()? - start;
         }
         let bytes = self.frames.iter().flat_map(|frame| &frame[..12]);
+        let checksum = bytes.fold(0, |sum: u64, &byte| {
+            sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+        });
         Ok(Round {
             nanoseconds,
-            checksum: bytes.fold(0, |sum: u64, &byte| {
-                sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-            }),
-            entries: self.control.totals().connection_entries,
+            results: [checksum, self.control.totals().connection_entries],
         })
     }
 
@@ -78,10 +78,4 @@ impl<'a> Subject<'a> {
             black_box(&mut verdicts);
         }
     }
-}
-
-/// Processor time of this thread: what others do on the machine doesn't count.
-fn processor_time_nanoseconds() -> Result<u64> {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("cannot read the processor time")?;
-    Ok(time.tv_sec() as u64 * NANOSECONDS + time.tv_nsec() as u64)
 }

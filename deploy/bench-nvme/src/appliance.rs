@@ -1,7 +1,7 @@
 //! Ours: `disk bench` at the appliance's console.
 
 use anyhow::{Context, Result};
-use measure::Machine;
+use measure::{Images, Machine};
 use serde_json::Value;
 
 use crate::{Kind, Outcome};
@@ -15,8 +15,14 @@ pub fn prepare(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// One load.
-pub fn measure(machine: &Machine, kind: Kind, depth: u32, seconds: u64) -> Result<Outcome> {
+/// One load; with `images`, prints where its instructions were executed.
+pub fn measure(
+    machine: &Machine,
+    kind: Kind,
+    depth: u32,
+    seconds: u64,
+    images: Option<&Images>,
+) -> Result<Outcome> {
     let work = match kind {
         Kind::Read => "read",
         Kind::Write => "write",
@@ -34,9 +40,14 @@ pub fn measure(machine: &Machine, kind: Kind, depth: u32, seconds: u64) -> Resul
             .as_f64()
             .with_context(|| format!("`{command}` told no `{name}`: {value}"))
     };
+    let operations = number("operations")?;
+    if let Some(images) = images {
+        let profile = images.profile(&load.before, &load.after, operations as u64, "operation");
+        println!("{profile}");
+    }
     Ok(Outcome {
         operations_per_second: number("operations_per_second")?,
-        instructions_per_operation: load.instructions / number("operations")?,
+        instructions_per_operation: load.instructions / operations,
         p50_us: number("p50_ns")? / 1000.0,
         p99_us: number("p99_ns")? / 1000.0,
     })

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use lab::{Disk, Guest, Programs};
 use linux_guest::peer;
-use measure::{Figure, Machine, Table};
+use measure::{Figure, Images, Machine, Table};
 use progress::Step;
 
 /// The lab's name; another one than a person's own.
@@ -55,6 +55,12 @@ struct Arguments {
     /// Only the appliance.
     #[arg(long)]
     only_ours: bool,
+    /// Also say which functions of which of the appliance's images the instructions are executed in.
+    #[arg(long, conflicts_with = "json")]
+    profile: bool,
+    /// How many of the hottest blocks of code a profile lists.
+    #[arg(long, default_value_t = 40)]
+    blocks: usize,
 }
 
 /// What is done with the disk.
@@ -81,20 +87,7 @@ pub struct Outcome {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(table) if arguments.json => {
-            println!("{}", measure::json(&table));
-            ExitCode::SUCCESS
-        }
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::report(run(&arguments), arguments.json)
 }
 
 fn run(arguments: &Arguments) -> Result<Table> {
@@ -118,10 +111,20 @@ fn run(arguments: &Arguments) -> Result<Table> {
     let seconds = arguments.seconds;
     let mut ours = None;
     if !arguments.only_peer {
-        let machine = start(measure::appliance(&root, NAME, Ok)?)?;
+        let (guest, built) = measure::appliance(&root, NAME, Ok)?;
+        let machine = start(Guest {
+            profile: arguments.profile,
+            ..guest
+        })?;
+        let images = if arguments.profile {
+            let console = machine.lab().report().serial;
+            Some(Images::of(&built, &console, arguments.blocks)?)
+        } else {
+            None
+        };
         appliance::prepare(&machine)?;
         ours = Some(each("the appliance", |kind, depth| {
-            appliance::measure(&machine, kind, depth, seconds)
+            appliance::measure(&machine, kind, depth, seconds, images.as_ref())
         })?);
     }
     let mut theirs = None;

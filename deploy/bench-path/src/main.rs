@@ -68,22 +68,17 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<Report> {
     let root = root()?;
     let bench = setup::start(&root, arguments.cpus, arguments.profile)?;
-    let result = measure_all(&root, &bench, arguments);
+    let result = measure_all(&bench, arguments);
     bench.lab.down();
     result
 }
 
-fn measure_all(root: &Path, bench: &Bench, arguments: &Arguments) -> Result<Report> {
+fn measure_all(bench: &Bench, arguments: &Arguments) -> Result<Report> {
     let Bench {
         lab, node, counter, ..
     } = bench;
     let images = match arguments.profile {
-        true => Some(Images::of(
-            root,
-            &bench.built.kernel,
-            &lab.report().serial,
-            arguments.blocks,
-        )?),
+        true => Some(Images::of(&bench.built, &lab.report().serial, arguments.blocks)?),
         false => None,
     };
     let idle = idle(counter)?;

@@ -84,7 +84,10 @@ pub(crate) fn build_domains(
     Ok(workspace
         .members
         .iter()
-        .map(|(package, domain)| (domain.clone(), output.join(package)))
+        .flat_map(|(package, domains)| {
+            let elf = output.join(package);
+            domains.iter().map(move |domain| (domain.clone(), elf.clone()))
+        })
         .collect())
 }
 
@@ -147,7 +150,7 @@ pub(crate) fn crates_of(workspace: &GeneratedWorkspace) -> Result<BTreeMap<Strin
         .context("cargo metadata resolved nothing")?;
     let mut result = BTreeMap::new();
     for member in metadata.workspace_packages() {
-        let Some(domain) = workspace.members.get(member.name.as_str()) else {
+        let Some(domains) = workspace.members.get(member.name.as_str()) else {
             continue;
         };
         let mut seen = BTreeSet::new();
@@ -174,7 +177,7 @@ pub(crate) fn crates_of(workspace: &GeneratedWorkspace) -> Result<BTreeMap<Strin
             .map(|package| format!("{} {}", package.name, package.version))
             .collect();
         crates.sort();
-        result.insert(domain.clone(), crates);
+        result.extend(domains.iter().map(|domain| (domain.clone(), crates.clone())));
     }
     Ok(result)
 }

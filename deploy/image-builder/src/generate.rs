@@ -1,4 +1,4 @@
-//! The generated Cargo workspace: one binary for each domain of the manifest.
+//! The generated Cargo workspace: one binary for each package that the manifest's domains are built from.
 //!
 //! A domain's author writes a library with a `start` function. The binary around it (entry point, allocator, panic
 //! handler: macro `domain_rt::entry!`) is the same for all of them and is made here, in `target/domains-src/`, with the
@@ -9,7 +9,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use configuration::domains::Domains;
 
 use crate::cargo;
 use crate::flags::PROFILE;
@@ -18,27 +17,38 @@ use crate::flags::PROFILE;
 pub struct GeneratedWorkspace {
     /// Its directory.
     pub directory: PathBuf,
-    /// Generated package (and binary) → domain.
-    pub members: BTreeMap<String, String>,
+    /// Generated package (and binary) → the domains that run it.
+    pub members: BTreeMap<String, Vec<String>>,
 }
 
-/// The generated package (and binary) of a domain.
-pub fn package_name(domain: &str) -> String {
-    format!("domain-{domain}")
+/// The generated package (and binary) of a package that domains are built from.
+fn package_name(package: &str) -> String {
+    format!("domain-{package}")
 }
 
-/// Writes the workspace of a flavour (empty for a release); files that would not change are left alone, so that Cargo sees no work where there is none.
+/// Writes the workspace of a flavour (empty for a release) from each domain's package; files that would not change are left alone, so that Cargo sees no work where there is none.
 ///
 /// # Errors
 /// When a domain's package is not in the project or a file can't be written.
-pub fn workspace(root: &Path, domains: &Domains, flavour: &str) -> Result<GeneratedWorkspace> {
+pub fn workspace(
+    root: &Path,
+    packages: &BTreeMap<String, String>,
+    flavour: &str,
+) -> Result<GeneratedWorkspace> {
     // Directories of their own, so that one flavour's build doesn't undo the other's.
     let separator = if flavour.is_empty() { "" } else { "-" };
     let directory = root.join(format!("target/domains-src{separator}{flavour}"));
-    let members = domains
-        .packages
-        .iter()
-        .map(|(domain, package)| (package_name(domain), domain.as_str(), package.as_str()))
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (domain, package) in packages {
+        members.entry(package).or_default().push(domain.clone());
+    }
+    let members = members
+        .into_iter()
+        .map(|(package, domains)| Member {
+            name: package_name(package),
+            package,
+            domains,
+        })
         .collect();
     write_workspace(root, directory, members)
 }
@@ -48,24 +58,37 @@ pub fn workspace(root: &Path, domains: &Domains, flavour: &str) -> Result<Genera
 /// # Errors
 /// As [`workspace`].
 pub fn single(root: &Path, domain: &str, package: &str) -> Result<GeneratedWorkspace> {
-    let members = vec![(format!("update-{domain}"), domain, package)];
+    let members = vec![Member {
+        name: format!("update-{domain}"),
+        package,
+        domains: vec![domain.to_owned()],
+    }];
     write_workspace(root, root.join("target/update-src"), members)
 }
 
-/// `members`: generated package, domain, the project's package that it is built from.
-fn write_workspace(
-    root: &Path,
-    directory: PathBuf,
-    members: Vec<(String, &str, &str)>,
-) -> Result<GeneratedWorkspace> {
+/// A generated package.
+struct Member<'a> {
+    /// Its name, and its binary's.
+    name: String,
+    /// The project's package that it is built from.
+    package: &'a str,
+    /// The domains that run it.
+    domains: Vec<String>,
+}
+
+fn write_workspace(root: &Path, directory: PathBuf, members: Vec<Member<'_>>) -> Result<GeneratedWorkspace> {
     let packages = cargo::packages(root)?;
-    for (name, domain, package) in &members {
-        let Some(home) = packages.get(*package) else {
-            bail!("domain `{domain}` is to be built from the package `{package}`, which doesn't exist");
+    for member in &members {
+        let Some(home) = packages.get(member.package) else {
+            bail!(
+                "domain `{}` is to be built from the package `{}`, which doesn't exist",
+                member.domains.join("`, `"),
+                member.package
+            );
         };
-        write_member(root, &directory.join(name), name, package, home)?;
+        write_member(root, &directory.join(&member.name), member, home)?;
     }
-    let names: Vec<String> = members.iter().map(|(name, ..)| name.clone()).collect();
+    let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
     remove_others(&directory, &names)?;
     write(&directory.join("Cargo.toml"), &workspace_file(root, &names)?)?;
     copy_lock(root, &directory)?;
@@ -73,12 +96,13 @@ fn write_workspace(
         directory,
         members: members
             .into_iter()
-            .map(|(name, domain, _)| (name, domain.to_owned()))
+            .map(|member| (member.name, member.domains))
             .collect(),
     })
 }
 
-fn write_member(root: &Path, directory: &Path, name: &str, package: &str, home: &Path) -> Result<()> {
+fn write_member(root: &Path, directory: &Path, member: &Member<'_>, home: &Path) -> Result<()> {
+    let Member { name, package, .. } = member;
     let manifest = format!(
         "# Generated from config/domains.toml.\n[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
          publish = false\n\n[dependencies]\ndomain-rt = {{ path = {runtime:?}, features = [\"image\"] }}\n\
@@ -88,7 +112,7 @@ fn write_member(root: &Path, directory: &Path, name: &str, package: &str, home: 
     );
     let library = package.replace('-', "_");
     let program = format!(
-        "//! Generated from config/domains.toml: the image of one domain.\n#![no_std]\n#![no_main]\n\nextern crate freestanding as _;\n\n\
+        "//! Generated from config/domains.toml: the image of a domain.\n#![no_std]\n#![no_main]\n\nextern crate freestanding as _;\n\n\
          domain_rt::entry!({library}::start);\n"
     );
     write(&directory.join("Cargo.toml"), &manifest)?;

@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use archive::BootArchive;
 use configuration::appliance::Appliance;
 use configuration::domains::Domains;
+use generate::GeneratedWorkspace;
 use progress::{Step, megabytes};
 use sign::Key;
 
@@ -48,6 +49,9 @@ pub struct Options {
     /// Builds an image that attacks itself, in place of a release.
     pub attack: Option<Attack>,
 }
+
+/// The manifest of a release, relative to the root.
+const DOMAINS: &str = "config/domains.toml";
 
 /// A build for tests of isolation: its domains fault on purpose.
 #[derive(Clone, Debug)]
@@ -83,10 +87,7 @@ impl Options {
     fn manifest(&self) -> PathBuf {
         match &self.attack {
             Some(attack) => attack.manifest.clone(),
-            None => self
-                .manifest
-                .clone()
-                .unwrap_or_else(|| self.root.join("config/domains.toml")),
+            None => self.manifest.clone().unwrap_or_else(|| self.root.join(DOMAINS)),
         }
     }
 
@@ -122,6 +123,8 @@ pub struct Built {
     pub archive: PathBuf,
     /// Bytes of each signed domain image, by name.
     pub domains: BTreeMap<String, usize>,
+    /// The ELF that each domain's image was made of, with symbols, by name.
+    pub elves: BTreeMap<String, PathBuf>,
 }
 
 /// Builds kernel and boot archive.
@@ -139,12 +142,17 @@ pub fn build(options: &Options) -> Result<Built> {
     let identity = InterfaceIdentity::of(root, flavour)?;
 
     let step = Step::start(format!("Building {} domains", domains.packages.len()));
-    let workspace = generate::workspace(root, &domains, flavour)?;
-    let crates = cargo::crates_of(&workspace)?;
-    if options.attack.is_none() {
-        refuse_attackers(&crates)?;
+    let mut elves = BTreeMap::new();
+    let mut crates = BTreeMap::new();
+    for workspace in workspaces(options, &domains)? {
+        let linked = cargo::crates_of(&workspace)?;
+        if options.attack.is_none() {
+            refuse_attackers(&linked)?;
+        }
+        crates.extend(linked);
+        elves.extend(cargo::build_domains(root, &workspace)?);
     }
-    let elves = cargo::build_domains(root, &workspace)?;
+    elves.retain(|name, _| domains.packages.contains_key(name));
     step.done("");
 
     let step = Step::start("Building the kernel");
@@ -192,7 +200,33 @@ pub fn build(options: &Options) -> Result<Built> {
         kernel,
         archive: path,
         domains: sizes,
+        elves,
     })
+}
+
+/// The workspaces that the domains' images are built from; where two have a domain, the later one's is meant. What an attack image has of the shipped
+/// domains is built with these, so that it is built once.
+fn workspaces(options: &Options, domains: &Domains) -> Result<Vec<GeneratedWorkspace>> {
+    let root = &options.root;
+    let flavour = options.flavour();
+    if options.attack.is_none() {
+        return Ok(vec![generate::workspace(root, &domains.packages, flavour)?]);
+    }
+    let shipped = Domains::read(&root.join(DOMAINS))?.packages;
+    let own: BTreeMap<String, String> = domains
+        .packages
+        .iter()
+        .filter(|(name, package)| shipped.get(*name) != Some(package))
+        .map(|(name, package)| (name.clone(), package.clone()))
+        .collect();
+    let mut workspaces = Vec::new();
+    if own.len() < domains.packages.len() {
+        workspaces.push(generate::workspace(root, &shipped, "")?);
+    }
+    if !own.is_empty() {
+        workspaces.push(generate::workspace(root, &own, flavour)?);
+    }
+    Ok(workspaces)
 }
 
 /// Builds the kernel alone, for what needs no domains, such as its self-test.
@@ -213,8 +247,8 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
 /// # Errors
 /// When config/domains.toml is wrong or the workspace can't be written.
 pub fn generate_domains(root: &Path) -> Result<PathBuf> {
-    let domains = Domains::read(&root.join("config/domains.toml"))?;
-    Ok(generate::workspace(root, &domains, "")?.directory)
+    let domains = Domains::read(&root.join(DOMAINS))?;
+    Ok(generate::workspace(root, &domains.packages, "")?.directory)
 }
 
 /// A file's name: that of a release's, or with the flavour in it.

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use domain_rt::thread::{self, ThreadId, Wake};
 use interface::socket::{
-    EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, Sent, SocketError,
-    SocketId, SocketStatistics, Sockets, StreamBuffer,
+    Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, SendList,
+    Sent, SocketError, SocketId, SocketStatistics, Sockets, StreamBuffer,
 };
 use rref::{BootBytes, RRef};
 use rustix::event::epoll;
@@ -96,6 +96,7 @@ impl Shard {
                         readable,
                         writable,
                         closed: false,
+                        received: 0,
                     });
                 }
             }
@@ -153,6 +154,7 @@ impl Shard {
                 readable: false,
                 writable: false,
                 closed: false,
+                received: 0,
             });
         }
     }
@@ -279,6 +281,24 @@ impl Sockets for HostSockets {
         }
     }
 
+    fn wait_received(
+        &self,
+        shard: u16,
+        events: RRef<EventList>,
+        mut buffer: RRef<StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<Arrived, SocketError> {
+        // Each socket's bytes are left to `receive`.
+        buffer.length = 0;
+        let events = self.wait(shard, events, deadline_ns)?;
+        Ok(Arrived { events, buffer })
+    }
+
+    fn send_many(&self, _shard: u16, list: &RRef<SendList>) -> Result<u64, SocketError> {
+        // Likewise to `send`.
+        Ok((1_u64.checked_shl(list.length).unwrap_or(0)).wrapping_sub(1))
+    }
+
     fn receive(
         &self,
         socket: SocketId,
@@ -311,6 +331,7 @@ impl Sockets for HostSockets {
                 readable: true,
                 writable: false,
                 closed: false,
+                received: 0,
             });
         }
         buffer.length = length as u32;

@@ -41,6 +41,6 @@ pub use guest::Guest;
 pub use instructions::InstructionReading;
 pub use plan::{Node, Plan};
 pub use process::Process;
-pub use programs::{Programs, build_program, instruction_counter};
+pub use programs::{Programs, TEST_PROGRAMS, build_program, build_test_programs, instruction_counter};
 pub use report::Report;
 pub use up::{Lab, Options};

@@ -9,6 +9,17 @@ use anyhow::{Context, Result, bail};
 use progress::Step;
 use provision::{Program, QemuPaths};
 
+/// The program with the end-to-end tests, and those that they use.
+pub const TEST_PROGRAMS: [&str; 7] = [
+    "tests",
+    "lab-node",
+    "nic-model",
+    "linux-guest",
+    "kv-load",
+    "power-cut",
+    "redis-suite",
+];
+
 /// Programs that the lab is made of.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -26,13 +37,8 @@ impl Programs {
     /// # Errors
     /// When something can't be installed, fetched or built; the message says what to do.
     pub fn prepare(root: &Path) -> Result<Self> {
-        let qemu = provision::qemu()?;
-        provision::ensure_programs(&[Program::IP, Program::CURL, Program::PING])?;
         build(root, &["lab-node", "nic-model"])?;
-        Ok(Self {
-            qemu: Some(qemu),
-            ..Self::built(root)
-        })
+        Self::prepare_built(root)
     }
 
     /// The same for a lab without an appliance.
@@ -45,6 +51,19 @@ impl Programs {
         Ok(Self::built(root))
     }
 
+    /// The same where the project's own were built before.
+    ///
+    /// # Errors
+    /// As [`Programs::prepare`].
+    pub fn prepare_built(root: &Path) -> Result<Self> {
+        let qemu = provision::qemu()?;
+        provision::ensure_programs(&[Program::IP, Program::CURL, Program::PING])?;
+        Ok(Self {
+            qemu: Some(qemu),
+            ..Self::built(root)
+        })
+    }
+
     /// Where the project's programs are when they were built before; nothing is built or checked.
     pub fn built(root: &Path) -> Self {
         let directory = root.join("target/release");
@@ -54,6 +73,16 @@ impl Programs {
             qemu: None,
         }
     }
+}
+
+/// Builds all of [`TEST_PROGRAMS`], and returns the path of the one with the tests. In one call, because Cargo gives shared crates the features that
+/// what is built together asks for, and builds them anew for each program that is built alone.
+///
+/// # Errors
+/// When one can't be built.
+pub fn build_test_programs(root: &Path) -> Result<PathBuf> {
+    build(root, &TEST_PROGRAMS)?;
+    Ok(root.join("target/release/tests"))
 }
 
 /// Builds the TCG plugin that counts guest instructions, and returns its path.

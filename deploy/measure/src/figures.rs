@@ -1,6 +1,7 @@
 //! Figures of ours beside the peer's, as a table for a person and as JSON for scripts.
 
 use std::fmt;
+use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
@@ -36,6 +37,19 @@ impl Figure {
         let (ours, peer) = (self.ours?, self.peer?);
         (peer != 0.0).then(|| ours / peer)
     }
+}
+
+/// Prints what a measurement gave, or why it gave nothing: what the program that measures ends with.
+pub fn report(outcome: anyhow::Result<Table>, as_json: bool) -> ExitCode {
+    match outcome {
+        Ok(table) if as_json => println!("{}", json(&table)),
+        Ok(table) => print!("{table}"),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// The table as one object with every figure, its unit, the peer's, and their ratio.

@@ -9,6 +9,6 @@ mod figures;
 mod machine;
 mod profile;
 
-pub use figures::{Figure, Table, json};
+pub use figures::{Figure, Table, json, report};
 pub use machine::{Counted, Machine, appliance, end_on_signals, plan, root};
 pub use profile::{Images, Profile};

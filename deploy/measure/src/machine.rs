@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use configuration::appliance::Appliance;
+use image_builder::Built;
 use lab::{Guest, InstructionReading, Lab, Options, Plan, Programs};
 use progress::Step;
 
@@ -124,11 +125,15 @@ impl Machine {
     }
 }
 
-/// Builds the appliance with the shipped configuration changed by `change`, and gives the machine that runs it.
+/// Builds the appliance with the shipped configuration changed by `change`, and gives the machine that runs it, and what was built.
 ///
 /// # Errors
 /// When it can't be built.
-pub fn appliance(root: &Path, name: &str, change: impl FnOnce(String) -> Result<String>) -> Result<Guest> {
+pub fn appliance(
+    root: &Path,
+    name: &str,
+    change: impl FnOnce(String) -> Result<String>,
+) -> Result<(Guest, Built)> {
     let directory = root.join("target/lab").join(name);
     fs::create_dir_all(&directory)?;
     let shipped = fs::read_to_string(root.join("config/appliance.toml"))?;
@@ -139,9 +144,9 @@ pub fn appliance(root: &Path, name: &str, change: impl FnOnce(String) -> Result<
         archive: Some(directory.join("boot.tar")),
         ..image_builder::Options::new(root)
     })?;
-    Ok(Guest {
-        kernel: built.kernel,
-        archive: Some(built.archive),
+    let guest = Guest {
+        kernel: built.kernel.clone(),
+        archive: Some(built.archive.clone()),
         arguments: String::new(),
         cpus: 2,
         memory_mib: 1024,
@@ -149,7 +154,8 @@ pub fn appliance(root: &Path, name: &str, change: impl FnOnce(String) -> Result<
         instruction_counter: None,
         profile: false,
         restarts: false,
-    })
+    };
+    Ok((guest, built))
 }
 
 /// The shipped configuration's lab.

@@ -11,8 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use image_builder::flags::{PROFILE, TARGET};
-use image_builder::generate::package_name;
+use image_builder::Built;
 use kernel::symbols::SymbolTable;
 use lab::InstructionReading;
 
@@ -47,12 +46,11 @@ pub struct Profile<'a> {
 }
 
 impl Images {
-    /// Reads the symbols of `kernel`, which was booted, and of the domains built with it, and asks the appliance on the serial console's socket
-    /// where it put them.
+    /// Reads the symbols of what was booted and asks the appliance on the serial console's socket where it put it.
     ///
     /// # Errors
     /// When a file can't be read, or the appliance doesn't answer.
-    pub fn of(root: &Path, kernel: &Path, console: &Path, listed_blocks: usize) -> Result<Self> {
+    pub fn of(built: &Built, console: &Path, listed_blocks: usize) -> Result<Self> {
         let symbols = |path: &Path| -> Result<Vec<u8>> {
             let file = fs::read(path).with_context(|| format!("{} can't be read", path.display()))?;
             embed_symbols::table(&file)
@@ -60,16 +58,17 @@ impl Images {
         let mut images = vec![Image {
             name: "kernel".to_owned(),
             base: 0,
-            symbols: symbols(kernel)?,
+            symbols: symbols(&built.kernel)?,
         }];
         let log = lab::run_command(console, &format!("log {LOG_LINES}"), Duration::from_secs(30))?;
-        let output = root.join("target/appliance").join(TARGET).join(PROFILE);
         for (name, base) in log.lines().filter_map(place) {
-            images.push(Image {
-                symbols: symbols(&output.join(package_name(name)))?,
-                name: name.to_owned(),
-                base,
-            });
+            if let Some(elf) = built.elves.get(name) {
+                images.push(Image {
+                    symbols: symbols(elf)?,
+                    name: name.to_owned(),
+                    base,
+                });
+            }
         }
         images.sort_by_key(|image| image.base);
         Ok(Self {

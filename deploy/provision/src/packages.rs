@@ -17,51 +17,29 @@ pub struct Program {
 }
 
 impl Program {
+    /// The program `name` of the Debian package `package`.
+    pub const fn new(name: &'static str, package: &'static str) -> Self {
+        Self { name, package }
+    }
+
     /// `ip`: makes the lab's network.
-    pub const IP: Self = Self {
-        name: "ip",
-        package: "iproute2",
-    };
+    pub const IP: Self = Self::new("ip", "iproute2");
     /// `curl`: the lab's client for a person.
-    pub const CURL: Self = Self {
-        name: "curl",
-        package: "curl",
-    };
+    pub const CURL: Self = Self::new("curl", "curl");
     /// `wrk`: the HTTP load generator of the benchmarks.
-    pub const WRK: Self = Self {
-        name: "wrk",
-        package: "wrk",
-    };
+    pub const WRK: Self = Self::new("wrk", "wrk");
     /// `ping`: reachability in the lab.
-    pub const PING: Self = Self {
-        name: "ping",
-        package: "iputils-ping",
-    };
+    pub const PING: Self = Self::new("ping", "iputils-ping");
     /// `redis-cli`: a person's client of the key-value store.
-    pub const REDIS_CLI: Self = Self {
-        name: "redis-cli",
-        package: "redis-tools",
-    };
+    pub const REDIS_CLI: Self = Self::new("redis-cli", "redis-tools");
     /// `redis-benchmark`: its load generator.
-    pub const REDIS_BENCHMARK: Self = Self {
-        name: "redis-benchmark",
-        package: "redis-tools",
-    };
+    pub const REDIS_BENCHMARK: Self = Self::new("redis-benchmark", "redis-tools");
     /// `tclsh`: runs Redis' own tests.
-    pub const TCL: Self = Self {
-        name: "tclsh",
-        package: "tcl",
-    };
+    pub const TCL: Self = Self::new("tclsh", "tcl");
     /// `mkfs.ext4`: file systems for guests.
-    pub const MKFS_EXT4: Self = Self {
-        name: "mkfs.ext4",
-        package: "e2fsprogs",
-    };
+    pub const MKFS_EXT4: Self = Self::new("mkfs.ext4", "e2fsprogs");
     /// `cc`: compiles the C peers of the benchmarks.
-    pub const CC: Self = Self {
-        name: "cc",
-        package: "gcc",
-    };
+    pub const CC: Self = Self::new("cc", "gcc");
 }
 
 /// Makes sure that each program is there, installing packages through apt when this is root.
@@ -128,12 +106,6 @@ mod tests {
 
     #[test]
     fn nothing_missing_is_success() {
-        assert!(
-            ensure_programs(&[Program {
-                name: "sh",
-                package: "dash"
-            }])
-            .is_ok()
-        );
+        assert!(ensure_programs(&[Program::new("sh", "dash")]).is_ok());
     }
 }

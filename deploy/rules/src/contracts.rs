@@ -1,20 +1,23 @@
 //! Every `unsafe` of kernel/ says why it is sound (docs/soundness.md, invariant 1).
 //!
 //! Blocks, implementations and foreign declarations have a `SAFETY:` comment above them; functions and traits state their contract in a `# Safety`
-//! section, but for functions of an implemented trait, whose contract is the trait's. Clippy checks blocks and public functions of code that it
-//! compiles; this checks private ones too, what macros write, and what is compiled under some configuration only.
+//! section. A function of an implemented trait has the trait's contract, and a `SAFETY:` comment that says what it makes of it, its own or that of
+//! the `unsafe impl` around it. Clippy checks blocks
+//! and public functions of code that it compiles; this checks private ones too, what macros write, and what is compiled under some configuration only.
 
 use std::str::FromStr;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A place that says nothing about its soundness.
+/// An `unsafe` that needs an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct Found {
     /// Its line, from 1.
     pub line: usize,
     /// What it is.
     pub what: Place,
+    /// Whether it has its argument.
+    pub is_argued: bool,
 }
 
 /// What needs an argument.
@@ -28,6 +31,8 @@ pub enum Place {
     Foreign,
     /// An `unsafe fn`.
     Function,
+    /// An `unsafe fn` of a trait's implementation.
+    Implemented,
     /// An `unsafe trait`.
     Trait,
 }
@@ -36,7 +41,7 @@ impl Place {
     /// What the comment above it must have.
     fn wanted(self) -> &'static str {
         match self {
-            Place::Block | Place::Implementation | Place::Foreign => "SAFETY:",
+            Place::Block | Place::Implementation | Place::Foreign | Place::Implemented => "SAFETY:",
             Place::Function | Place::Trait => "# Safety",
         }
     }
@@ -48,46 +53,74 @@ impl Place {
             Place::Implementation => "an `unsafe impl` without a `// SAFETY:` comment",
             Place::Foreign => "an `unsafe extern` block without a `// SAFETY:` comment",
             Place::Function => "an `unsafe fn` without a `# Safety` section",
+            Place::Implemented => {
+                "a trait's `unsafe fn` without a `// SAFETY:` comment on how its contract is used"
+            }
             Place::Trait => "an `unsafe trait` without a `# Safety` section",
         }
     }
 }
 
-/// Places of a source that say nothing about their soundness, or nothing if the text has no tokens.
-pub fn missing(text: &str) -> Option<Vec<Missing>> {
+/// Every place of a source that needs an argument, or nothing if the text has no tokens.
+pub fn places(text: &str) -> Option<Vec<Found>> {
     let tokens = TokenStream::from_str(text).ok()?;
     let mut places = Vec::new();
-    collect(tokens, false, &mut places);
+    collect(tokens, Inside::Other, &mut places);
     let lines: Vec<&str> = text.lines().collect();
-    places.retain(|place| !is_argued(&lines, *place));
+    for place in &mut places {
+        place.is_argued = is_argued(&lines, place.line, place.what);
+    }
     Some(places)
 }
 
-/// Finds what needs an argument. `implements` says whether the tokens are the inside of a trait's implementation.
-fn collect(tokens: TokenStream, implements: bool, places: &mut Vec<Missing>) {
+/// What the tokens are the inside of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    /// The implementation of a trait.
+    Implementation,
+    /// An `unsafe` one, whose argument is for its functions too.
+    UnsafeImplementation,
+    /// Anything else.
+    Other,
+}
+
+/// Finds what needs an argument.
+fn collect(tokens: TokenStream, inside: Inside, places: &mut Vec<Found>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    // Between `impl` and the braces: whether there is a `for` that isn't of `for<'a>`.
+    // Between `impl` and the braces: what is in the braces. It implements a trait if there is a `for` that isn't of `for<'a>`.
     let mut header = None;
+    let mut is_unsafe = false;
     for (index, token) in tokens.iter().enumerate() {
         let next = tokens.get(index + 1);
         match token {
-            TokenTree::Ident(word) if word == "impl" => header = Some(false),
+            TokenTree::Ident(word) if word == "impl" => header = Some(Inside::Other),
             TokenTree::Ident(word) if word == "for" && header.is_some() && !is_punct(next, '<') => {
-                header = Some(true);
+                header = Some(match is_unsafe {
+                    true => Inside::UnsafeImplementation,
+                    false => Inside::Implementation,
+                });
             }
             TokenTree::Ident(word) if word == "unsafe" => {
                 let what = place(tokens.get(index + 1..).unwrap_or_default());
-                if let Some(what) = what.filter(|what| !(implements && *what == Place::Function)) {
-                    let line = word.span().start().line;
-                    places.push(Missing { line, what });
-                }
+                is_unsafe = what == Some(Place::Implementation);
+                let what = match (what, inside) {
+                    (Some(Place::Function), Inside::Implementation) => Some(Place::Implemented),
+                    (Some(Place::Function), Inside::UnsafeImplementation) => None,
+                    (what, _) => what,
+                };
+                places.extend(what.map(|what| Found {
+                    line: word.span().start().line,
+                    what,
+                    is_argued: false,
+                }));
             }
             TokenTree::Punct(punct) if punct.as_char() == ';' => header = None,
             TokenTree::Group(group) => {
                 let is_body = group.delimiter() == Delimiter::Brace;
-                collect(group.stream(), is_body && header == Some(true), places);
+                let inside = header.filter(|_| is_body).unwrap_or(Inside::Other);
+                collect(group.stream(), inside, places);
                 if is_body {
-                    header = None;
+                    (header, is_unsafe) = (None, false);
                 }
             }
             _ => {}
@@ -122,9 +155,9 @@ fn is_punct(token: Option<&TokenTree>, character: char) -> bool {
 }
 
 /// Whether the comments and attributes above a place, or above the statement that it is in, have what it wants.
-fn is_argued(lines: &[&str], place: Missing) -> bool {
-    let wanted = place.what.wanted();
-    let above = lines.get(..place.line).unwrap_or_default();
+fn is_argued(lines: &[&str], line: usize, what: Place) -> bool {
+    let wanted = what.wanted();
+    let above = lines.get(..line).unwrap_or_default();
     let mut above = above.iter().rev().map(|line| line.trim());
     // Code before it on its own line belongs to the statement.
     if above.next().is_some_and(|line| line.contains(wanted)) {
@@ -151,9 +184,10 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<(usize, Place)> {
-        let missing = missing(text).expect("a source");
-        missing
+        let places = places(text).expect("a source");
+        places
             .into_iter()
+            .filter(|place| !place.is_argued)
             .map(|place| (place.line, place.what))
             .collect()
     }
@@ -208,7 +242,21 @@ mod tests {
 
     #[test]
     fn what_implements_a_trait_has_the_traits_contract() {
-        assert_eq!(found("impl T for A {\n    unsafe fn f() {}\n}\n"), []);
+        assert_eq!(
+            found("impl T for A {\n    unsafe fn f() {}\n}\n"),
+            [(2, Place::Implemented)]
+        );
+        assert_eq!(
+            found("impl T for A {\n    // SAFETY: As the trait says, once.\n    unsafe fn f() {}\n}\n"),
+            []
+        );
+        assert_eq!(
+            found(
+                "// SAFETY: It is.\nunsafe impl T for A {\n    unsafe fn f() {}\n}\nimpl U for A {\n    unsafe fn f() {}\n}\n"
+            ),
+            [(6, Place::Implemented)],
+            "the argument of an implementation is for its functions"
+        );
         assert_eq!(
             found("impl A {\n    unsafe fn f() {}\n}\n"),
             [(2, Place::Function)]
@@ -224,9 +272,17 @@ mod tests {
     }
 
     #[test]
+    fn places_count_whether_they_are_argued_or_not() {
+        let text = "// SAFETY: It is.\nunsafe impl Send for A {}\nfn f() {\n    unsafe { g() }\n}\n";
+        let places = places(text).expect("a source");
+        let argued: Vec<bool> = places.iter().map(|place| place.is_argued).collect();
+        assert_eq!(argued, [true, false]);
+    }
+
+    #[test]
     fn types_and_attributes_need_nothing() {
         assert_eq!(found("#[unsafe(no_mangle)]\nstatic F: unsafe fn() = f;\n"), []);
         assert_eq!(found("// unsafe { }\nconst A: &str = \"unsafe { }\";\n"), []);
-        assert!(missing("fn f( {").is_none());
+        assert!(places("fn f( {").is_none());
     }
 }

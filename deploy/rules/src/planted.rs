@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::project::{Layer, Package, Project};
-use crate::{dependencies, layers, unsafe_code};
+use crate::{census, dependencies, layers, unsafe_code};
 
 /// A planted violation and whether it was noticed.
 #[derive(Clone, Debug)]
@@ -24,18 +24,19 @@ pub struct Outcome {
 /// # Errors
 /// When the tree can't be copied or read.
 pub fn check(root: &Path, linked: &BTreeSet<String>) -> Result<Vec<Outcome>> {
-    let project = Project::read(root)?;
     let copy = copy(root)?;
     let root = copy.path();
+    let project = Project::read(root)?;
     let mut outcomes = Vec::new();
     for package in subjects(&project) {
-        outcomes.push(plant_unsafe(root, package)?);
-        outcomes.push(plant_missing_forbid(root, package)?);
+        outcomes.push(plant_unsafe(&project, package)?);
+        outcomes.push(plant_missing_forbid(&project, package)?);
     }
     if let Some(package) = of_layer(&project, Layer::Kernel).next() {
         for (what, text) in UNARGUED {
-            outcomes.push(plant_unargued(root, package, what, text)?);
+            outcomes.push(plant_source(&project, package, what, text)?);
         }
+        outcomes.push(plant_uncounted(&project, package)?);
     }
     let domains: Vec<&Package> = of_layer(&project, Layer::Domain).collect();
     if let [one, .., other] = domains.as_slice() {
@@ -79,26 +80,45 @@ fn of_layer(project: &Project, layer: Layer) -> impl Iterator<Item = &Package> {
         .filter(move |package| package.layer == Some(layer))
 }
 
-fn plant_unsafe(root: &Path, package: &Package) -> Result<Outcome> {
-    // In a module that nothing includes: the rule must not depend on what is compiled.
-    let file = package.directory.join("src/planted_by_the_rules_test.rs");
-    let path = root.join(&file);
-    fs::write(
-        &path,
+fn plant_unsafe(project: &Project, package: &Package) -> Result<Outcome> {
+    plant_source(
+        project,
+        package,
+        "`unsafe`",
         "fn read(address: *const u8) -> u8 {\n    unsafe { *address }\n}\n",
-    )?;
-    let noticed = unsafe_code::check(&Project::read(root)?)?
-        .iter()
-        .any(|violation| violation.file == file && violation.line == Some(2));
-    fs::remove_file(&path)?;
-    Ok(Outcome {
-        what: format!("`unsafe` in {}", file.display()),
-        noticed,
+    )
+}
+
+/// Plants a source whose second line breaks the rules.
+fn plant_source(project: &Project, package: &Package, what: &str, text: &str) -> Result<Outcome> {
+    with_source(project, package, text, |file| {
+        let noticed = unsafe_code::check_package(project, package)?
+            .iter()
+            .any(|violation| violation.file == file && violation.line == Some(2));
+        Ok(Outcome {
+            what: format!("{what} in {}", file.display()),
+            noticed,
+        })
     })
 }
 
+/// Runs `check` with a source more in a package: a module that nothing includes, because the rules must not depend on what is compiled.
+fn with_source(
+    project: &Project,
+    package: &Package,
+    text: &str,
+    check: impl FnOnce(&Path) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let file = package.directory.join("src/planted_by_the_rules_test.rs");
+    let path = project.root.join(&file);
+    fs::write(&path, text)?;
+    let outcome = check(&file);
+    fs::remove_file(&path)?;
+    outcome
+}
+
 /// What kernel/ may have only with an argument; the second line is the one to be named.
-const UNARGUED: [(&str, &str); 4] = [
+const UNARGUED: [(&str, &str); 5] = [
     (
         "an unargued block",
         "fn f(a: *const u8) -> u8 {\n    unsafe { *a }\n}\n",
@@ -112,29 +132,32 @@ const UNARGUED: [(&str, &str); 4] = [
         "\nunsafe extern \"C\" {\n    fn f();\n}\n",
     ),
     ("a function without its contract", "/// It.\nunsafe fn f() {}\n"),
+    (
+        "an implemented function without an argument",
+        "impl T for A {\n    unsafe fn f() {}\n}\n",
+    ),
 ];
 
-fn plant_unargued(root: &Path, package: &Package, what: &str, text: &str) -> Result<Outcome> {
-    let file = package.directory.join("src/planted_by_the_rules_test.rs");
-    let path = root.join(&file);
-    fs::write(&path, text)?;
-    let noticed = unsafe_code::check(&Project::read(root)?)?
-        .iter()
-        .any(|violation| violation.file == file && violation.line == Some(2));
-    fs::remove_file(&path)?;
-    Ok(Outcome {
-        what: format!("{what} in {}", file.display()),
-        noticed,
+fn plant_uncounted(project: &Project, package: &Package) -> Result<Outcome> {
+    let text = "// SAFETY: None.\nunsafe impl Send for A {}\n";
+    with_source(project, package, text, |_| {
+        let noticed = census::check(project)?
+            .iter()
+            .any(|violation| violation.file == Path::new(census::PAGE));
+        Ok(Outcome {
+            what: format!("an `unsafe` more in {} than {} says", package.name, census::PAGE),
+            noticed,
+        })
     })
 }
 
-fn plant_missing_forbid(root: &Path, package: &Package) -> Result<Outcome> {
+fn plant_missing_forbid(project: &Project, package: &Package) -> Result<Outcome> {
     let file = package.target_roots.first().cloned().unwrap_or_default();
     let noticed = changed(
-        &root.join(&file),
+        &project.root.join(&file),
         |text| text.replace("forbid(unsafe_code)", "warn(unsafe_code)"),
         || {
-            Ok(unsafe_code::check(&Project::read(root)?)?
+            Ok(unsafe_code::check_package(project, package)?
                 .iter()
                 .any(|violation| violation.file == file))
         },
@@ -203,7 +226,7 @@ fn without_first_entry(list: &str) -> String {
     format!("{head}[[dependency]]{rest}")
 }
 
-/// Copies manifests and sources; builds, version control and hidden files stay behind.
+/// Copies manifests, sources and pages; builds, version control and hidden files stay behind.
 fn copy(root: &Path) -> Result<TempDir> {
     let copy = tempfile::tempdir().context("a temporary directory can't be made")?;
     copy_directory(root, copy.path())?;
@@ -223,7 +246,7 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
             }
         } else if path
             .extension()
-            .is_some_and(|extension| ["rs", "toml", "lock"].iter().any(|kept| extension == *kept))
+            .is_some_and(|extension| ["rs", "toml", "lock", "md"].iter().any(|kept| extension == *kept))
         {
             fs::copy(&path, &target)?;
         }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use proc_macro2::{TokenStream, TokenTree};
 
-use crate::contracts;
+use crate::contracts::{self, Found};
 use crate::project::{Layer, Package, Project};
 use crate::violation::Violation;
 
@@ -24,46 +24,53 @@ const REFUSED: &str = "refused";
 /// When a source can't be read.
 pub fn check(project: &Project) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
-    for package in project
-        .packages
-        .iter()
-        .filter(|package| package.layer == Some(Layer::Kernel))
-    {
-        violations.extend(check_contracts(project, package)?);
+    for package in &project.packages {
+        violations.extend(check_package(project, package)?);
     }
-    for package in project
-        .packages
-        .iter()
-        .filter(|package| package.layer != Some(Layer::Kernel))
-    {
-        for root in &package.target_roots {
-            if !forbids_unsafe(&read(&project.root.join(root))?) {
-                violations.push(Violation {
-                    file: root.clone(),
-                    line: None,
-                    message: "`#![forbid(unsafe_code)]` is missing".to_owned(),
-                });
-            }
+    Ok(violations)
+}
+
+/// Checks one package.
+///
+/// # Errors
+/// When a source can't be read.
+pub fn check_package(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    match package.layer {
+        Some(Layer::Kernel) => check_contracts(project, package),
+        _ => check_absence(project, package),
+    }
+}
+
+/// Checks that a package has no `unsafe` and could have none.
+fn check_absence(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for root in &package.target_roots {
+        if !forbids_unsafe(&read(&project.root.join(root))?) {
+            violations.push(Violation {
+                file: root.clone(),
+                line: None,
+                message: "`#![forbid(unsafe_code)]` is missing".to_owned(),
+            });
         }
-        let mut files = Vec::new();
-        sources(&project.root.join(&package.directory), &mut files)?;
-        files.sort();
-        for path in files {
-            let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
-            let place = |line, message: &str| Violation {
-                file: file.clone(),
-                line,
-                message: message.to_owned(),
-            };
-            match unsafe_lines(&read(&path)?) {
-                Some(lines) => violations.extend(
-                    lines
-                        .into_iter()
-                        .map(|line| place(Some(line), "`unsafe` outside kernel/")),
-                ),
-                // What can't be read as Rust can't be shown to be safe.
-                None => violations.push(place(None, "this is no Rust source")),
-            }
+    }
+    let mut files = Vec::new();
+    sources(&project.root.join(&package.directory), &mut files)?;
+    files.sort();
+    for path in files {
+        let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
+        let place = |line, message: &str| Violation {
+            file: file.clone(),
+            line,
+            message: message.to_owned(),
+        };
+        match unsafe_lines(&read(&path)?) {
+            Some(lines) => violations.extend(
+                lines
+                    .into_iter()
+                    .map(|line| place(Some(line), "`unsafe` outside kernel/")),
+            ),
+            // What can't be read as Rust can't be shown to be safe.
+            None => violations.push(place(None, "this is no Rust source")),
         }
     }
     Ok(violations)
@@ -71,10 +78,33 @@ pub fn check(project: &Project) -> Result<Vec<Violation>> {
 
 /// Checks that every `unsafe` of a package of kernel/ is argued for.
 fn check_contracts(project: &Project, package: &Package) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for (file, place) in argued_places(project, package)? {
+        if !place.is_argued {
+            violations.push(Violation {
+                file,
+                line: Some(place.line),
+                message: place.what.message().to_owned(),
+            });
+        }
+    }
+    Ok(violations)
+}
+
+/// How many places of a package of kernel/ need an argument.
+///
+/// # Errors
+/// When a source can't be read.
+pub fn count(project: &Project, package: &Package) -> Result<usize> {
+    Ok(argued_places(project, package)?.len())
+}
+
+/// The places of a package of kernel/ that need an argument, with their files.
+fn argued_places(project: &Project, package: &Package) -> Result<Vec<(PathBuf, Found)>> {
     let mut files = Vec::new();
     sources(&project.root.join(&package.directory), &mut files)?;
     files.sort();
-    let mut violations = Vec::new();
+    let mut all = Vec::new();
     for path in files {
         if path
             .parent()
@@ -83,15 +113,10 @@ fn check_contracts(project: &Project, package: &Package) -> Result<Vec<Violation
             continue;
         }
         let file = path.strip_prefix(&project.root).unwrap_or(&path).to_path_buf();
-        for missing in contracts::missing(&read(&path)?).unwrap_or_default() {
-            violations.push(Violation {
-                file: file.clone(),
-                line: Some(missing.line),
-                message: missing.what.message().to_owned(),
-            });
-        }
+        let places = contracts::places(&read(&path)?).unwrap_or_default();
+        all.extend(places.into_iter().map(|place| (file.clone(), place)));
     }
-    Ok(violations)
+    Ok(all)
 }
 
 fn read(path: &Path) -> Result<String> {

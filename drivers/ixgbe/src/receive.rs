@@ -13,6 +13,9 @@ use rref::{Packet, PacketBatch, RRef};
 const SLOTS: usize = 512;
 /// Packets that a ring starts with; more come as the first exchanges refill it, so that a restart is short.
 const FIRST_PACKETS: usize = 128;
+/// Packets in the ring and on their way to it below which new ones are taken from the shared heap. The rest of it is filled by what comes
+/// back: taken new, those would only be given back in the next lull.
+const ENOUGH_PACKETS: usize = SLOTS / 4 * 3;
 /// Packets that one refill allocates at most.
 const ALLOCATION_LIMIT: usize = 32;
 /// Buffers that a frame can take: 9.5 KiB in pieces of 2 KiB.
@@ -65,41 +68,59 @@ impl Receiver {
     #[inline]
     pub fn harvest(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
         loop {
-            self.take_single(received, counters);
-            // What stops that is a full batch, nothing to take, or a frame in several buffers.
-            if received.is_full() || !self.has_work() || !self.take_pieces(received, counters) {
+            self.take_plain(received, counters);
+            // What stops that is a full batch, nothing to take, or a frame that isn't plain.
+            if received.is_full() {
+                return;
+            }
+            let Some(status) = self.ring.peek(0) else { return };
+            if status.is_end() {
+                self.take_other(received, counters);
+            } else if !self.take_pieces(received, counters) {
                 return;
             }
         }
     }
 
-    /// Frames in one buffer each: nearly all of them.
-    #[inline(always)]
-    fn take_single(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
-        let (mut bytes, mut errors, mut wrong) = (0, 0, 0);
-        let (queue, vlan_strip) = (self.queue, self.vlan_strip);
-        let taken = self.ring.take_frames(received, |packet, status| {
-            if status.is_plain() {
-                // Nearly always so, known by one comparison, and most fields are constants then.
-                packet.receive(reception(status, queue, None, ChecksumState::Good));
-                bytes += packet.len() as u64;
-                return true;
-            }
-            if !status.is_intact() {
-                errors += 1;
-                return false;
-            }
-            let vlan = status.vlan().filter(|_| vlan_strip);
-            let checksum = judge(status);
-            packet.receive(reception(status, queue, vlan, checksum));
-            bytes += packet.len() as u64;
-            wrong += u64::from(checksum == ChecksumState::Bad);
-            true
+    /// Plain frames, nearly all there are, whose descriptors say the same but for length and hash. Out of line, so that it has the registers
+    /// to itself.
+    #[inline(never)]
+    fn take_plain(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        let queue = self.queue;
+        let mut bytes = 0;
+        let taken = self.ring.take_plain_frames(received, |packet, status| {
+            packet.receive(Reception {
+                length: status.length(),
+                queue,
+                vlan: None,
+                checksum: ChecksumState::Good,
+                rss_hash: status.plain_rss_hash(),
+            });
+            bytes += packet.len();
         });
-        counters.received_frames += u64::from(taken) - errors;
-        counters.received_bytes += bytes;
-        counters.receive_errors += errors;
-        counters.checksum_errors += wrong;
+        counters.received_frames += u64::from(taken);
+        counters.received_bytes += bytes as u64;
+    }
+
+    /// Any frame in one buffer.
+    #[inline(never)]
+    fn take_other(&mut self, received: &mut PacketBatch, counters: &mut QueueCounters) {
+        let Some((mut packet, status)) = self.ring.take() else {
+            return;
+        };
+        if !status.is_intact() {
+            counters.receive_errors += 1;
+            self.recycle(packet);
+            return;
+        }
+        let vlan = status.vlan().filter(|_| self.vlan_strip);
+        let checksum = judge(status);
+        packet.receive(reception(status, self.queue, vlan, checksum));
+        counters.received_frames += 1;
+        counters.received_bytes += packet.len() as u64;
+        counters.checksum_errors += u64::from(checksum == ChecksumState::Bad);
+        // There is room: the caller has asked.
+        drop(received.push(packet));
     }
 
     /// A frame in several buffers; false when it isn't whole yet, or doesn't fit.
@@ -185,7 +206,9 @@ impl Receiver {
     #[inline]
     pub fn refill(&mut self, sending: usize) {
         let short = FIRST_PACKETS.saturating_sub(self.ring.len());
-        let missing = self.ring.room().saturating_sub(sending).max(short);
+        let missing = ENOUGH_PACKETS
+            .saturating_sub(self.ring.len() + sending)
+            .max(short);
         for _ in 0..missing.min(ALLOCATION_LIMIT) {
             let Ok(packet) = Packet::allocate() else { break };
             if self.ring.post(packet).is_err() {

@@ -4,7 +4,7 @@
 
 use crate::error::DeviceError;
 use crate::statistics::QueueCounters;
-use dma::ixgbe::{Adapter, ContextDescriptor, TransmitFlags, TransmitRing, TransportChecksum};
+use dma::ixgbe::{Adapter, ContextDescriptor, FrameKind, TransmitFlags, TransmitRing, TransportChecksum};
 use rref::packet::{ChecksumRequest, Marks, Verdict};
 use rref::{Packet, PacketBatch, RRef};
 
@@ -112,20 +112,47 @@ impl Transmitter {
     /// hardware but for TCP's checksum when it has the context for that already.
     #[inline(always)]
     pub fn send_plain(&mut self, batch: &mut PacketBatch, limit_bytes: usize, counters: &mut QueueCounters) {
-        let lengths = SHORTEST_BYTES..=limit_bytes;
-        let has_tcp_context = self.context == Some(TCP_CONTEXT);
-        let (frames, bytes) = self.ring.push_frames(batch, |packet| {
-            let wishes = packet.marks();
-            if packet.vlan.is_some() || !lengths.contains(&packet.len()) {
-                None
-            } else if wishes == PLAIN {
-                Some(TransmitFlags::END)
+        let longest_bytes = u16::try_from(limit_bytes).unwrap_or(u16::MAX);
+        while let Some(front) = batch.get(0) {
+            let marks = front.marks();
+            let (frames, bytes) = if marks == PLAIN {
+                self.send_without_wish(batch, longest_bytes)
+            } else if marks == TCP && self.context == Some(TCP_CONTEXT) {
+                self.send_tcp(batch, longest_bytes)
             } else {
-                (wishes == TCP && has_tcp_context && is_plain_tcp(packet.frame())).then_some(TCP_FLAGS)
+                return;
+            };
+            if frames == 0 {
+                return;
             }
-        });
-        counters.transmitted_frames += frames as u64;
-        counters.transmitted_bytes += bytes as u64;
+            counters.transmitted_frames += frames as u64;
+            counters.transmitted_bytes += bytes as u64;
+        }
+    }
+
+    /// Those without a wish; how many and how many bytes. Out of line, as the next, so that each loop has the registers to itself.
+    #[inline(never)]
+    fn send_without_wish(&mut self, batch: &mut PacketBatch, longest_bytes: u16) -> (usize, usize) {
+        let kind = FrameKind {
+            marks: PLAIN,
+            shortest_bytes: SHORTEST_BYTES as u16,
+            longest_bytes,
+            flags: TransmitFlags::END,
+        };
+        self.ring.push_frames(batch, kind, |_| true)
+    }
+
+    /// Those that ask for TCP's checksum, for which hardware has the context; how many and how many bytes.
+    #[inline(never)]
+    fn send_tcp(&mut self, batch: &mut PacketBatch, longest_bytes: u16) -> (usize, usize) {
+        let kind = FrameKind {
+            marks: TCP,
+            shortest_bytes: SHORTEST_BYTES as u16,
+            longest_bytes,
+            flags: TCP_FLAGS,
+        };
+        self.ring
+            .push_frames(batch, kind, |packet| is_plain_tcp(packet.frame()))
     }
 
     /// Puts the frame at the front of `batch` into the ring, if its length is at most `limit_bytes`.
@@ -153,7 +180,7 @@ impl Transmitter {
         }
         let mut flags = TransmitFlags::CHECK_SEQUENCE;
         let mut context = None;
-        if first.request != ChecksumRequest::None || first.vlan.is_some() {
+        if first.request != ChecksumRequest::None || first.vlan().is_some() {
             (flags, context) = plan(first);
         }
         let context = context.filter(|context| self.context != Some(*context));
@@ -225,7 +252,7 @@ fn plan(packet: &Packet) -> (TransmitFlags, Option<ContextDescriptor>) {
         transport: TransportChecksum::Udp,
         vlan: 0,
     };
-    if let Some(tag) = packet.vlan {
+    if let Some(tag) = packet.vlan() {
         flags = flags.with(TransmitFlags::VLAN);
         context.vlan = tag;
     }

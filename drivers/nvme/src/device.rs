@@ -9,6 +9,7 @@ use crate::statistics::Counters;
 use crate::units::Units;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use dma::nvme::{Controller, Status};
 use dma::{Interrupt, Wake};
@@ -61,6 +62,24 @@ pub struct Queue {
     pub requests: Mutex<Requests>,
     interrupt: Option<Interrupt>,
     interrupts: AtomicU64,
+}
+
+impl Queue {
+    /// Sleeps until the controller may have answered something, or until `deadline_ns`.
+    fn sleep(&self, now_ns: u64, deadline_ns: u64) -> Wake {
+        let until = |interval_ns: u64| deadline_ns.min(now_ns.saturating_add(interval_ns));
+        let wake = match &self.interrupt {
+            Some(interrupt) => interrupt.wait(until(SLEEP_NS)),
+            None => match thread::park_until(until(POLL_NS)) {
+                thread::Wake::Cancelled => Wake::Cancelled,
+                _ => Wake::TimedOut,
+            },
+        };
+        if wake == Wake::Interrupt {
+            self.interrupts.fetch_add(1, Ordering::Relaxed);
+        }
+        wake
+    }
 }
 
 /// What is known of the controller.
@@ -259,6 +278,33 @@ impl BlockDevice for Exported {
         Ok(queue.requests.lock().exchange(requests, now_ns))
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let queue = self.0.queue(queue)?;
+        // The clock is read when requests are handed in, and that is when the sleep begins.
+        let time_ns = Cell::new(0);
+        let handed_in = || {
+            time_ns.set(now_ns());
+            time_ns.get()
+        };
+        let batch = queue.requests.lock().exchange(requests, handed_in);
+        if !batch.is_empty() {
+            return Ok(batch);
+        }
+        // An interrupt that came since the last sleep ends this one at once: none is missed. Whatever ends it, there is one look: if another caller was
+        // faster, this one returns to those that know whose answers are where.
+        let began_ns = match time_ns.get() {
+            0 => now_ns(),
+            read => read,
+        };
+        queue.sleep(began_ns, deadline_ns);
+        Ok(queue.requests.lock().fetch(batch, now_ns))
+    }
+
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError> {
         let queue = self.0.queue(queue)?;
         loop {
@@ -269,20 +315,8 @@ impl BlockDevice for Exported {
             if now >= deadline_ns {
                 return Ok(WaitResult::TimedOut);
             }
-            let until = |interval_ns: u64| deadline_ns.min(now.saturating_add(interval_ns));
-            let wake = match &queue.interrupt {
-                Some(interrupt) => interrupt.wait(until(SLEEP_NS)),
-                None => match thread::park_until(until(POLL_NS)) {
-                    thread::Wake::Cancelled => Wake::Cancelled,
-                    _ => Wake::TimedOut,
-                },
-            };
-            match wake {
-                Wake::Interrupt => {
-                    queue.interrupts.fetch_add(1, Ordering::Relaxed);
-                }
-                Wake::TimedOut => {}
-                Wake::Cancelled => return Ok(WaitResult::Cancelled),
+            if queue.sleep(now, deadline_ns) == Wake::Cancelled {
+                return Ok(WaitResult::Cancelled);
             }
         }
     }

@@ -73,7 +73,7 @@ pub struct Requests {
     finished: VecDeque<RRef<Block>>,
     /// What it counted.
     pub counters: Counters,
-    /// Errors to be logged, at most one since it was last asked: operation, unit, address, status, fault.
+    /// Failures to be logged, at most one since it was last asked; one that somebody was told of before one that is tried again.
     pub last_error: Option<Failure>,
 }
 
@@ -88,8 +88,10 @@ pub struct Failure {
     pub address: u64,
     /// The completion's status.
     pub status: u16,
-    /// What it was told.
+    /// What it was told, or would have been.
     pub fault: Fault,
+    /// It is tried again, and nobody was told.
+    pub again: bool,
 }
 
 impl Default for Requests {
@@ -222,6 +224,13 @@ impl Requests {
                 drop(batch.push(block));
             }
         }
+        batch
+    }
+
+    /// Fills an empty batch with finished requests.
+    #[inline]
+    pub fn fetch(&mut self, mut batch: BlockBatch, now: impl Fn() -> u64) -> BlockBatch {
+        self.harvest(&mut batch, &now);
         batch
     }
 

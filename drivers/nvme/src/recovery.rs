@@ -336,7 +336,7 @@ impl Device {
             let failure = queue.requests.lock().last_error.take();
             if let Some(failure) = failure {
                 log::warn!(
-                    "a {} at {} of unit {} failed: {} (status {:#06x})",
+                    "a {} at {} of unit {} failed{}: {} (status {:#06x})",
                     failure
                         .operation
                         .map_or(Text::<16>::new("request"), |operation| Text::format(
@@ -344,6 +344,7 @@ impl Device {
                         )),
                     failure.address,
                     failure.unit,
+                    if failure.again { " and is tried again" } else { "" },
                     failure.fault,
                     failure.status
                 );

@@ -124,6 +124,22 @@ pub struct SeenThread {
     pub links: heapless::Vec<Link, LINK_LIMIT>,
 }
 
+impl SeenThread {
+    /// How much it tells of the death, the least number most: the one that is at fault, then those that were in a crossing, and of these those that
+    /// were at work.
+    fn rank(&self) -> u8 {
+        // A thread's own entry has no method.
+        let is_crossing = self.links.iter().any(|link| !link.method.as_str().is_empty());
+        match (self.position, is_crossing) {
+            (Position::AtFault, _) => 0,
+            (Position::InDomain, true) => 1,
+            (Position::InKernel, true) => 2,
+            (Position::InDomain, false) => 3,
+            (Position::InKernel, false) => 4,
+        }
+    }
+}
+
 /// What kind of thing a domain did, or was done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -239,7 +255,7 @@ pub struct BlackBox {
     pub owner: OwnerId,
     /// What it had.
     pub counters: Counters,
-    /// Where its threads stood; the one that is at fault, if one is, comes first. At most [`THREAD_LIMIT`].
+    /// Where its threads stood: first the one that is at fault, if one is, then those that were in a crossing, then others. At most [`THREAD_LIMIT`].
     pub threads: Vec<SeenThread>,
     /// Threads that there was no room for.
     pub more_threads: u32,
@@ -261,16 +277,23 @@ impl BlackBox {
         }
     }
 
-    /// Adds a thread, unless it is there already.
+    /// Adds a thread, unless it is there already. In a full box it takes the place of one that tells less.
     pub fn see(&mut self, thread: SeenThread) {
         if self.threads.iter().any(|known| known.id == thread.id) {
             return;
         }
-        if self.threads.len() < THREAD_LIMIT {
-            self.threads.push(thread);
-        } else {
+        let place = self
+            .threads
+            .partition_point(|known| known.rank() <= thread.rank());
+        if self.threads.len() == THREAD_LIMIT {
             self.more_threads += 1;
+            if place == THREAD_LIMIT {
+                return;
+            }
+            self.threads.pop();
         }
+        // Below the limit, and so without an allocation.
+        self.threads.insert(place, thread);
     }
 }
 

@@ -67,23 +67,61 @@ fn a_crash_loop_does_not_push_out_what_happened_to_others() {
     assert!(archive.of(OwnerId::new(3, 2)).is_none());
 }
 
+fn seen(id: u64, position: Position, methods: &[&str]) -> SeenThread {
+    SeenThread {
+        id,
+        name: Text::EMPTY,
+        cpu: 0,
+        position,
+        fault: None,
+        frames: heapless::Vec::new(),
+        is_exact: true,
+        links: methods
+            .iter()
+            .map(|method| Link {
+                callee: OwnerId::new(1, 1),
+                method: Text::new(method),
+            })
+            .collect(),
+    }
+}
+
 #[test]
 fn a_thread_is_seen_once_and_those_without_room_are_counted() {
     let mut kept = black_box(1, 1);
     for id in [1, 2, 1, 3, 4, 5, 6] {
-        kept.see(SeenThread {
-            id,
-            name: Text::EMPTY,
-            cpu: 0,
-            position: Position::InDomain,
-            fault: None,
-            frames: heapless::Vec::new(),
-            is_exact: true,
-            links: heapless::Vec::new(),
-        });
+        kept.see(seen(id, Position::InDomain, &[]));
     }
     assert_eq!(kept.threads.len(), THREAD_LIMIT);
     assert_eq!(kept.more_threads, 2);
+}
+
+/// Ten threads leave the domain in any order: the one at fault is kept, then those in crossings, then others as they come.
+#[test]
+fn the_threads_that_tell_most_are_kept() {
+    let threads = [
+        seen(1, Position::InKernel, &[""]),
+        seen(2, Position::InKernel, &[]),
+        seen(3, Position::InDomain, &[""]),
+        seen(4, Position::InKernel, &["Sockets.wait", ""]),
+        seen(5, Position::InDomain, &["NetDevice.exchange", ""]),
+        seen(6, Position::AtFault, &[""]),
+        seen(7, Position::InKernel, &["Sockets.wait", ""]),
+        seen(8, Position::InKernel, &[""]),
+        seen(9, Position::InDomain, &[]),
+        seen(10, Position::InKernel, &[]),
+    ];
+    for start in 0..threads.len() {
+        let mut kept = black_box(1, 1);
+        let rotated = threads.iter().cycle().skip(start).take(threads.len());
+        rotated.cloned().for_each(|thread| kept.see(thread));
+        let mut ids: Vec<u64> = kept.threads.iter().map(|thread| thread.id).collect();
+        assert_eq!(ids.first(), Some(&6), "from {start}");
+        assert_eq!(ids.get(1), Some(&5), "from {start}");
+        ids.sort_unstable();
+        assert_eq!(ids, [4, 5, 6, 7], "from {start}");
+        assert_eq!(kept.more_threads, 6);
+    }
 }
 
 /// A stack from `START` upwards. Code is at multiples of 16 from `CODE` on, with a call before each.

@@ -403,6 +403,7 @@ pub(crate) mod tests {
             (base != 0).then_some((base, base as u64))
         }
 
+        // SAFETY: Frees what `span` allocated; that nobody uses it is the caller's promise.
         unsafe fn release(&mut self, span: (usize, u64), bytes: usize) {
             if let Ok(layout) = Layout::from_size_align(bytes, 4096) {
                 // SAFETY: Allocated above with this layout; the caller promises that nobody uses it.

@@ -87,11 +87,12 @@ enum Operation {
     PushToFull,
     Pop,
     PopFront,
+    TakeFront,
     Append,
     Change,
 }
 
-const OPERATIONS: [Operation; 10] = [
+const OPERATIONS: [Operation; 11] = [
     Operation::New,
     Operation::Drop,
     Operation::NewBatch,
@@ -100,6 +101,7 @@ const OPERATIONS: [Operation; 10] = [
     Operation::PushToFull,
     Operation::Pop,
     Operation::PopFront,
+    Operation::TakeFront,
     Operation::Append,
     Operation::Change,
 ];
@@ -150,6 +152,25 @@ fn work(
         }
         Operation::Pop => batch.pop().map_or(0, |object| *object),
         Operation::PopFront => batch.pop_front().map_or(0, |object| *object),
+        Operation::TakeFront => {
+            // As a transmit ring does: two are taken, a third is refused.
+            let mut ring = [const { None }; 4];
+            let mut taken = 0;
+            // SAFETY: They stay in `ring`.
+            unsafe {
+                batch.take_front_while(
+                    ring.len(),
+                    |object| (*object < 2).then_some(*object),
+                    |object, _| {
+                        if let Some(place) = ring.get_mut(taken) {
+                            *place = Some(object);
+                            taken += 1;
+                        }
+                    },
+                );
+            }
+            ring.iter().flatten().map(|object| **object).sum()
+        }
         Operation::Append => {
             batch.append(&mut other);
             batch.len() as u64

@@ -10,17 +10,20 @@ pub fn equal_words(words: &[u32; 6], wanted: u32) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{
-            __m128i, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_ps, _mm_set_epi32, _mm_set1_epi32,
+            _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi32,
+            _mm_set1_epi32, _mm_setzero_si128,
         };
         let [a, b, c, d, e, f] = words.map(u32::cast_signed);
-        // SAFETY: All of these work on values alone and are part of SSE and SSE2, which every x86-64 CPU has.
-        unsafe {
+        // SAFETY: All of these work on values alone and are part of SSE2, which every x86-64 CPU has.
+        let bits = unsafe {
             let wanted = _mm_set1_epi32(wanted.cast_signed());
-            let bits = |words: __m128i| {
-                _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(words, wanted))).cast_unsigned()
-            };
-            bits(_mm_set_epi32(d, c, b, a)) | (bits(_mm_set_epi32(0, 0, f, e)) & 3) << 4
-        }
+            // All bits of a lane are set or none is; narrowed to bytes, a lane's is one bit of the mask.
+            let first = _mm_cmpeq_epi32(_mm_set_epi32(d, c, b, a), wanted);
+            let second = _mm_cmpeq_epi32(_mm_set_epi32(0, 0, f, e), wanted);
+            let halves = _mm_packs_epi32(first, second);
+            _mm_movemask_epi8(_mm_packs_epi16(halves, _mm_setzero_si128()))
+        };
+        bits.cast_unsigned() & 0x3f
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

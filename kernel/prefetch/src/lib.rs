@@ -1,5 +1,5 @@
-//! What packet work in safe code needs of the CPU and can't say in Rust: cache prefetch hints, and comparing the words of a
-//! cache line at once (`equal.rs`).
+//! What packet work in safe code needs of the CPU and can't say in Rust: cache prefetch hints, comparing the words of a
+//! cache line at once (`equal.rs`), and some bits of a packet's headers (`pattern.rs`).
 //!
 //! A hint starts bringing a cache line in and never waits for it, so that packet work can ask for the lines of a whole
 //! batch before it needs the first. Safe code has no other means: a load that warms the cache also holds up everything
@@ -7,8 +7,10 @@
 #![no_std]
 
 mod equal;
+mod pattern;
 
 pub use equal::equal_words;
+pub use pattern::Pattern;
 
 /// Starts bringing the first cache line of `value` into all levels of the cache.
 ///

@@ -144,6 +144,50 @@ impl<T: Share> Batch<T> {
         }
     }
 
+    /// Takes objects from the front, at most `limit`, up to the first that `accept` has no answer to; each goes to `keep` with its answer.
+    ///
+    /// Reads once where the batch begins and whose it is, and writes once what it holds after: until then an object that was taken is
+    /// marked as the domain's and still in the batch, as it is between two instructions of [`pop`](Self::pop).
+    ///
+    /// # Safety
+    /// `keep` leaves what it gets where the domain has it: until this returns it isn't dropped, put into a batch or given away.
+    #[inline(always)]
+    pub unsafe fn take_front_while<R>(
+        &mut self,
+        limit: usize,
+        mut accept: impl FnMut(&T) -> Option<R>,
+        mut keep: impl FnMut(RRef<T>, R),
+    ) {
+        // Nothing crosses while the batch is borrowed, so whoever takes is the domain that runs now.
+        let owner = current().owner();
+        let body = self.raw();
+        let (head, length) = (
+            body.head.load(Ordering::Relaxed),
+            body.length.load(Ordering::Relaxed),
+        );
+        let mut taking = Taking {
+            batch: self,
+            next: head,
+            end: head + length.min(limit.min(BATCH_CAPACITY) as u32),
+            behind: head + length,
+        };
+        while taking.next != taking.end {
+            let slot = &taking.batch.raw().slots[taking.next as usize % BATCH_CAPACITY];
+            // SAFETY: The slot is below `length`, and as in `payload`.
+            let payload = unsafe { NonNull::new_unchecked(slot.load(Ordering::Relaxed) as *mut T) };
+            // SAFETY: As `get`.
+            let Some(answer) = accept(unsafe { payload.as_ref() }) else {
+                break;
+            };
+            set_owner(payload.cast(), owner);
+            compiler_fence(Ordering::SeqCst);
+            taking.next += 1;
+            // SAFETY: The slot's object came from a handle that `push` consumed, and the slot is no longer part of the batch when `taking` is
+            // dropped, before which `keep` lets nobody free it (the caller's promise).
+            keep(unsafe { RRef::from_payload(payload) }, answer);
+        }
+    }
+
     /// The end of the batch, to add several objects.
     #[inline(always)]
     pub fn back(&mut self) -> Back<'_, T> {
@@ -241,6 +285,17 @@ impl<T: Share> Back<'_, T> {
         if self.length as usize >= BATCH_CAPACITY {
             return Err(object);
         }
+        // SAFETY: As asked above.
+        unsafe { self.push_within(object) };
+        Ok(())
+    }
+
+    /// Adds an object at the end of a batch that has room for it.
+    ///
+    /// # Safety
+    /// The batch isn't full.
+    #[inline(always)]
+    pub unsafe fn push_within(&mut self, object: RRef<T>) {
         let payload = object.into_payload();
         let body = self.batch.raw();
         let slot = &body.slots[self.head.wrapping_add(self.length) as usize % BATCH_CAPACITY];
@@ -250,7 +305,6 @@ impl<T: Share> Back<'_, T> {
         body.length.store(self.length, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         set_owner(payload.cast(), OwnerId::NESTED);
-        Ok(())
     }
 }
 
@@ -287,6 +341,25 @@ impl<T: Share> Front<'_, T> {
         self.batch.store_head_and_length(self.head, self.length);
         // SAFETY: As in `Batch::pop`.
         Some((unsafe { RRef::from_payload(payload) }, answer))
+    }
+}
+
+/// Objects being taken from the front of a batch: takes those before `next` out of it when it is dropped, also by a panic on a host.
+struct Taking<'a, T: Share> {
+    batch: &'a mut Batch<T>,
+    /// The first that hasn't been taken, counted from the first slot as `end` is.
+    next: u32,
+    end: u32,
+    /// Behind the last one of the batch.
+    behind: u32,
+}
+
+impl<T: Share> Drop for Taking<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.batch
+            .store_head_and_length(self.next % BATCH_CAPACITY as u32, self.behind - self.next);
     }
 }
 

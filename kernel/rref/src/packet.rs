@@ -58,7 +58,11 @@ pub enum ChecksumRequest {
 
 /// A frame, or part of one, with what devices say of it.
 ///
-/// What is looked at of every packet of a batch stands together, so that one comparison does for all of it ([`Marks`]).
+/// What is looked at of every packet of a batch stands together, so that one load gets all of it ([`Outline`]) and one comparison does
+/// for what is said of it ([`Marks`]).
+///
+/// `offset + length <= PACKET_BYTES` holds between calls: both are private, and whatever sets one keeps it. Who gets a packet of a
+/// dead domain, which may have died between the two stores, sees to that first ([`Packet::inherit`]).
 #[repr(C, align(64))]
 pub struct Packet {
     offset: u16,
@@ -69,25 +73,35 @@ pub struct Packet {
     pub continues: bool,
     /// Checksums to fill in on sending.
     pub request: ChecksumRequest,
-    /// Always 0.
-    unused: u8,
-    /// VLAN tag (TCI) that the device took off or is to put on; `None` for untagged frames.
-    pub vlan: Option<u16>,
+    /// Whether `tag` means something.
+    tagged: bool,
+    tag: u16,
     /// Receive queue it came from.
     pub queue: u16,
-    /// Checksums of a received packet.
-    pub checksum: ChecksumState,
     /// RSS hash by the device; 0 when it has none.
     pub rss_hash: u32,
+    /// Checksums of a received packet.
+    pub checksum: ChecksumState,
+    /// So that data begins at a multiple of four.
+    _unused: [u8; 3],
     data: [u8; PACKET_BYTES],
 }
 
-/// Verdict, `continues` and request of a packet, to be compared at once.
+// `Packet::outline` and `Packet::receive` take fields together as words.
+const _: () = {
+    assert!(cfg!(target_endian = "little"));
+    assert!(core::mem::offset_of!(Packet, length) == 2 && core::mem::offset_of!(Packet, verdict) == 4);
+    assert!(core::mem::offset_of!(Packet, continues) == 5 && core::mem::offset_of!(Packet, request) == 6);
+    assert!(core::mem::offset_of!(Packet, tagged) == 7 && core::mem::offset_of!(Packet, tag) == 8);
+    assert!(core::mem::offset_of!(Packet, queue) == 10 && core::mem::offset_of!(Packet, rss_hash) == 12);
+};
+
+/// Verdict, `continues`, request and whether there is a VLAN tag, to be compared at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks(u32);
 
 impl Marks {
-    /// These marks.
+    /// These marks, of an untagged frame.
     #[inline(always)]
     #[must_use]
     pub const fn new(verdict: Verdict, continues: bool, request: ChecksumRequest) -> Marks {
@@ -97,6 +111,44 @@ impl Marks {
             request as u8,
             0,
         ]))
+    }
+
+    /// An untagged frame that was received whole into one packet, as far as the packet itself can tell.
+    pub const RECEIVED: Marks = Marks::new(Verdict::Received, false, ChecksumRequest::None);
+}
+
+/// Where a packet's frame is, and its marks: all that a device needs to know of most packets, read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline(u64);
+
+impl Outline {
+    /// Verdict, `continues`, request and tag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marks(self) -> Marks {
+        Marks((self.0 >> 32) as u32)
+    }
+
+    /// Whether it has these marks and a length from `shortest` to `longest`: one comparison, since the length stands below the marks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_one_of(self, marks: Marks, shortest: u16, longest: u16) -> bool {
+        let first = (marks.0 as u64) << 16 | shortest as u64;
+        (self.0 >> 16).wrapping_sub(first) <= longest.saturating_sub(shortest) as u64
+    }
+
+    /// Bytes of the frame, as [`Packet::len`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn length(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// As [`Packet::data_offset`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn data_offset(self) -> usize {
+        core::mem::offset_of!(Packet, data) + (self.0 as u16) as usize
     }
 }
 
@@ -130,7 +182,7 @@ impl Packet {
         // Reset before it is looked at as a packet: a fresh object's enums are bytes of another object's life.
         packet.bytes[..size_of::<Packet>() - PACKET_BYTES].fill(0);
         // SAFETY: `PacketBytes` has the size and alignment of `Packet`; with its first bytes zero every field of `Packet` is valid
-        // (variants 0, `false`, `Option<u16>` of zero bytes, which is `None` by the assertion below), and data is any bytes.
+        // (variants 0, `false`, numbers), and data is any bytes.
         let mut packet = unsafe { RRef::from_payload(packet.into_payload().cast::<Packet>()) };
         packet.reset();
         Ok(packet)
@@ -160,9 +212,22 @@ impl Packet {
         self.checksum = ChecksumState::Unknown;
         self.request = ChecksumRequest::None;
         self.continues = false;
-        self.unused = 0;
-        self.vlan = None;
+        self.set_vlan(None);
         self.rss_hash = 0;
+    }
+
+    /// VLAN tag (TCI) that the device took off or is to put on; `None` for untagged frames.
+    #[inline(always)]
+    #[must_use]
+    pub fn vlan(&self) -> Option<u16> {
+        self.tagged.then_some(self.tag)
+    }
+
+    /// Sets the VLAN tag.
+    #[inline(always)]
+    pub fn set_vlan(&mut self, vlan: Option<u16>) {
+        self.tagged = vlan.is_some();
+        self.tag = vlan.unwrap_or(0);
     }
 
     /// Distance of the byte from the packet's first at which a received frame begins, for devices.
@@ -172,29 +237,37 @@ impl Packet {
     /// to write, and is at most [`BUFFER_BYTES`] long.
     #[inline(always)]
     pub fn receive(&mut self, reception: Reception) {
-        self.offset = HEADROOM_BYTES as u16;
-        self.length = reception.length.min(BUFFER_BYTES as u16);
-        self.verdict = Verdict::Received;
-        self.continues = false;
-        self.request = ChecksumRequest::None;
-        self.unused = 0;
-        self.vlan = reception.vlan;
-        self.queue = reception.queue;
+        let length = reception.length.min(BUFFER_BYTES as u16);
+        let tagged = u64::from(reception.vlan.is_some()) << 56;
+        let first =
+            HEADROOM_BYTES as u64 | u64::from(length) << 16 | u64::from(Marks::RECEIVED.0) << 32 | tagged;
+        let second = u64::from(reception.vlan.unwrap_or(0))
+            | u64::from(reception.queue) << 16
+            | u64::from(reception.rss_hash) << 32;
+        // SAFETY: The first 16 bytes are the fields from `offset` to `rss_hash` without a gap, in the order of the two words (asserted above).
+        // Each gets a valid value: `Marks::RECEIVED` is made of valid variants, and the bit is a `bool`. The frame fits: what begins behind
+        // the headroom may be `BUFFER_BYTES` long.
+        unsafe {
+            core::ptr::from_mut(self)
+                .cast::<[u64; 2]>()
+                .write([first, second])
+        };
         self.checksum = reception.checksum;
-        self.rss_hash = reception.rss_hash;
     }
 
-    /// Verdict, `continues` and request.
+    /// Where its frame is, and its marks.
+    #[inline(always)]
+    #[must_use]
+    pub fn outline(&self) -> Outline {
+        // SAFETY: The first 8 bytes are fields without a gap (asserted above), and a packet is aligned to 64.
+        Outline(unsafe { core::ptr::from_ref(self).cast::<u64>().read() })
+    }
+
+    /// Verdict, `continues`, request and tag.
     #[inline(always)]
     #[must_use]
     pub fn marks(&self) -> Marks {
-        let bytes = [
-            self.verdict as u8,
-            self.continues as u8,
-            self.request as u8,
-            self.unused,
-        ];
-        Marks(u32::from_le_bytes(bytes))
+        self.outline().marks()
     }
 
     /// Whether it is a received frame that is whole in this packet, as far as the packet itself can tell: the last packet of a long
@@ -209,21 +282,16 @@ impl Packet {
     #[inline(always)]
     pub fn frame(&self) -> &[u8] {
         let start = self.offset as usize;
-        // `offset + length <= PACKET_BYTES` is this type's invariant; `get` keeps a mistake from becoming a panic.
-        match self.data.get(start..start + self.length as usize) {
-            Some(frame) => frame,
-            None => no_frame(),
-        }
+        // SAFETY: `offset + length <= PACKET_BYTES` is this type's invariant.
+        unsafe { self.data.get_unchecked(start..start + self.length as usize) }
     }
 
     /// The frame's bytes, to change.
     #[inline(always)]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         let start = self.offset as usize;
-        match self.data.get_mut(start..start + self.length as usize) {
-            Some(frame) => frame,
-            None => no_frame(),
-        }
+        // SAFETY: As `frame`.
+        unsafe { self.data.get_unchecked_mut(start..start + self.length as usize) }
     }
 
     /// Bytes of the frame in this packet.
@@ -278,13 +346,6 @@ impl Packet {
     }
 }
 
-/// What doesn't happen, out of line: inlined it would be computed for every packet, to be chosen or not.
-#[cold]
-#[inline(never)]
-fn no_frame() -> &'static mut [u8] {
-    &mut []
-}
-
 /// A packet as bytes, to make one valid.
 #[repr(C, align(64))]
 struct PacketBytes {
@@ -297,9 +358,3 @@ const _: () = assert!(size_of::<PacketBytes>() == size_of::<Packet>());
 unsafe impl Exchange for PacketBytes {}
 // SAFETY: Plain bytes.
 unsafe impl Share for PacketBytes {}
-
-const _: () = {
-    // SAFETY: Any four bytes are a valid `Option<u16>` only if the tag is 0 or 1; zero is one of them.
-    let zero: Option<u16> = unsafe { core::mem::transmute([0u8; 4]) };
-    assert!(zero.is_none());
-};

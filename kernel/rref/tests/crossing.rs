@@ -113,7 +113,7 @@ fn a_full_batch_gives_the_object_back() -> Result<(), OutOfMemory> {
 #[test]
 fn random_queues_keep_order_and_lose_nothing() {
     use proptest::prelude::*;
-    proptest!(|(steps in proptest::collection::vec(0u8..4, 0..300))| {
+    proptest!(|(steps in proptest::collection::vec(0u8..7, 0..300))| {
         host_platform::attach();
         let mut batch: Batch<u64> = Batch::new().expect("unlimited");
         let mut model = std::collections::VecDeque::new();
@@ -124,7 +124,40 @@ fn random_queues_keep_order_and_lose_nothing() {
                     Err(_) => prop_assert_eq!(model.len(), BATCH_CAPACITY),
                 },
                 2 => prop_assert_eq!(batch.pop().map(|object| *object), model.pop_back()),
-                _ => prop_assert_eq!(batch.pop_front().map(|object| *object), model.pop_front()),
+                3 => prop_assert_eq!(batch.pop_front().map(|object| *object), model.pop_front()),
+                4 => {
+                    // Up to a number, or to one that doesn't suit.
+                    let mut taken = Vec::new();
+                    // SAFETY: They stay in `taken`.
+                    unsafe {
+                        batch.take_front_while(
+                            number % 8,
+                            |object| (object % 5 != 0).then_some(*object + 1),
+                            |object, answer| taken.push((object, answer)),
+                        );
+                    }
+                    for (object, answer) in &taken {
+                        prop_assert_eq!(Some(**object), model.pop_front());
+                        prop_assert_eq!(*answer, **object + 1);
+                    }
+                    let stopped = model.front().is_none_or(|object| object % 5 == 0);
+                    prop_assert!(taken.len() == number % 8 || stopped);
+                }
+                5 => {
+                    let mut front = batch.front();
+                    if let Some((object, ())) = front.take_if(|_| Some(())) {
+                        prop_assert_eq!(Some(*object), model.pop_front());
+                    }
+                }
+                _ => {
+                    let mut back = batch.back();
+                    for number in 0..3 {
+                        match back.push(RRef::new(number).expect("unlimited")) {
+                            Ok(()) => model.push_back(number),
+                            Err(_) => prop_assert_eq!(model.len(), BATCH_CAPACITY),
+                        }
+                    }
+                }
             }
             prop_assert_eq!(batch.len(), model.len());
             prop_assert!(batch.iter().eq(model.iter()));

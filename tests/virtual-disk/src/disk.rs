@@ -433,6 +433,20 @@ impl BlockDevice for VirtualDisk {
         Ok(answers)
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let batch = self.exchange(queue, requests)?;
+        if !batch.is_empty() {
+            return Ok(batch);
+        }
+        self.wait(queue, deadline_ns)?;
+        self.exchange(queue, batch)
+    }
+
     fn wait(&self, queue: u16, _deadline_ns: u64) -> Result<WaitResult, BlockError> {
         let mut state = self.state();
         if queue >= self.geometry.queues {

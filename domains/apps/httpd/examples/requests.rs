@@ -19,8 +19,8 @@ use httpd::counters::Counters;
 use httpd::server::{Shard, Shared};
 use httpd::site::Site;
 use interface::socket::{
-    Endpoints, Event, EventList, ListenOptions, ReceivedBytes, Sent, SocketError, SocketId, SocketStatistics,
-    Sockets, StreamBuffer,
+    Arrived, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, SendList, Sent, SocketError,
+    SocketId, SocketStatistics, Sockets, StreamBuffer,
 };
 use rref::{BootBytes, RRef};
 use std::sync::Arc;
@@ -81,9 +81,24 @@ impl Sockets for Stack {
                 readable: true,
                 writable: false,
                 closed: false,
+                received: 0,
             });
         }
         Ok(events)
+    }
+
+    fn wait_received(
+        &self,
+        _shard: u16,
+        _events: RRef<EventList>,
+        _buffer: RRef<StreamBuffer>,
+        _deadline_ns: u64,
+    ) -> Result<Arrived, SocketError> {
+        Err(SocketError::Invalid)
+    }
+
+    fn send_many(&self, _shard: u16, _list: &RRef<SendList>) -> Result<u64, SocketError> {
+        Err(SocketError::Invalid)
     }
 
     #[inline(never)]

@@ -1,10 +1,13 @@
 //! What the server knows of a connection, wherever its socket lives.
 
-use crate::protocol::OwnedCommand;
+use crate::protocol::{OwnedCommand, RequestLimits};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::net::SocketAddr;
+
+/// Bytes of output that a client keeps room for between rounds.
+const IDLE_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Index of a client in the server's table; reused, so it goes with the client's `id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,10 +94,10 @@ impl KnownName {
         })
     }
 
-    /// The name.
+    /// Whether `name` is the name. It is short: a loop is done before a call of `memcmp` would be.
     #[inline]
-    pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    pub fn is(&self, name: &[u8]) -> bool {
+        usize::from(self.length) == name.len() && self.bytes.iter().zip(name).all(|(own, other)| own == other)
     }
 }
 
@@ -192,6 +195,43 @@ impl Client {
             input_bytes: 0,
             buffered_bytes: 0,
             soft_limit_since_ms: None,
+        }
+    }
+
+    /// Where the command is in the table that it last used, if `name` is its name.
+    #[inline]
+    pub fn known_position(&self, name: &[u8]) -> Option<usize> {
+        match &self.known_command {
+            Some((known, position)) if known.is(name) => Some(usize::from(*position)),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing but its authentication says how its commands are executed.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags == ClientFlags::AUTHENTICATED && self.subscriptions() == 0
+    }
+
+    /// Moves its output to the end of `to`; it gets the room of one that is empty.
+    #[inline]
+    pub fn take_output(&mut self, to: &mut Vec<u8>) {
+        if to.is_empty() {
+            core::mem::swap(to, &mut self.output);
+        } else {
+            to.append(&mut self.output);
+        }
+        if self.output.capacity() > IDLE_OUTPUT_BYTES {
+            self.output = Vec::new();
+        }
+    }
+
+    /// The limits of its requests, where an argument has so many bytes at most.
+    #[inline]
+    pub fn request_limits(&self, bulk_bytes: u64) -> RequestLimits {
+        RequestLimits {
+            bulk_bytes,
+            authenticated: self.flags.contains(ClientFlags::AUTHENTICATED),
         }
     }
 

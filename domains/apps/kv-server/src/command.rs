@@ -47,6 +47,8 @@ bitflags! {
         const SKIP_MONITOR = 1 << 13;
         /// Has subcommands, which are commands of their own, named "command|subcommand".
         const CONTAINER = 1 << 14;
+        /// Takes no longer than its request was long; no flag of Redis.
+        const BRIEF = 1 << 15;
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::client::{ClientFlags, ClientIndex};
 use crate::protocol::{ProtocolError, RequestParser};
 use crate::server::{After, Server};
-use crate::shard::request_limits;
 use alloc::vec::Vec;
 use interface::socket::SocketId;
 
@@ -78,13 +77,29 @@ impl Connection {
         }
     }
 
+    /// It is to be sent what there is for it, and nothing else.
+    #[inline]
+    pub fn only_sends(&self) -> bool {
+        !(self.killed || self.closing || self.finished || self.left_alone)
+    }
+
+    /// Of all that there was to send, which counted as sent, this wasn't.
+    #[cold]
+    pub fn take_back(&mut self, bytes: &[u8]) {
+        self.outgoing.splice(self.sent..self.sent, bytes.iter().copied());
+    }
+
+    /// Keeps bytes that aren't to be executed yet: whether the connection lives on.
+    #[cold]
+    pub fn keep(&mut self, server: &Server, bytes: &[u8]) -> bool {
+        self.input.extend_from_slice(bytes);
+        self.input.len() as u64 <= server.config.request_limit_bytes
+    }
+
     /// Executes the requests in what came before and in `bytes`, and takes the client's output: whether the connection lives on.
     #[inline]
     pub fn execute(&mut self, server: &mut Server, bytes: &[u8]) -> bool {
         server.statistics.received_bytes += bytes.len() as u64;
-        if let Some(client) = server.clients.get_mut(self.client) {
-            client.flags.remove(ClientFlags::POSTPONED);
-        }
         if self.input.is_empty() {
             let done = self.execute_in(server, bytes);
             if let Some(rest) = bytes.get(done..)
@@ -97,18 +112,19 @@ impl Connection {
         } else {
             self.execute_kept(server, bytes);
         }
-        if self.input.len() as u64 > server.config.request_limit_bytes {
+        let request_limit_bytes = server.config.request_limit_bytes;
+        if self.input.len() as u64 > request_limit_bytes {
             log::warn!("a request is longer than the limit: its connection ends");
             return false;
         }
         // What earlier rounds have left; what is added now is sent in a moment.
         let backlog_bytes = self.outgoing_bytes();
         let before = self.outgoing.len();
-        server.take_output(self.client, &mut self.outgoing);
-        server.statistics.sent_bytes += (self.outgoing.len() - before) as u64;
         let Some(client) = server.clients.get_mut(self.client) else {
             return false;
         };
+        client.take_output(&mut self.outgoing);
+        server.statistics.sent_bytes += (self.outgoing.len() - before) as u64;
         client.unsent_bytes = self.outgoing.len() - self.sent;
         client.input_bytes = self.input.len();
         let buffered_bytes = backlog_bytes + client.input_bytes;
@@ -117,18 +133,18 @@ impl Connection {
             let grew = buffered_bytes > client.buffered_bytes;
             client.buffered_bytes = buffered_bytes;
             server.buffered_bytes = all_bytes;
-            if grew && all_bytes as u64 > 2 * server.config.request_limit_bytes {
+            if grew && all_bytes as u64 > 2 * request_limit_bytes {
                 log::warn!("the buffers of all clients are full: a connection ends");
                 return false;
             }
         }
-        if client.flags.contains(ClientFlags::KILLED) {
-            return false;
-        }
-        if client.flags.contains(ClientFlags::CLOSE) {
+        if client.flags.intersects(ClientFlags::KILLED | ClientFlags::CLOSE) {
+            if client.flags.contains(ClientFlags::KILLED) {
+                return false;
+            }
             self.closing = true;
         }
-        if client.unsent_bytes > 0 && self.sent > 0 {
+        if self.sent > 0 && client.unsent_bytes > 0 {
             server.check_output_limit(self.client);
         }
         true
@@ -162,7 +178,13 @@ impl Connection {
     #[inline]
     fn execute_in(&mut self, server: &mut Server, data: &[u8]) -> usize {
         let mut done = 0;
-        let mut limits = request_limits(server, self.client);
+        let mut limits = match server.clients.get_mut(self.client) {
+            Some(client) => {
+                client.flags.remove(ClientFlags::POSTPONED);
+                client.request_limits(server.config.bulk_limit_bytes)
+            }
+            None => return data.len(),
+        };
         loop {
             if self.closing {
                 return data.len();
@@ -177,7 +199,11 @@ impl Connection {
                     if arguments.len() > 0 {
                         match server.execute(self.client, arguments, rest.len()) {
                             After::Data => {}
-                            After::Other => limits = request_limits(server, self.client),
+                            After::Other => {
+                                if let Some(client) = server.clients.get(self.client) {
+                                    limits = client.request_limits(server.config.bulk_limit_bytes);
+                                }
+                            }
                             After::Closing => self.closing = true,
                             After::Postponed => {
                                 // It is read again when its time has come.

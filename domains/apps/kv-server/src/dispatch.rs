@@ -8,16 +8,9 @@ use alloc::format;
 use alloc::string::String;
 
 impl Context<'_> {
-    /// Where the command is in the table. Clients repeat themselves, so the last answer is looked at first.
-    #[inline]
+    /// Where the command is in the table. Clients repeat themselves, so the answer is kept for the next time.
     fn look_up(&mut self) -> Option<usize> {
         let name = self.argument(0);
-        if let Some(client) = self.own()
-            && let Some((known, position)) = &client.known_command
-            && known.as_slice() == name
-        {
-            return Some(usize::from(*position));
-        }
         let position = self.server.table.find(name, self.arguments.get(1))?;
         let is_container = self
             .server
@@ -33,9 +26,24 @@ impl Context<'_> {
         Some(position)
     }
 
-    /// Looks the command up, checks that it may run, and runs it; whether it is one that reads or writes keys.
+    /// Looks the command up, checks that it may run, and runs it; whether it is one that reads or writes keys. `known` is the command and its place in the
+    /// table if the client used it last, and is plain.
     #[inline]
-    pub(crate) fn process(&mut self) -> bool {
+    pub(crate) fn process(&mut self, known: Option<(usize, &'static Command)>) -> bool {
+        // What is ordinary is found out by few looks.
+        if let Some((position, command)) = known
+            && command.takes(self.arguments.len())
+            && self.server.phase == Phase::Ready
+            && (!command.flags.contains(Flags::DENYOOM) || self.server.memory_is_left())
+        {
+            self.run(position, command);
+            return command.flags.intersects(Flags::READONLY | Flags::WRITE);
+        }
+        self.process_with_care()
+    }
+
+    #[cold]
+    fn process_with_care(&mut self) -> bool {
         let Some(position) = self.look_up() else {
             self.reject_unknown();
             return false;
@@ -43,44 +51,24 @@ impl Context<'_> {
         let Some(command) = self.server.table.get(position) else {
             return false;
         };
-        let has_room = !command.flags.contains(Flags::DENYOOM) || self.server.memory_is_left();
-        let is_ready = has_room && self.server.phase == Phase::Ready;
-        let Some(client) = self.server.clients.get_mut(self.client) else {
-            return false;
-        };
-        let flags = client.flags;
-        // What is ordinary is found out by few looks.
-        let is_ordinary = command.takes(self.arguments.len())
-            && flags.contains(ClientFlags::AUTHENTICATED)
-            && !flags.contains(ClientFlags::MULTI)
-            && is_ready
-            && client.subscriptions() == 0;
-        if is_ordinary {
-            client.last_command = command.name;
-            self.run(position, command);
-            return command.flags.intersects(Flags::READONLY | Flags::WRITE);
-        }
-        self.process_with_care(position, command);
-        false
-    }
-
-    #[cold]
-    fn process_with_care(&mut self, position: usize, command: &'static Command) {
         if let Err(error) = self.admit(command) {
             if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
                 counters.rejected += 1;
             }
-            return self.refuse(&error);
+            self.refuse(&error);
+            return false;
         }
         if let Some(client) = self.own_mut() {
             client.last_command = command.name;
             if client.flags.contains(ClientFlags::MULTI)
                 && !crate::commands::transactions::runs_at_once(command.name)
             {
-                return self.queue();
+                self.queue();
+                return false;
             }
         }
         self.run(position, command);
+        command.flags.intersects(Flags::READONLY | Flags::WRITE)
     }
 
     pub(crate) fn run_again(&mut self) {
@@ -102,12 +90,21 @@ impl Context<'_> {
             }
         }
         let start = self.reply.bytes.len();
+        let is_timed = self.server.timing.wants(command);
+        let start_ns = if is_timed {
+            (self.server.timing.clock_ns)()
+        } else {
+            0
+        };
         let result = (command.run)(self);
         if let Some(counters) = self.server.statistics.by_command.get_mut(position) {
             counters.calls += u64::from(!self.retried);
             if result.is_err() {
                 counters.failed += 1;
             }
+        }
+        if is_timed {
+            self.note_time(command, start_ns);
         }
         if let Err(error) = result {
             // Whatever it had begun to say.

@@ -131,6 +131,22 @@ impl Journal {
         (self.key, self.value) = (name, content);
     }
 
+    /// Writes the own entry of a key with a string that is kept in memory, as `put_key` would with `content` and `bytes` behind it.
+    #[inline]
+    pub fn put_string(&mut self, space: u32, key: &[u8], content: &[u8], bytes: &[u8]) {
+        let [a, b, c, d] = space.to_be_bytes();
+        let is_written = self.enabled
+            && Writer::resume(&mut self.buffer)
+                .put_parts([&[KEY_LETTER, a, b, c, d], key], [content, bytes])
+                .is_ok();
+        if !is_written {
+            self.put_key(space, key, |out| {
+                out.extend_from_slice(content);
+                out.extend_from_slice(bytes);
+            });
+        }
+    }
+
     /// Removes a key's own entry.
     #[inline]
     pub fn delete_key(&mut self, space: u32, key: &[u8]) {
@@ -493,4 +509,37 @@ pub fn element_name(name: &mut Vec<u8>, id: u64, kind: Kind, element: &[u8]) -> 
         name.extend_from_slice(element);
     }
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn groups(journal: &mut Journal) -> Vec<(Vec<u8>, Vec<Staged>)> {
+        journal.end_unit();
+        let groups = journal.take_groups().drain(..);
+        groups.map(|group| (group.entries, group.staged)).collect()
+    }
+
+    proptest! {
+        /// The fast way of short strings writes what the other one does, also where a group ends, and beyond what an entry holds.
+        #[test]
+        fn a_string_is_written_as_any_key(
+            strings in prop::collection::vec((0_u32..3, 0_usize..40, prop_oneof![0_usize..40, 7000_usize..20_000]), 1..20)
+        ) {
+            let (mut fast, mut slow) = (Journal::new(1), Journal::new(1));
+            for (space, key_bytes, value_bytes) in strings {
+                let (key, bytes) = (vec![b'k'; key_bytes], vec![b'v'; value_bytes]);
+                fast.put_string(space, &key, b"123456789", &bytes);
+                slow.put_key(space, &key, |out| {
+                    out.extend_from_slice(b"123456789");
+                    out.extend_from_slice(&bytes);
+                });
+                fast.end_unit();
+                slow.end_unit();
+            }
+            prop_assert_eq!(groups(&mut fast), groups(&mut slow));
+        }
+    }
 }

@@ -8,7 +8,7 @@
 
 use crate::journal::Journal;
 use crate::stable_map::{Slot, StableMap};
-use crate::stored_entry::{chunks, write_entry};
+use crate::stored_entry::{chunks, entry_head, write_entry};
 use crate::value::{Collection, StringValue, Value};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -122,6 +122,10 @@ pub(crate) enum Remains {
     Space(u32, StableMap<Entry>),
 }
 
+/// A key's value is no string in memory, or it may have expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotInMemory;
+
 /// The key space.
 pub struct Keyspace {
     pub(crate) databases: Vec<Database>,
@@ -134,6 +138,8 @@ pub struct Keyspace {
     pub dirty: u64,
     /// Keys that expired since the start.
     pub expired: u64,
+    /// Keys that have expired stay, and aren't found: in a pause.
+    pub keeps_expired: bool,
     /// No key expires before this, milliseconds since 1970.
     next_expiry_ms: u64,
     /// Bytes of memory that keys and values take, nearly.
@@ -165,6 +171,7 @@ impl Keyspace {
             now_ms: 0,
             dirty: 0,
             expired: 0,
+            keeps_expired: false,
             next_expiry_ms: u64::MAX,
             used_bytes: 0,
             interest: StableMap::new(seed.rotate_left(7)),
@@ -199,10 +206,44 @@ impl Keyspace {
         let slot = keys.find(key)?;
         let entry = keys.get_mut(slot)?;
         if entry.expires_ms != NEVER_MS && entry.expires_ms <= self.now_ms {
-            self.expire(database, slot);
+            if !self.keeps_expired {
+                self.expire(database, slot);
+            }
             return None;
         }
         Some(slot)
+    }
+
+    /// The bytes of a string that is in memory and doesn't expire, which counts as used now if `touches`; of no key there are none. The fast way of GET.
+    ///
+    /// # Errors
+    /// Where it takes more than that.
+    #[inline]
+    pub fn string_in_memory(
+        &mut self,
+        database: usize,
+        key: &[u8],
+        touches: bool,
+    ) -> Result<Option<&[u8]>, NotInMemory> {
+        let now_s = (self.now_ms / 1000) as u32;
+        let keys = &mut self.databases.get_mut(database).ok_or(NotInMemory)?.keys;
+        let Some(slot) = keys.find(key) else {
+            return Ok(None);
+        };
+        match keys.get_mut(slot) {
+            Some(Entry {
+                value: Value::String(StringValue::Memory(bytes)),
+                expires_ms: NEVER_MS,
+                used_s,
+                ..
+            }) => {
+                if touches {
+                    *used_s = now_s;
+                }
+                Ok(Some(bytes))
+            }
+            _ => Err(NotInMemory),
+        }
     }
 
     /// What the key in a slot has.
@@ -249,6 +290,21 @@ impl Keyspace {
                 .for_each_element(&mut |element, content| journal.put_element(id, kind, element, content));
         }
         self.place(database, key, value, id, NEVER_MS)
+    }
+
+    /// Puts a string that is kept in memory under a key that isn't there. [`changed`](Self::changed) is to follow. The fast way of SET.
+    pub fn place_string(&mut self, database: usize, key: &[u8], bytes: &[u8]) -> Option<Slot> {
+        let used_s = (self.now_ms / 1000) as u32;
+        let entry = Entry {
+            value: Value::string(bytes),
+            expires_ms: NEVER_MS,
+            id: 0,
+            used_s,
+            counted_bytes: 0,
+        };
+        let slot = self.databases.get_mut(database)?.keys.insert_absent(key, entry);
+        self.journal_key(database, slot);
+        Some(slot)
     }
 
     /// Puts a value whose elements are journaled already.
@@ -339,8 +395,15 @@ impl Keyspace {
             return;
         };
         if let Some((key, entry)) = space.keys.entry(slot) {
-            self.journal
-                .put_key(space.space, key, |out| write_entry(out, entry));
+            match &entry.value {
+                Value::String(StringValue::Memory(bytes)) => {
+                    self.journal
+                        .put_string(space.space, key, &entry_head(entry), bytes);
+                }
+                _ => self
+                    .journal
+                    .put_key(space.space, key, |out| write_entry(out, entry)),
+            }
         }
     }
 

@@ -6,9 +6,10 @@
 //! - [`keyspace`]: databases, expiry, who is told of changes; [`stored_entry`]; [`value`], [`types`], [`stable_map`]: what keys hold;
 //! - [`journal`]: changes as the store's entries;
 //! - [`command`], [`commands`], [`error`]: the commands; [`number`], [`glob`]: what their arguments say;
+//! - [`dump`]: values as DUMP and RESTORE have them; [`slow_log`]: how long commands take;
 //! - [`config`]: the operator's file.
 //!
-//! Around it: [`shard`] and [`connection`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
+//! Around it: [`shard`], [`connection`] and [`outbox`] for the sockets, [`service`] for what the shards share, [`metrics`] for its numbers, [`ledger`] and [`loading`] for the store.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub mod config;
 pub mod connection;
 pub mod decimal;
 mod dispatch;
+pub mod dump;
 pub mod error;
 pub mod glob;
 pub mod journal;
@@ -34,6 +36,8 @@ pub mod loading;
 pub mod metrics;
 pub mod monitor;
 pub mod number;
+pub mod outbox;
+mod pause;
 pub mod protocol;
 pub mod pubsub;
 #[cfg(test)]
@@ -43,6 +47,7 @@ pub mod server;
 mod server_tests;
 pub mod service;
 pub mod shard;
+pub mod slow_log;
 mod spaces;
 pub mod stable_map;
 pub mod stored_entry;
@@ -85,7 +90,8 @@ pub fn start() -> Result<(), StartError> {
     let boot_ms = (clock::unix_time_s() * 1000).saturating_sub(now_ns / 1_000_000);
     let now_ms = boot_ms + now_ns / 1_000_000;
     info!("port {}: {shards} shards", config.port);
-    let server = Server::new(config, shards, clock::entropy(), now_ms);
+    let mut server = Server::new(config, shards, clock::entropy(), now_ms);
+    server.timing.clock_ns = clock::now_ns;
     let service = Arc::new(Service::new(server, shards, boot_ms));
     export::<dyn Metrics>(Box::new(Exported(service.clone())))?;
     for number in 0..shards {

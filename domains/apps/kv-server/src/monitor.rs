@@ -13,6 +13,11 @@ impl Context<'_> {
         if command.flags.intersects(Flags::SKIP_MONITOR | Flags::ADMIN) {
             return;
         }
+        self.tell_monitors();
+    }
+
+    /// The same, whatever command it is.
+    pub fn tell_monitors(&mut self) {
         let now_ms = self.server.keyspace.now_ms;
         let from = self
             .own()

@@ -161,7 +161,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(index) else {
             return;
         };
-        if client.flags.contains(ClientFlags::REPLY_OFF) || client.flags.contains(ClientFlags::KILLED) {
+        if client.flags.contains(ClientFlags::KILLED) {
             return;
         }
         let mut reply = Reply {

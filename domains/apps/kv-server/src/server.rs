@@ -6,7 +6,7 @@
 
 use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::clients::Clients;
-use crate::command::{Context, Flags};
+use crate::command::Context;
 use crate::commands::Table;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
@@ -14,14 +14,12 @@ use crate::ledger::Ledger;
 use crate::loading::Loaded;
 use crate::protocol::{Arguments, Reply};
 use crate::pubsub::PubSub;
+use crate::slow_log::Timing;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// Bytes of output that a client keeps room for between rounds.
-const IDLE_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Counters since the start or CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +113,8 @@ pub struct Server {
     pub table: Table,
     /// Counters.
     pub statistics: Statistics,
+    /// What was slow.
+    pub timing: Timing,
     /// How far it is.
     pub phase: Phase,
     /// The newest group when writes began to fail; meaningful in [`Phase::WriteFailed`].
@@ -158,6 +158,7 @@ impl Server {
             .collect();
         let table = Table::new();
         let statistics = Statistics::new(table.len());
+        let timing = Timing::new(&config, || 0);
         Server {
             keyspace,
             clients: Clients::default(),
@@ -165,6 +166,7 @@ impl Server {
             config,
             table,
             statistics,
+            timing,
             phase: Phase::Loading(0),
             unsettled: 0,
             started_ms: now_ms,
@@ -198,7 +200,7 @@ impl Server {
     /// Executes one request of a client, of which `input_bytes` with what follows it have come; its reply goes into the client's output.
     #[inline]
     pub fn execute(&mut self, index: ClientIndex, arguments: Arguments<'_>, input_bytes: usize) -> After {
-        let paused = self.pause.is_some() && self.is_paused_for(&arguments);
+        let paused = self.pause.is_some() && self.is_paused_for(index, &arguments);
         let Some(client) = self.clients.get_mut(index) else {
             return After::Closing;
         };
@@ -208,6 +210,13 @@ impl Server {
             return After::Postponed;
         }
         client.active_ms = self.keyspace.now_ms;
+        let known = client
+            .known_position(arguments.get(0))
+            .filter(|_| client.is_plain())
+            .and_then(|position| Some((position, self.table.get(position)?)));
+        if let Some((_, command)) = known {
+            client.last_command = command.name;
+        }
         let mut context = Context {
             reply: Reply {
                 bytes: core::mem::take(&mut client.output),
@@ -222,7 +231,7 @@ impl Server {
             deny_blocking: false,
         };
         let start = context.reply.bytes.len();
-        let about_data = context.process();
+        let about_data = context.process(known);
         let reply = context.reply;
         let flags = self.finish_reply(index, reply, start);
         self.keyspace.journal.end_unit();
@@ -243,13 +252,16 @@ impl Server {
             return ClientFlags::KILLED;
         };
         let silent = ClientFlags::REPLY_OFF | ClientFlags::REPLY_SKIP;
-        if client.flags.intersects(silent) {
-            reply.bytes.truncate(start);
-            client.flags.remove(ClientFlags::REPLY_SKIP);
-        }
-        if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
-            client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
-            client.flags.insert(ClientFlags::REPLY_SKIP);
+        let skips = silent | ClientFlags::REPLY_SKIP_NEXT;
+        if client.flags.intersects(skips) {
+            if client.flags.intersects(silent) {
+                reply.bytes.truncate(start);
+                client.flags.remove(ClientFlags::REPLY_SKIP);
+            }
+            if client.flags.contains(ClientFlags::REPLY_SKIP_NEXT) {
+                client.flags.remove(ClientFlags::REPLY_SKIP_NEXT);
+                client.flags.insert(ClientFlags::REPLY_SKIP);
+            }
         }
         // What was pushed to the client while it ran comes behind its reply.
         if !client.output.is_empty() {
@@ -295,16 +307,18 @@ impl Server {
     /// When there is something to do by time, milliseconds since 1970.
     #[inline]
     pub fn next_deadline_ms(&self) -> u64 {
+        if let Some((until_ms, _)) = self.pause {
+            return self.next_deadline_in_pause_ms(until_ms);
+        }
         if self.keyspace.has_remains() {
             return self.keyspace.now_ms;
         }
-        let pause_ms = self.pause.map_or(u64::MAX, |(until_ms, _)| until_ms);
         let expiry_ms = if self.active_expiry {
             self.keyspace.next_expiry_ms()
         } else {
             u64::MAX
         };
-        expiry_ms.min(self.next_timeout_ms).min(pause_ms)
+        expiry_ms.min(self.next_timeout_ms)
     }
 
     /// Does what is due by time, a bounded part of it.
@@ -317,7 +331,7 @@ impl Server {
         if self.is_paused_for_all() {
             return;
         }
-        if self.active_expiry && self.keyspace.next_expiry_ms() <= now_ms {
+        if self.active_expiry && self.pause.is_none() && self.keyspace.next_expiry_ms() <= now_ms {
             self.keyspace.expire_due(200);
             self.tell_changes();
         }
@@ -325,40 +339,6 @@ impl Server {
             self.expire_waiting();
         }
         self.keyspace.remove_remains(200);
-    }
-
-    fn is_paused_for_all(&self) -> bool {
-        self.pause.is_some_and(|(_, writes_only)| !writes_only)
-    }
-
-    /// Ends CLIENT PAUSE.
-    pub fn end_pause(&mut self) {
-        self.pause = None;
-        let postponed: Vec<ClientIndex> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.flags.contains(ClientFlags::POSTPONED))
-            .map(|(index, _)| index)
-            .collect();
-        for index in postponed {
-            self.call_attention(index);
-        }
-    }
-
-    #[cold]
-    fn is_paused_for(&self, arguments: &Arguments<'_>) -> bool {
-        let command = self
-            .table
-            .find(arguments.get(0), arguments.get(1))
-            .and_then(|position| self.table.get(position));
-        let Some(command) = command else { return false };
-        // What ends a pause isn't paused.
-        if command.name.starts_with("client") {
-            return false;
-        }
-        let writes =
-            command.flags.contains(Flags::WRITE) || matches!(command.name, "exec" | "publish" | "spublish");
-        self.is_paused_for_all() || writes
     }
 
     /// Whether keys and values take no more memory than `maxmemory` allows.
@@ -395,21 +375,6 @@ impl Server {
             }
             if let Some(blocked) = client.blocked {
                 self.stop_waiting(blocked.since, &blocked.keys);
-            }
-        }
-    }
-
-    /// Moves a client's output to `to`, which is empty; the client gets its room back.
-    #[inline]
-    pub fn take_output(&mut self, index: ClientIndex, to: &mut Vec<u8>) {
-        if let Some(client) = self.clients.get_mut(index) {
-            if to.is_empty() {
-                core::mem::swap(to, &mut client.output);
-            } else {
-                to.append(&mut client.output);
-            }
-            if client.output.capacity() > IDLE_OUTPUT_BYTES {
-                client.output = Vec::new();
             }
         }
     }

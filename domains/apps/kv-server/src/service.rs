@@ -6,7 +6,7 @@ use crate::server::{Phase, Server};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use domain_rt::sync::Mutex;
+use domain_rt::sync::{Mutex, MutexGuard};
 use domain_rt::thread::{self, ThreadId};
 use domain_rt::{Handle, OwnerId, clock};
 use interface::key_value::{KeyValueStore, StoreError};
@@ -45,6 +45,14 @@ impl Service {
             boot_ms: AtomicU64::new(boot_ms),
             recovering: AtomicBool::new(false),
         }
+    }
+
+    /// Locks the server at a time of `clock::now_ns`.
+    #[inline]
+    pub fn lock_at(&self, now_ns: u64) -> MutexGuard<'_, Server> {
+        let mut server = self.server.lock();
+        server.keyspace.now_ms = self.now_ms(now_ns);
+        server
     }
 
     /// Milliseconds since 1970 at a time of `clock::now_ns`.

@@ -1,13 +1,13 @@
 //! One shard: a thread that waits for the events of its sockets, has the server execute what came, and sends the answers.
 //!
-//! A round takes every event that there is. All that its connections sent is executed, each connection's under the server's lock; then the
-//! changes are appended to the store, which with `appendfsync always` is waited for once; and then the answers are sent. So no answer is on the
+//! A round takes every event that there is, with the bytes that belong to it. All that its connections sent is executed, under one lock of the server if
+//! nothing out of the ordinary is among it; then the changes are appended to the store, which with `appendfsync always` is waited for once; and then the answers are sent. So no answer is on the
 //! wire before what it says, or what it saw, is on the disk.
 
 use crate::client::{Client, ClientFlags, ClientIndex};
 use crate::config::Durability;
 use crate::connection::Connection;
-use crate::protocol::RequestLimits;
+use crate::outbox::Outbox;
 use crate::server::{Phase, Server};
 use crate::service::Service;
 use alloc::boxed::Box;
@@ -15,10 +15,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use domain_rt::clock::{NEVER, now_ns};
+use domain_rt::sync::MutexGuard;
 use domain_rt::{Handle, reconnect, thread};
 use interface::socket::{
-    EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, STREAM_BYTES, SocketError, SocketId, Sockets,
-    StreamBuffer,
+    Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, STREAM_BYTES, SocketError, SocketId,
+    Sockets, StreamBuffer,
 };
 use log::{info, warn};
 use rref::RRef;
@@ -41,6 +42,7 @@ pub struct Shard {
     sockets: Handle<dyn Sockets>,
     input: Option<RRef<StreamBuffer>>,
     output: Option<RRef<StreamBuffer>>,
+    outbox: Outbox,
     connections: Vec<Option<Box<Connection>>>,
     /// Connections with something to send in this round.
     to_send: Vec<u32>,
@@ -88,6 +90,7 @@ impl Shard {
             sockets,
             input: None,
             output: None,
+            outbox: Outbox::default(),
             connections: Vec::new(),
             to_send: Vec::new(),
             resumed: Vec::new(),
@@ -161,30 +164,72 @@ impl Shard {
             events: [None; EVENT_LIMIT],
         })
         .map_err(|_| Interruption::Refused(SocketError::Full))?;
+        let service = self.service.clone();
+        let mut buffer = new_buffer()?;
         let mut deadline_ns = 0;
         loop {
-            if self.service.take_call(self.number) {
+            if service.take_call(self.number) {
                 deadline_ns = 0;
             }
-            events = match self.sockets.wait(self.number, events, deadline_ns) {
-                Ok(events) => events,
+            match self
+                .sockets
+                .wait_received(self.number, events, buffer, deadline_ns)
+            {
+                Ok(arrived) => Arrived { events, buffer } = arrived,
                 Err(error) => {
                     // Whatever happens next, this listener is not used any more.
                     self.sockets.close(listener).ok();
                     return Err(error.into());
                 }
-            };
+            }
             self.now_ns = now_ns();
+            let mut server = None;
+            let mut start = 0;
             let count = (events.length as usize).min(EVENT_LIMIT);
-            for index in 0..count {
-                if let Some(Some(event)) = events.events.get(index) {
+            for event in events.events.iter().take(count).flatten() {
+                if event.received > 0 {
+                    let end = start + event.received as usize;
+                    let bytes = buffer.data.get(start..end).unwrap_or_default();
+                    start = end;
+                    let server = server.get_or_insert_with(|| service.lock_at(self.now_ns));
+                    self.take(server, event.socket, bytes);
+                }
+                if event.readable || event.writable || event.closed || event.accepted.is_some() {
+                    // What follows makes calls of the stack.
+                    server = None;
                     self.handle(event)?;
                 }
             }
-            for index in core::mem::take(&mut self.resumed) {
-                self.receive(index)?;
+            if !self.resumed.is_empty() {
+                server = None;
+                for index in core::mem::take(&mut self.resumed) {
+                    self.receive(index)?;
+                }
             }
-            deadline_ns = self.end_round()?;
+            let server = server.unwrap_or_else(|| service.lock_at(self.now_ns));
+            deadline_ns = self.end_round(&service, server)?;
+        }
+    }
+
+    /// Has what a connection sent executed.
+    #[inline]
+    fn take(&mut self, server: &mut Server, socket: SocketId, bytes: &[u8]) {
+        let index = socket.index;
+        let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+            return;
+        };
+        if connection.socket != socket {
+            return;
+        }
+        let alive = if connection.outgoing_bytes() > OUTPUT_PAUSE_BYTES {
+            connection.left_alone = true;
+            connection.keep(server, bytes)
+        } else {
+            connection.execute(server, bytes)
+        };
+        connection.killed |= !alive;
+        if connection.outgoing_bytes() > 0 || connection.killed || connection.closing {
+            self.to_send.push(index);
         }
     }
 
@@ -284,8 +329,7 @@ impl Shard {
             let bytes = received.buffer.data.get(..length).unwrap_or_default();
             connection.finished |= received.finished;
             let more = length == STREAM_BYTES && !received.finished;
-            let mut server = self.service.server.lock();
-            server.keyspace.now_ms = self.service.now_ms(self.now_ns);
+            let mut server = self.service.lock_at(self.now_ns);
             let alive = connection.execute(&mut server, bytes);
             self.service.call_others(&mut server, self.number);
             drop(server);
@@ -307,11 +351,13 @@ impl Shard {
     }
 
     /// Looks after clients that others have written to, has changes appended and made durable, and sends: when to look again.
-    fn end_round(&mut self) -> Result<u64, Interruption> {
-        let service = self.service.clone();
-        let mut server = service.server.lock();
-        let now_ms = service.now_ms(self.now_ns);
-        server.keyspace.now_ms = now_ms;
+    #[inline]
+    fn end_round(
+        &mut self,
+        service: &Service,
+        mut server: MutexGuard<'_, Server>,
+    ) -> Result<u64, Interruption> {
+        let now_ms = server.keyspace.now_ms;
         if server.next_deadline_ms() <= now_ms {
             server.do_due();
         }
@@ -404,9 +450,47 @@ impl Shard {
         let mut position = 0;
         while let Some(&index) = self.to_send.get(position) {
             position += 1;
+            let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+                continue;
+            };
+            if !connection.only_sends() {
+                self.send(index)?;
+                continue;
+            }
+            let bytes = connection.outgoing();
+            if bytes.is_empty() {
+                continue;
+            }
+            let length = bytes.len();
+            if self.outbox.add(index, connection.socket, bytes)? {
+                connection.sent(length);
+                continue;
+            }
+            // What is in the list doesn't wait for this one, which is long, or finds the list empty.
+            self.send_list()?;
             self.send(index)?;
         }
         self.to_send.clear();
+        self.send_list()
+    }
+
+    /// Sends what is in the outbox.
+    #[inline]
+    fn send_list(&mut self) -> Result<(), Interruption> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let mut unsent = Vec::new();
+        let connections = &mut self.connections;
+        self.outbox.send(&self.sockets, self.number, |index, bytes| {
+            if let Some(Some(connection)) = connections.get_mut(index as usize) {
+                connection.take_back(bytes);
+                unsent.push(index);
+            }
+        })?;
+        for index in unsent {
+            self.send(index)?;
+        }
         Ok(())
     }
 
@@ -539,18 +623,7 @@ impl Shard {
         drop(server);
         self.to_send.clear();
         self.resumed.clear();
-    }
-}
-
-/// The limits of a client's requests.
-pub fn request_limits(server: &Server, client: ClientIndex) -> RequestLimits {
-    let authenticated = server
-        .clients
-        .get(client)
-        .is_some_and(|client| client.flags.contains(ClientFlags::AUTHENTICATED));
-    RequestLimits {
-        bulk_bytes: server.config.bulk_limit_bytes,
-        authenticated,
+        self.outbox.clear();
     }
 }
 

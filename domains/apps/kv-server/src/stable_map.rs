@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
+use core::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
@@ -73,7 +73,10 @@ impl<V> StableMap<V> {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+        // Not `hash_one`, which hashes the length too: nothing is hashed but one key.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        hasher.finish()
     }
 
     /// Where `key` is.
@@ -140,6 +143,11 @@ impl<V> StableMap<V> {
                 .map(|present| core::mem::replace(present, value));
             return (slot, old);
         }
+        (self.insert_absent(key, value), None)
+    }
+
+    /// Puts a value under a key that isn't there.
+    pub fn insert_absent(&mut self, key: &[u8], value: V) -> Slot {
         let hash = self.hash(key);
         let item = Some(Item {
             hash,
@@ -165,7 +173,7 @@ impl<V> StableMap<V> {
                 .and_then(Option::as_ref)
                 .map_or(0, |item| item.hash)
         });
-        (Slot(number), None)
+        Slot(number)
     }
 
     /// Takes the entry of a slot out.

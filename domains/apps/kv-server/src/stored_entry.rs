@@ -16,11 +16,18 @@ pub fn chunks(value: &Value) -> u32 {
 
 const STORED_FLAG: u8 = 0x80;
 
+/// What the entry of a key begins with.
+#[inline]
+pub(crate) fn entry_head(entry: &Entry) -> [u8; 9] {
+    let stored = matches!(entry.value, Value::String(StringValue::Stored { .. }));
+    let letter = entry.value.kind().letter() | if stored { STORED_FLAG } else { 0 };
+    let [a, b, c, d, e, f, g, h] = entry.expires_ms.to_le_bytes();
+    [letter, a, b, c, d, e, f, g, h]
+}
+
 /// Writes the entry of a key.
 pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let stored = matches!(entry.value, Value::String(StringValue::Stored { .. }));
-    out.push(entry.value.kind().letter() | if stored { STORED_FLAG } else { 0 });
-    out.extend_from_slice(&entry.expires_ms.to_le_bytes());
+    out.extend_from_slice(&entry_head(entry));
     match &entry.value {
         Value::String(StringValue::Memory(bytes)) => out.extend_from_slice(bytes),
         Value::String(StringValue::Stored { length }) => {

@@ -60,7 +60,9 @@ impl Bench {
     /// What a client heard since.
     pub fn heard(&mut self, client: ClientIndex) -> String {
         let mut output = Vec::new();
-        self.server.take_output(client, &mut output);
+        if let Some(client) = self.server.clients.get_mut(client) {
+            client.take_output(&mut output);
+        }
         String::from_utf8_lossy(&output).into_owned()
     }
 

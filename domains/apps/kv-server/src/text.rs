@@ -3,7 +3,7 @@
 use crate::command::Context;
 use crate::error::CommandError;
 use crate::journal::{Journal, USER_KEY_LIMIT_BYTES, element_name};
-use crate::keyspace::NEVER_MS;
+use crate::keyspace::{Events, NEVER_MS};
 use crate::ledger::Ledger;
 use crate::stable_map::Slot;
 use crate::stored_entry::chunks;
@@ -143,7 +143,18 @@ impl Context<'_> {
                 self.server.keyspace.overwrite_string(database, slot, bytes);
                 Ok(slot)
             }
-            None => self.insert(key, Value::string(bytes)),
+            None => {
+                if key.len() > USER_KEY_LIMIT_BYTES {
+                    return Err(CommandError::KeyTooLong);
+                }
+                let slot = self
+                    .server
+                    .keyspace
+                    .place_string(database, key, bytes)
+                    .ok_or(CommandError::NoSuchKey)?;
+                self.notify(Events::NEW, "new", key);
+                Ok(slot)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What Tab makes of a line: which names can come next, and how far they agree.
 
-use crate::command::{MAGLEV_ACTIONS, USAGES};
+use crate::command::MAGLEV_ACTIONS;
+use crate::usage::USAGES;
 use alloc::string::String;
 use alloc::vec::Vec;
 

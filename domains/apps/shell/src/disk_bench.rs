@@ -221,7 +221,14 @@ impl<'a> Pump<'a> {
             self.under_way += 1;
             drop(batch.push(page));
         }
-        let mut batch = match self.device.exchange(self.queue, batch) {
+        // What has no room in this batch is handed over before anything is waited for.
+        let answer = if self.outgoing.is_empty() && self.under_way != 0 && finished.is_empty() {
+            let deadline_ns = clock::now_ns().saturating_add(SECOND_NS);
+            self.device.exchange_until(self.queue, batch, deadline_ns)
+        } else {
+            self.device.exchange(self.queue, batch)
+        };
+        let mut batch = match answer {
             Ok(batch) => batch,
             Err(BlockError::Lost) => {
                 self.under_way = 0;
@@ -238,6 +245,7 @@ impl<'a> Pump<'a> {
             }
         }
         self.batch = Some(batch);
+        // The device is full, or this call ends for another's sake.
         if finished.is_empty() && !self.is_idle() {
             let waited = self
                 .device

@@ -131,6 +131,10 @@ impl BlockDevice for Device {
         Ok(requests)
     }
 
+    fn exchange_until(&self, queue: u16, requests: BlockBatch, _: u64) -> Result<BlockBatch, BlockError> {
+        self.exchange(queue, requests)
+    }
+
     fn wait(&self, _: u16, _: u64) -> Result<WaitResult, BlockError> {
         Ok(WaitResult::TimedOut)
     }

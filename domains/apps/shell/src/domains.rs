@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use domain_rt::clock;
-use interface::kernel::{DomainName, DomainState, MemoryStatus};
+use interface::kernel::{DomainName, DomainState};
 use interface::supervise::{SupervisedDeath, SupervisedStatus, Supervisor};
 use interface::update::Updates;
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ pub fn one(supervisor: &mut Supervision, name: DomainName) -> Result<Answer, Str
     );
     let mut json = domain_json(&status);
     if let Some(fields) = json.as_object_mut() {
-        fields.insert("holdings".to_string(), holdings::json(&held));
+        fields.insert("holdings".to_string(), ledger::holdings(&held));
     }
     Ok(Answer {
         text: table.to_string(),
@@ -275,17 +275,11 @@ pub fn death_json(death: &SupervisedDeath) -> Value {
 
 /// `memory`.
 pub fn memory(supervisor: &mut Supervision) -> Result<Answer, String> {
-    let MemoryStatus {
-        total_pages,
-        free_pages,
-        shared_used_bytes,
-        shared_pages,
-        uses,
-    } = supervisor.call(|supervisor| supervisor.memory())?;
+    let memory = supervisor.call(|supervisor| supervisor.memory())?;
     let mut table = Table::new(&["", ">PAGES", ">BYTES"]);
-    for (name, pages) in [("total", total_pages), ("free", free_pages)]
+    for (name, pages) in [("total", memory.total_pages), ("free", memory.free_pages)]
         .into_iter()
-        .chain(holdings::uses(&uses))
+        .chain(holdings::uses(&memory.uses))
     {
         table.row([
             name.to_string(),
@@ -296,17 +290,10 @@ pub fn memory(supervisor: &mut Supervision) -> Result<Answer, String> {
     table.row([
         "shared objects".to_string(),
         String::new(),
-        bytes(shared_used_bytes),
+        bytes(memory.shared_used_bytes),
     ]);
     Ok(Answer {
         text: table.to_string(),
-        json: json!({
-            "total_pages": total_pages,
-            "free_pages": free_pages,
-            "shared_pages": shared_pages,
-            "shared_used_bytes": shared_used_bytes,
-            "page_bytes": PAGE_BYTES,
-            "uses": holdings::uses_json(&uses),
-        }),
+        json: ledger::memory(&memory),
     })
 }

@@ -9,10 +9,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use interface::holdings::{FrameUses, Holdings, LeakReport};
 use interface::supervise::{Operator, Supervisor};
-use serde_json::{Map, Value, json};
-
-/// Bytes in a page.
-const PAGE_BYTES: u64 = 4096;
+use ledger::PAGE_BYTES;
+use serde_json::{Map, Value};
 
 fn pages(count: u64) -> String {
     bytes(count.saturating_mul(PAGE_BYTES))
@@ -35,23 +33,6 @@ pub fn rows(held: &Holdings) -> [(&'static str, String); 10] {
         ("interrupts", held.interrupts.to_string()),
         ("devices", held.devices.to_string()),
     ]
-}
-
-/// The same for scripts.
-pub fn json(held: &Holdings) -> Value {
-    json!({
-        "image_pages": held.image_pages,
-        "heap_pages": held.heap_pages,
-        "stack_pages": held.stack_pages,
-        "threads": held.threads,
-        "handles": held.handles,
-        "exports": held.exports,
-        "shared_objects": held.shared_objects,
-        "shared_bytes": held.shared_bytes,
-        "dma_pages": held.dma_pages,
-        "interrupts": held.interrupts,
-        "devices": held.devices,
-    })
 }
 
 /// `holdings`: every domain's.
@@ -90,7 +71,7 @@ pub fn show(supervisor: &mut Import<dyn Supervisor>) -> Result<Answer, String> {
             held.interrupts.to_string(),
             held.devices.to_string(),
         ]);
-        all.insert(name, json(&held));
+        all.insert(name, ledger::holdings(&held));
     }
     Ok(Answer {
         text: table.to_string(),
@@ -112,20 +93,6 @@ pub fn uses(uses: &FrameUses) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// The same for scripts.
-pub fn uses_json(uses: &FrameUses) -> Value {
-    json!({
-        "kernel_heap": uses.kernel_heap,
-        "page_tables": uses.page_tables,
-        "stacks": uses.stacks,
-        "images": uses.images,
-        "private_heaps": uses.private_heaps,
-        "shared_heap": uses.shared_heap,
-        "dma": uses.dma,
-        "other": uses.other,
-    })
-}
-
 /// `leaks`.
 pub fn leaks(operator: &mut Import<dyn Operator>) -> Result<Answer, String> {
     let report = operator.call(|operator| operator.leaks())?;
@@ -137,17 +104,7 @@ pub fn leaks(operator: &mut Import<dyn Operator>) -> Result<Answer, String> {
         .collect();
     Ok(Answer {
         text: text(&report, &findings),
-        json: json!({
-            "found": report.found,
-            "findings": findings,
-            "total_pages": report.total_pages,
-            "free_pages": report.free_pages,
-            "uses": uses_json(&report.uses),
-            "kernel_heap_used_bytes": report.kernel_heap_used_bytes,
-            "domain_threads": report.domain_threads,
-            "kernel_threads": report.kernel_threads,
-            "shared_objects": report.shared_objects,
-        }),
+        json: ledger::leaks(&report, &findings),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The management shell on the serial port.
 //!
-//! `session.rs` is the dialogue, `keys.rs` and `line.rs` are the line editor, `command.rs` says what can be typed, and
+//! `session.rs` is the dialogue, `keys.rs` and `line.rs` are the line editor, `command.rs` and `usage.rs` say what can be typed, and
 //! `completion.rs` what Tab makes of it. `domains.rs`, `death_report.rs`, `update.rs`, `network.rs`, `disk.rs`, `disk_bench.rs`, `disk_verify.rs`, `kv.rs` and `nvme.rs` answer commands by way of `import.rs`, which connects again
 //! to domains that were restarted; `table.rs` lays answers out. Knows nothing of the serial port's hardware.
 #![cfg_attr(not(test), no_std)]
@@ -39,6 +39,7 @@ mod tests;
 mod update;
 #[cfg(test)]
 mod update_tests;
+mod usage;
 
 use domain_rt::{StartError, thread};
 use session::Session;

@@ -43,23 +43,14 @@ pub fn nic(nic: &mut Import<dyn NetDevice>) -> Result<Answer, String> {
         },
     ]);
     table.row(["link changes".into(), link.changes.to_string()]);
-    let mut json = json!({
+    let json = json!({
         "mac": info.mac.to_string(),
         "queues": info.queues,
         "link_up": link.up,
         "speed_mbps": link.speed_mbps,
         "link_changes": link.changes,
     });
-    for (name, count) in counters {
-        table.row([name.replace('_', " "), count.to_string()]);
-        if let Value::Object(fields) = &mut json {
-            fields.insert(name.into(), count.into());
-        }
-    }
-    Ok(Answer {
-        text: table.to_string(),
-        json,
-    })
+    Ok(with_counters(table, json, &counters))
 }
 
 /// `ip`.
@@ -88,17 +79,22 @@ pub fn ip(sockets: &mut Import<dyn Sockets>) -> Result<Answer, String> {
     for address in &addresses {
         table.row(["address".into(), address.clone()]);
     }
-    let mut json = json!({ "addresses": addresses });
+    let json = json!({ "addresses": addresses });
+    Ok(with_counters(table, json, &counters))
+}
+
+/// A table and an object with counters added to both.
+fn with_counters(mut table: Table, mut json: Value, counters: &[(&str, u64)]) -> Answer {
     for (name, count) in counters {
         table.row([name.replace('_', " "), count.to_string()]);
         if let Value::Object(fields) = &mut json {
-            fields.insert(name.into(), count.into());
+            fields.insert((*name).into(), (*count).into());
         }
     }
-    Ok(Answer {
+    Answer {
         text: table.to_string(),
         json,
-    })
+    }
 }
 
 /// Every virtual service.

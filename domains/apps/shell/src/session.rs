@@ -11,7 +11,9 @@ use crate::keys::{Decoder, Key};
 use crate::line::{Event, Line};
 use crate::log_view::{self, LogView};
 use crate::table::span;
-use crate::{death_report, disk, disk_bench, disk_verify, domains, holdings, kv, network, nvme, update};
+use crate::{
+    death_report, disk, disk_bench, disk_verify, domains, holdings, kv, network, nvme, update, usage,
+};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -206,7 +208,7 @@ impl Session {
 
     fn execute(&mut self, command: Command) -> Result<Answer, String> {
         match command {
-            Command::Help(name) => command::help(name.as_deref()).map(Answer::text),
+            Command::Help(name) => usage::help(name.as_deref()).map(Answer::text),
             Command::Domains => domains::show(&mut self.supervisor, &mut self.updates),
             Command::Deaths(count) => domains::deaths(&mut self.supervisor, count),
             Command::Death(number) => death_report::show(&mut self.supervisor, &mut self.black_boxes, number),

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use interface::balance::Protocol;
+use prefetch::Pattern;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -114,6 +115,8 @@ pub struct Destinations {
     v4: KeySet<u64>,
     v6: KeySet<(u128, u64)>,
     services: Vec<VirtualService>,
+    /// What usual packets have in their headers that are for the service that was found last.
+    usual: Pattern,
 }
 
 impl Destinations {
@@ -131,6 +134,7 @@ impl Destinations {
             v4: KeySet::new(&v4),
             v6: KeySet::new(&v6),
             services,
+            usual: Pattern::NOTHING,
         }
     }
 
@@ -155,8 +159,20 @@ impl Destinations {
 
     /// Whether an untagged frame is a usual packet for the balancer; for those that aren't usual [`is_virtual`](Self::is_virtual) knows.
     #[inline(always)]
-    pub fn is_usually_virtual(&self, frame: &[u8], recent: &mut Recent) -> bool {
-        usual_key(frame).is_some_and(|(key, _)| self.has_usual(key, recent))
+    pub fn is_usually_virtual(&mut self, frame: &[u8]) -> bool {
+        let told = frame
+            .first_chunk::<{ 12 + Pattern::BYTES }>()
+            .and_then(|headers| headers.last_chunk());
+        told.is_some_and(|told| self.usual.matches(told) || self.is_usually_virtual_anew(frame, told))
+    }
+
+    #[inline(never)]
+    fn is_usually_virtual_anew(&mut self, frame: &[u8], told: &[u8; Pattern::BYTES]) -> bool {
+        let found = usual_key(frame).is_some_and(|(key, _)| self.v4.contains(key));
+        if found {
+            self.usual = Pattern::of(told, &TELLING);
+        }
+        found
     }
 
     #[inline(always)]
@@ -279,6 +295,21 @@ fn usual_key(frame: &[u8]) -> Option<(u64, u8)> {
     let protocol = headers[23];
     is_usual.then(|| (key_in(part(headers, 30), protocol), protocol))
 }
+
+/// Of the headers from the Ethernet type on, what tells a usual packet and its service: all that [`usual_key`] looks at.
+const TELLING: [u8; Pattern::BYTES] = {
+    let mut mask = [0; Pattern::BYTES];
+    // Ethernet type, version and header length.
+    (mask[0], mask[1], mask[2]) = (0xff, 0xff, 0xff);
+    // Fragment offset.
+    [mask[8], mask[9]] = FRAGMENT_OFFSET.to_ne_bytes();
+    // Protocol.
+    mask[11] = 0xff;
+    // The destination's address and port.
+    (mask[18], mask[19], mask[20], mask[21]) = (0xff, 0xff, 0xff, 0xff);
+    (mask[24], mask[25]) = (0xff, 0xff);
+    mask
+};
 
 /// Headers of a usual packet, ports included.
 type UsualHeaders = [u8; ETHERNET_BYTES + 24];
@@ -490,6 +521,17 @@ mod tests {
             let first = destinations.is_virtual(&frame, &mut recent);
             prop_assert_eq!(first, destinations.is_virtual_unusually(&frame));
             prop_assert_eq!(first, destinations.is_virtual(&frame, &mut recent), "the second of its kind");
+            let (mut told, mut anew) = (self::destinations(), self::destinations());
+            let usually = told.is_usually_virtual(&frame);
+            prop_assert!(first || !usually);
+            prop_assert_eq!(usually, told.is_usually_virtual(&frame), "by its headers");
+            for index in 12..frame.len() {
+                let mut other = frame.clone();
+                other[index] ^= 1;
+                anew.usual = Pattern::NOTHING;
+                prop_assert_eq!(anew.is_usually_virtual(&other), told.is_usually_virtual(&other), "byte {}", index);
+                told.is_usually_virtual(&frame);
+            }
         }
 
         /// The set holds exactly the services it was made of.

@@ -14,20 +14,25 @@ use domain_rt::thread::Wake;
 use domain_rt::{Handle, OwnerId, thread};
 use interface::net::{Exchanged, NetDevice, NetError};
 use log::{error, warn};
-use rref::packet::Verdict;
+use rref::packet::{Marks, Verdict};
 use rref::{BATCH_CAPACITY, OutOfMemory, Packet, PacketBatch};
 
 /// Frames that make an exchange worth its fixed cost: when fewer came, the next ones are let gather for a while.
 const GATHER: usize = 8;
 /// How long they are, nanoseconds: what network cards' interrupt moderation waits too, far less than a ring takes to fill.
 const GATHER_NS: u64 = 50_000;
-/// The same for a stream of packets for the balancer, of which a turn brings at least so many: what Linux' ixgbe does for bulk traffic (its
+/// The same for a stream of packets for the balancer, of which two turns bring at least so many: what Linux' ixgbe does for bulk traffic (its
 /// adaptive moderation: 8,000 interrupts a second).
 const STREAM: usize = 4;
 /// Packets of a stream that make an exchange worth its cost.
 const STREAM_GATHER: usize = 16;
-/// How long those of a stream are let gather, nanoseconds.
-const STREAM_GATHER_NS: u64 = 100_000;
+/// How long those of a stream are let gather at most, nanoseconds.
+const STREAM_GATHER_NS: u64 = 125_000;
+/// How long at least: a pause is made shorter while more than a batch comes in it, so that a fast stream doesn't fill the ring meanwhile.
+const STREAM_GATHER_FLOOR_NS: u64 = 8_000;
+/// How long frames are let gather that come while the stack's applications have nothing to say, nanoseconds: they are at work on what came before, or wait
+/// for the rest of a request. One of them that writes ends the pause.
+const QUIET_GATHER_NS: u64 = 100_000;
 /// How long a queue without traffic is looked at every [`GATHER_NS`] before it sleeps until the next interrupt, nanoseconds.
 const AWAKE_NS: u64 = 200_000;
 /// The stack is called at least this often while other traffic keeps the loop busy, nanoseconds: what applications write waits for it.
@@ -86,14 +91,22 @@ pub struct Runner {
     /// What the last exchange received, and how many empty packets it was given.
     received: usize,
     given: usize,
+    /// What the one before that received.
+    received_before: usize,
+    /// How long a stream's packets are let gather, nanoseconds.
+    stream_pause_ns: u64,
     /// When the queue became idle.
     idle_since_ns: Option<u64>,
+    /// The last time without traffic ended while the queue was looked at: the next one probably does so too. Else it is slept through.
+    looking_pays: bool,
     /// When this thread last came back from a park: it knows of all that applications wrote before.
     parked_ns: u64,
     /// It has just come back from one.
     parked: bool,
     /// The stack's frames wait for the device: peers and applications wait for them.
     urgent: bool,
+    /// What the last turn brought for the stack has led to nothing to be sent.
+    unanswered: bool,
     /// All of the last batch was the balancer's: then the next one's is looked at for that first.
     all_virtual: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -117,10 +130,14 @@ impl Runner {
             ask_stack: false,
             received: 0,
             given: 0,
+            received_before: 0,
+            stream_pause_ns: STREAM_GATHER_NS,
             idle_since_ns: None,
+            looking_pays: true,
             parked_ns: 0,
             parked: false,
             urgent: false,
+            unanswered: false,
             gathered: false,
             all_virtual: false,
         }
@@ -132,7 +149,9 @@ impl Runner {
             let now_ns = clock::now_ns();
             match self.turn(now_ns) {
                 Ok(Turn::Busy) => {
-                    self.idle_since_ns = None;
+                    if let Some(since_ns) = self.idle_since_ns.take() {
+                        self.looking_pays = now_ns.saturating_sub(since_ns) < AWAKE_NS;
+                    }
                     self.gather_if_few(now_ns);
                 }
                 Ok(Turn::Idle) => self.rest(now_ns),
@@ -166,7 +185,7 @@ impl Runner {
         self.urgent = false;
         self.given = empty.len();
         let Exchanged { received, spare } = self.nic.exchange(self.queue, transmit, empty)?;
-        self.received = received.len();
+        self.received_before = core::mem::replace(&mut self.received, received.len());
         self.take_spare(spare, offered);
 
         let (mut local, mut work) = (None, offered > 0 && !self.blocked);
@@ -191,6 +210,7 @@ impl Runner {
             work |= self.take_answer(answer);
         }
         let mut spent = None;
+        let is_local = local.is_some();
         if let Some(batch) = local {
             let answer = self.stack.process(batch, now_ns);
             spent = self.take_local_answer(answer);
@@ -211,6 +231,7 @@ impl Runner {
         if let Some(spent) = spent {
             self.stock.put(spent);
         }
+        self.unanswered = is_local && self.pending.is_empty();
         let more = self.stack.has_more() || self.balancer.has_more() || !self.pending.is_empty();
         Ok(if work || (more && !self.blocked) {
             Turn::Busy
@@ -261,19 +282,24 @@ impl Runner {
                 || busy && now_ns.saturating_sub(self.stack.called_ns().max(self.parked_ns)) >= STACK_POLL_NS)
     }
 
-    /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn.
+    /// After a turn that moved packets: when it brought few, lets the next ones gather, at most every other turn but where nobody has answered.
     #[inline]
     fn gather_if_few(&mut self, now_ns: u64) {
         let gathered = core::mem::take(&mut self.gathered);
-        // A stream for the balancer only: what waits is one of many.
-        let (enough, pause_ns) = if self.all_virtual && self.received >= STREAM {
-            (STREAM_GATHER, STREAM_GATHER_NS)
+        // A stream for the balancer only: what waits is one of many. Of two turns, since one that follows another at once brings few.
+        let (enough, pause_ns) = if self.all_virtual && self.received + self.received_before >= STREAM {
+            if gathered {
+                self.stream_pause_ns = next_pause_ns(self.stream_pause_ns, self.received);
+            }
+            (STREAM_GATHER, self.stream_pause_ns)
+        } else if self.unanswered {
+            (GATHER, QUIET_GATHER_NS)
         } else {
             (GATHER, GATHER_NS)
         };
         let few = self.received < enough && self.pending.len() <= 1 && !self.urgent;
         let more = self.stack.has_more() || self.balancer.has_more();
-        if !few || more || gathered {
+        if !few || more || gathered && !self.unanswered {
             return;
         }
         self.gather(now_ns, pause_ns);
@@ -292,7 +318,7 @@ impl Runner {
     /// Looks on every now and then for a little while, then sleeps until the device, a processor or a deadline wants something.
     fn rest(&mut self, now_ns: u64) {
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
-        if now_ns.saturating_sub(since_ns) < AWAKE_NS {
+        if self.looking_pays && now_ns.saturating_sub(since_ns) < AWAKE_NS {
             return self.gather(now_ns, GATHER_NS);
         }
         if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
@@ -317,26 +343,26 @@ impl Runner {
     /// which is the rule, stays as it is.
     #[inline]
     fn split(&mut self, mut received: PacketBatch) -> (Option<PacketBatch>, Option<PacketBatch>) {
-        let destinations = self.services.destinations();
-        if destinations.is_empty() {
+        if self.services.destinations().is_empty() {
             return (Some(received), None);
         }
-        let mut recent = Recent::default();
-        let is_usual = |packet: &&Packet| {
-            packet.is_received_whole()
-                && packet.vlan.is_none()
-                && destinations.is_usually_virtual(packet.frame(), &mut recent)
-        };
-        if self.all_virtual && received.iter().take_while(is_usual).count() == received.len() {
-            return (None, Some(received));
+        if self.all_virtual {
+            let destinations = self.services.destinations_mut();
+            let is_usual = |packet: &&Packet| {
+                packet.marks() == Marks::RECEIVED && destinations.is_usually_virtual(packet.frame())
+            };
+            if received.iter().take_while(is_usual).count() == received.len() {
+                return (None, Some(received));
+            }
         }
+        let destinations = self.services.destinations();
         let (mut mine, mut continues, mut recent) = (0u32, false, Recent::default());
         for (index, packet) in received.iter().enumerate() {
             // The parts of a long frame go where its head goes.
             let is_virtual = if continues {
                 mine >> (index - 1) & 1 != 0
             } else {
-                packet.vlan.is_none() && destinations.is_virtual(packet.frame(), &mut recent)
+                packet.vlan().is_none() && destinations.is_virtual(packet.frame(), &mut recent)
             };
             mine |= u32::from(is_virtual) << index;
             continues = packet.continues;
@@ -471,6 +497,16 @@ fn all_empty(batch: &PacketBatch) -> bool {
 
 fn no_memory(_: OutOfMemory) -> NetError {
     NetError::OutOfMemory
+}
+
+/// How long to let a stream's packets gather the next time, when so many came after a pause.
+fn next_pause_ns(pause_ns: u64, received: usize) -> u64 {
+    let next_ns = match received {
+        BATCH_CAPACITY.. => pause_ns / 2,
+        STREAM_GATHER.. => pause_ns,
+        _ => pause_ns * 2,
+    };
+    next_ns.clamp(STREAM_GATHER_FLOOR_NS, STREAM_GATHER_NS)
 }
 
 /// Empty packets for an exchange: so many that what the device gives back fits the batch that it comes in.

@@ -43,6 +43,12 @@ impl Services {
         &self.destinations
     }
 
+    /// The same, to be asked with what it remembers.
+    #[inline(always)]
+    pub fn destinations_mut(&mut self) -> &mut Destinations {
+        &mut self.destinations
+    }
+
     /// Looks at the revision if it is time, and reads the list if that has changed. Never waits for the balancer.
     #[inline(always)]
     pub fn refresh(&mut self, now_ns: u64) {

@@ -13,7 +13,7 @@ use prefetch::prefetch;
 use crate::connection_table::{ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
 use crate::lifetime::{Event, Lives, Timeouts};
-use crate::packet::{FragmentKey, Parsed, PlainIpv4, parse};
+use crate::packet::{FragmentKey, Parsed, PlainIpv4, PlainPattern, parse};
 use crate::snapshot::{Identity, Published, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
@@ -208,6 +208,8 @@ pub struct Balancer {
     snapshot: Arc<Snapshot>,
     flows: Flows,
     counters: Arc<CpuCounters>,
+    /// The VIP of the last packet: it is mostly the next one's too.
+    recent: RecentVip,
     /// What the first pass leaves for the others; means nothing between batches.
     pending: [Pending; BATCH],
 }
@@ -241,6 +243,7 @@ impl Balancer {
             snapshot,
             flows,
             counters,
+            recent: RecentVip::NONE,
             pending: [Pending::NONE; BATCH],
         }
     }
@@ -291,13 +294,21 @@ impl Balancer {
     #[cold]
     fn take_snapshot(&mut self) {
         (self.version, self.snapshot) = self.published.current();
+        self.recent = RecentVip::NONE;
     }
 
     #[inline(always)]
     fn forward_batch(&mut self, frames: &mut impl Frames) -> usize {
         let (snapshot, counters) = (&*self.snapshot, &*self.counters);
         let connections = &self.flows.connections;
-        let count = read_batch(snapshot, connections, counters, frames, &mut self.pending);
+        let count = read_batch(
+            snapshot,
+            connections,
+            counters,
+            frames,
+            &mut self.recent,
+            &mut self.pending,
+        );
         let pending = self.pending.get(..count).unwrap_or_default();
         self.flows.decide_batch(snapshot, counters, pending, frames);
         count
@@ -314,27 +325,24 @@ fn read_batch(
     connections: &ConnectionTable,
     counters: &CpuCounters,
     frames: &mut impl Frames,
+    recent: &mut RecentVip,
     all_pending: &mut [Pending; BATCH],
 ) -> usize {
-    let mut recent = RecentVip::default();
     let mut count = 0;
     for (pending, mut frame) in all_pending.iter_mut().zip(frames.from(0)) {
         let Some(bytes) = frame.bytes() else { break };
-        match read(snapshot, bytes, &mut recent) {
-            Ok((hash, vip, step)) => {
-                connections.prefetch(hash);
-                // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
-                pending.hash = hash;
-                pending.vip = vip;
-                pending.step = step;
-            }
-            Err(stranger) => {
-                pending.step = Step::Nothing;
-                frame.decide(match stranger {
-                    Stranger::NotMine => Verdict::NotMine,
-                    Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
-                });
-            }
+        if let Some((packet, event)) = recent.pattern.parse(bytes, Event::of) {
+            let hash = snapshot.hasher.flow(&packet.flow());
+            connections.prefetch(hash);
+            // Field by field: a copy of the whole would wait for its parts to leave the store buffer.
+            pending.hash = hash;
+            pending.vip = recent.vip;
+            pending.step = Step::whole(event);
+        } else if let Err(stranger) = read_anew(snapshot, connections, bytes, pending, recent) {
+            frame.decide(match stranger {
+                Stranger::NotMine => Verdict::NotMine,
+                Stranger::Malformed => drop_frame(counters, DropReason::Malformed),
+            });
         }
         count += 1;
     }
@@ -347,21 +355,35 @@ fn drop_frame(counters: &CpuCounters, reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
 }
 
-/// The first pass: what is this frame, whose is it, and which flow does it belong to?
-#[inline(always)]
-fn read(
+/// The first pass for a frame that isn't like the one before. Out of line as a whole, so that the others' results stay in registers.
+#[inline(never)]
+fn read_anew(
     snapshot: &Snapshot,
+    connections: &ConnectionTable,
     frame: &[u8],
+    pending: &mut Pending,
     recent: &mut RecentVip,
-) -> Result<(u64, VipIndex, Step), Stranger> {
-    let Some(packet) = PlainIpv4::parse(frame) else {
-        return read_unusual(snapshot, frame);
+) -> Result<(), Stranger> {
+    pending.step = Step::Nothing;
+    let (hash, vip, step) = match PlainIpv4::parse(frame, Event::of) {
+        Some((packet, event)) => {
+            let vip = snapshot.find_vip_ipv4(&packet).ok_or(Stranger::NotMine)?;
+            *recent = RecentVip {
+                pattern: PlainPattern::of(frame, &packet),
+                vip,
+            };
+            (snapshot.hasher.flow(&packet.flow()), vip, Step::whole(event))
+        }
+        None => read_unusual(snapshot, frame)?,
     };
-    let vip = snapshot.find_vip_ipv4(&packet, recent).ok_or(Stranger::NotMine)?;
-    let step = Step::whole(Event::of(packet.protocol, packet.flags));
-    Ok((snapshot.hasher.flow(&packet.flow()), vip, step))
+    connections.prefetch(hash);
+    pending.hash = hash;
+    pending.vip = vip;
+    pending.step = step;
+    Ok(())
 }
 
+/// What is this frame, whose is it, and which flow does it belong to?
 #[cold]
 #[inline(never)]
 fn read_unusual(snapshot: &Snapshot, frame: &[u8]) -> Result<(u64, VipIndex, Step), Stranger> {
@@ -446,12 +468,23 @@ impl Flows {
         frames: &mut impl Frames,
         first: usize,
     ) -> usize {
+        // Of one length, so that a slot that is in the one list is in the other.
+        let (targets, backends) = (snapshot.targets(), counters.backends());
+        let slots = targets.len().min(backends.len());
+        let (targets, backends) = (
+            targets.get(..slots).unwrap_or_default(),
+            backends.get(..slots).unwrap_or_default(),
+        );
         let mut next = first;
         for (pending, mut frame) in remaining(all_pending, frames, first) {
-            let Some((slot, target)) = self.settled(snapshot, pending) else {
+            let Some((slot, target)) = self.settled(targets, pending) else {
                 break;
             };
-            send(counters, &mut frame, slot, target);
+            let length = frame.address(&target.header);
+            if let Some(counter) = backends.get(usize::from(slot)) {
+                counter.count_frame(length as u64);
+            }
+            frame.decide(Verdict::Transmit(slot));
             next += 1;
         }
         next
@@ -459,13 +492,13 @@ impl Flows {
 
     /// The backend of a flow for which its packet changes nothing, and which is as a backend usually is: nearly every packet's.
     #[inline(always)]
-    fn settled<'a>(&self, snapshot: &'a Snapshot, pending: &Pending) -> Option<(BackendSlot, &'a Target)> {
+    fn settled<'a>(&self, targets: &'a [Target], pending: &Pending) -> Option<(BackendSlot, &'a Target)> {
         // A SYN may begin another connection with the same ports.
         let event = pending.step.event().filter(|event| *event != Event::Opens)?;
         let backend = self
             .connections
             .find_settled(pending.hash, |life| self.lives.is_fresh(life, event))?;
-        let target = snapshot.target(backend.slot)?;
+        let target = targets.get(usize::from(backend.slot))?;
         let is_usual = target.identity == Identity::usual(pending.vip, backend.incarnation);
         is_usual.then_some((backend.slot, target))
     }

@@ -167,6 +167,13 @@ impl CpuCounters {
         }
     }
 
+    /// The counters of all backends, by slot.
+    #[inline(always)]
+    #[must_use]
+    pub fn backends(&self) -> &[TrafficCounter] {
+        &self.backends
+    }
+
     /// The counter of a backend, if there is room for that many.
     #[inline(always)]
     #[must_use]

@@ -13,6 +13,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use prefetch::Pattern;
+
 /// A 48-bit Ethernet address.
 pub type MacAddress = [u8; 6];
 
@@ -38,11 +40,12 @@ const PROTOCOL_IPV6_DESTINATION_OPTIONS: u8 = 60;
 
 /// A transport protocol that can be balanced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Protocol {
     /// RFC 9293.
-    Tcp,
+    Tcp = PROTOCOL_TCP,
     /// RFC 768.
-    Udp,
+    Udp = PROTOCOL_UDP,
 }
 
 impl Protocol {
@@ -50,10 +53,7 @@ impl Protocol {
     #[inline(always)]
     #[must_use]
     pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => PROTOCOL_TCP,
-            Self::Udp => PROTOCOL_UDP,
-        }
+        self as u8
     }
 
     #[inline(always)]
@@ -212,40 +212,115 @@ pub struct PlainIpv4 {
     destination_key: u64,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// TCP flags.
-    pub flags: TcpFlags,
+}
+
+/// What the headers of a plain packet and of all later ones for the same VIP have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainPattern {
+    pattern: Pattern,
+    protocol: Protocol,
+    /// The least total length, in bytes.
+    shortest: u16,
+}
+
+/// Of the headers from the EtherType on, all that [`PlainIpv4::parse`] looks at but the length, and the destination.
+const TELLING: [u8; Pattern::BYTES] = {
+    let mut mask = [0; Pattern::BYTES];
+    // EtherType, version and header length.
+    (mask[0], mask[1], mask[2]) = (0xff, 0xff, 0xff);
+    [mask[8], mask[9]] = FRAGMENT.to_ne_bytes();
+    // Protocol.
+    mask[11] = 0xff;
+    // The VIP's address and port.
+    (mask[18], mask[19], mask[20], mask[21]) = (0xff, 0xff, 0xff, 0xff);
+    (mask[24], mask[25]) = (0xff, 0xff);
+    mask
+};
+
+impl PlainPattern {
+    /// Of no packet.
+    pub const NOTHING: Self = Self {
+        pattern: Pattern::NOTHING,
+        protocol: Protocol::Tcp,
+        shortest: 0,
+    };
+
+    /// Of this frame, which is that packet.
+    #[must_use]
+    pub fn of(frame: &[u8], packet: &PlainIpv4) -> Self {
+        match frame.get(12..).and_then(|headers| headers.first_chunk()) {
+            Some(headers) => Self {
+                pattern: Pattern::of(headers, &TELLING),
+                protocol: packet.protocol,
+                shortest: shortest(packet.protocol),
+            },
+            None => Self::NOTHING,
+        }
+    }
+
+    /// [`PlainIpv4::parse`] of a frame that matches, and has a right length.
+    #[inline(always)]
+    #[must_use]
+    pub fn parse<E>(&self, frame: &[u8], event: impl Fn(Protocol, TcpFlags) -> E) -> Option<(PlainIpv4, E)> {
+        let header: &PlainHeaders = frame.first_chunk()?;
+        let headers = header.get(12..)?.first_chunk()?;
+        let total_length = u16::from_be_bytes(part(header, 16));
+        let longest = frame.len() - ETHERNET_HEADER;
+        if !self.pattern.matches(headers)
+            || total_length < self.shortest
+            || usize::from(total_length) > longest
+        {
+            return None;
+        }
+        let event = match self.protocol {
+            Protocol::Udp => event(Protocol::Udp, TcpFlags::default()),
+            Protocol::Tcp => event(Protocol::Tcp, TcpFlags(header[TRANSPORT + 13])),
+        };
+        Some((PlainIpv4::read(header, self.protocol), event))
+    }
+}
+
+/// The least total length of a plain packet, in bytes.
+fn shortest(protocol: Protocol) -> u16 {
+    match protocol {
+        Protocol::Tcp => 20 + 20,
+        Protocol::Udp => 20 + 8,
+    }
 }
 
 /// More fragments, and the fragment offset, as they stand in the header.
 const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
 impl PlainIpv4 {
-    /// Reads a frame if it is that plain: one bounds check for all of its headers, which are read in words.
+    /// Reads a frame if it is that plain: one bounds check for all of its headers, which are read in words. Says besides what `event` makes
+    /// of its protocol and flags.
     ///
     /// Every Ethernet frame that came over a wire is long enough for that check; whatever isn't plain is [`parse`]'s.
-    #[inline(always)]
     #[must_use]
-    pub fn parse(frame: &[u8]) -> Option<Self> {
+    pub fn parse<E>(frame: &[u8], event: impl Fn(Protocol, TcpFlags) -> E) -> Option<(Self, E)> {
         let header: &PlainHeaders = frame.first_chunk()?;
-        let number = header[23];
-        let protocol = Protocol::from_number(number)?;
-        let (minimum, flags) = match protocol {
-            Protocol::Tcp => (20 + 20, header[TRANSPORT + 13]),
-            Protocol::Udp => (20 + 8, 0),
+        let protocol = Protocol::from_number(header[23])?;
+        let flags = match protocol {
+            Protocol::Tcp => TcpFlags(header[TRANSPORT + 13]),
+            Protocol::Udp => TcpFlags::default(),
         };
-        // Neither difference can be negative: the frame is longer than both headers, and a length below the minimum becomes a large one.
-        let excess = usize::from(u16::from_be_bytes(part(header, 16))).wrapping_sub(minimum);
+        let total_length = u16::from_be_bytes(part(header, 16));
         let is_plain = part(header, 12) == ETHERTYPE_IPV4.to_be_bytes()
             && header[14] == 0x45
             && u16::from_ne_bytes(part(header, 20)) & FRAGMENT == 0
-            && excess <= frame.len() - ETHERNET_HEADER - minimum;
-        is_plain.then(|| Self {
+            && total_length >= shortest(protocol)
+            && usize::from(total_length) <= frame.len() - ETHERNET_HEADER;
+        is_plain.then(|| (Self::read(header, protocol), event(protocol, flags)))
+    }
+
+    #[inline(always)]
+    fn read(header: &PlainHeaders, protocol: Protocol) -> Self {
+        Self {
             hosts: u64::from_be_bytes(part(header, 26)),
             ports: u32::from_be_bytes(part(header, TRANSPORT)),
-            destination_key: destination_in(part(header, 30), number),
+            destination_key: destination_in(part(header, 30), protocol.number()),
             protocol,
-            flags: TcpFlags(flags),
-        })
+        }
     }
 
     /// The packet's flow.

@@ -116,14 +116,37 @@ fn plain_packets() {
 
 /// The short cut for plain IPv4 gives what the general way gives.
 fn assert_short_cut_agrees(frame: &[u8]) {
-    if let Some(plain) = PlainIpv4::parse(frame) {
+    if let Some((plain, flags)) = PlainIpv4::parse(frame, |_, flags| flags) {
         assert_eq!(
             Ok(Parsed::Packet {
                 flow: plain.flow(),
-                flags: plain.flags
+                flags
             }),
             parse(frame)
         );
+        let pattern = PlainPattern::of(frame, &plain);
+        for index in 0..frame.len() {
+            let mut other = frame.to_vec();
+            for change in [0, 1, 0x80] {
+                other[index] ^= change;
+                if let Some(recognised) = pattern.parse(&other, |_, flags| flags) {
+                    assert_eq!(
+                        recognised.0.destination_key(),
+                        plain.destination_key(),
+                        "byte {index}"
+                    );
+                    assert_eq!(
+                        Some(recognised),
+                        PlainIpv4::parse(&other, |_, flags| flags),
+                        "byte {index}"
+                    );
+                } else {
+                    let parsed =
+                        PlainIpv4::parse(&other, |_, _| ()).map(|(other, ())| other.destination_key());
+                    assert_ne!(parsed, Some(plain.destination_key()), "byte {index}");
+                }
+            }
+        }
     }
 }
 
@@ -131,7 +154,7 @@ fn assert_short_cut_agrees(frame: &[u8]) {
 fn plain_packets_take_the_short_cut() {
     for (protocol, payload) in [(6, tcp(1, 2, 0x18)), (17, udp(3, 4))] {
         let frame = ethernet(0x0800, &ipv4(CLIENT, VIP, protocol, 0x4000, &[], &payload));
-        assert!(PlainIpv4::parse(&frame).is_some());
+        assert!(PlainIpv4::parse(&frame, |_, _| ()).is_some());
         assert_short_cut_agrees(&frame);
     }
 }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::connection_table::BackendRef;
 use crate::hash::FlowHasher;
-use crate::packet::{Addresses, FlowKey, MacAddress, PlainIpv4, Protocol, destination_key};
+use crate::packet::{Addresses, FlowKey, MacAddress, PlainIpv4, PlainPattern, Protocol, destination_key};
 use crate::table::{BackendSlot, LookupTable};
 
 /// Index of a VIP in a snapshot.
@@ -34,16 +34,16 @@ pub struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity(u64);
 
-/// Whether a slot has a backend that frames can be sent to.
+/// Whether a slot has a backend that frames can be sent to. What nearly all are is 0, which takes no instruction to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reachability {
-    /// No backend has this slot.
-    Vacant = 0,
-    /// The backend's MAC address is not known.
+    /// The backend's MAC address is known.
+    Known = 0,
+    /// It is not.
     Unknown = 1,
-    /// It is.
-    Known = 2,
+    /// No backend has this slot.
+    Vacant = 2,
 }
 
 impl Identity {
@@ -143,11 +143,21 @@ pub struct Vip {
     pub table: LookupTable,
 }
 
-/// The VIP that was found last; at first none, since no key is 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// The VIP that was found last, by what packets for it have in common; at first none.
+#[derive(Clone, Copy, Debug)]
 pub struct RecentVip {
-    key: u64,
-    vip: VipIndex,
+    /// What its packets are known by.
+    pub pattern: PlainPattern,
+    /// Its index.
+    pub vip: VipIndex,
+}
+
+impl RecentVip {
+    /// No VIP.
+    pub const NONE: Self = Self {
+        pattern: PlainPattern::NOTHING,
+        vip: NO_VIP,
+    };
 }
 
 /// Everything that forwarding needs to know, at one moment.
@@ -202,16 +212,11 @@ impl Snapshot {
         }
     }
 
-    /// The same for plain packets over IPv4, of which one is mostly for the same VIP as the one before.
+    /// The same for plain packets over IPv4.
     #[inline(always)]
     #[must_use]
-    pub fn find_vip_ipv4(&self, packet: &PlainIpv4, recent: &mut RecentVip) -> Option<VipIndex> {
-        let key = packet.destination_key();
-        if key != recent.key {
-            recent.vip = self.ipv4.get(key)?;
-            recent.key = key;
-        }
-        Some(recent.vip)
+    pub fn find_vip_ipv4(&self, packet: &PlainIpv4) -> Option<VipIndex> {
+        self.ipv4.get(packet.destination_key())
     }
 
     /// A VIP with this address and protocol, of several the first: all that can be found for a fragment without ports.
@@ -230,6 +235,13 @@ impl Snapshot {
     #[must_use]
     pub fn vip(&self, vip: VipIndex) -> Option<&Vip> {
         self.vips.get(usize::from(vip))
+    }
+
+    /// What all slots hold.
+    #[inline(always)]
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
     }
 
     /// What a slot holds.

@@ -99,7 +99,7 @@ pub struct Tcp {
     /// How long a connection that the application has closed may wait for its peer to close too, seconds.
     #[serde(deserialize_with = "positive")]
     pub linger_s: u32,
-    /// How long an acknowledgement waits for data to go with it, milliseconds.
+    /// How long an acknowledgement waits for data to go with it, milliseconds: 40, as Linux has them wait at least. An answer that takes a disk comes in that time.
     pub acknowledgement_delay_ms: u32,
     /// Hold back small segments while others are in flight (RFC 896).
     pub nagle: bool,
@@ -115,7 +115,7 @@ impl Default for Tcp {
             keep_alive_s: 75,
             timeout_s: 300,
             linger_s: 60,
-            acknowledgement_delay_ms: 10,
+            acknowledgement_delay_ms: 40,
             nagle: false,
         }
     }

@@ -68,10 +68,16 @@ impl Owners {
         self.get(id).queue.push_back(entry);
     }
 
-    /// Takes the first entry of a domain's queue.
+    /// Takes a domain's queue, to be put back; nothing is pushed meanwhile.
     #[inline]
-    pub fn pop(&mut self, id: OwnerId) -> Option<Entry> {
-        self.get(id).queue.pop_front()
+    pub fn take_queue(&mut self, id: OwnerId) -> VecDeque<Entry> {
+        core::mem::take(&mut self.get(id).queue)
+    }
+
+    /// Puts a domain's queue back.
+    #[inline]
+    pub fn put_queue_back(&mut self, id: OwnerId, queue: VecDeque<Entry>) {
+        self.get(id).queue = queue;
     }
 
     /// Has `thread` woken when there is an entry for its domain.

@@ -49,7 +49,7 @@ fn put_frame(
         packet.reset();
         packet.resize(piece.len()).copy_from_slice(piece);
         packet.verdict = Verdict::Transmit;
-        packet.vlan = vlan;
+        packet.set_vlan(vlan);
         packet.request = if index == 0 {
             request
         } else {
@@ -147,7 +147,7 @@ impl Shard {
         while *out + room <= limit
             && let Some(ticket) = self.dirty.pop_front()
         {
-            if !self.is_ready(ticket, now_ns) {
+            if self.flush_lightly(ticket, packets, out, now_ns) || !self.is_ready(ticket, now_ns) {
                 continue;
             }
             if self
@@ -155,6 +155,7 @@ impl Shard {
                 .get(ticket)
                 .is_some_and(|connection| connection.light.is_some())
             {
+                // Its neighbour is known only now.
                 self.flush_lightly(ticket, packets, out, now_ns);
                 continue;
             }
@@ -176,9 +177,24 @@ impl Shard {
         }
     }
 
-    /// Sends what a connection without a socket has, or gives it a socket when its time for that has come.
+    /// Takes the mark off a connection without a socket and sends what it has, or gives it a socket when its time for that has come. False, and nothing was
+    /// done, if it has a socket or its neighbour isn't known.
     #[inline]
-    fn flush_lightly(&mut self, ticket: Ticket, packets: &mut PacketBatch, out: &mut usize, now_ns: u64) {
+    fn flush_lightly(
+        &mut self,
+        ticket: Ticket,
+        packets: &mut PacketBatch,
+        out: &mut usize,
+        now_ns: u64,
+    ) -> bool {
+        let (Some(connection), Some(packet)) = (self.connections.get_mut(ticket), packets.get_mut(*out))
+        else {
+            return false;
+        };
+        if connection.light.is_none() || !connection.resolved {
+            return false;
+        }
+        connection.dirty = false;
         let tcp = &self.common.config.tcp;
         let receive_bytes = tcp.receive_buffer_bytes as usize;
         let keep_alive_ns = match tcp.keep_alive_s {
@@ -186,18 +202,15 @@ impl Shard {
             seconds => u64::from(seconds) * 1_000_000_000,
         };
         let timeout_ns = u64::from(tcp.timeout_s) * 1_000_000_000;
-        let (Some(connection), Some(packet)) = (self.connections.get_mut(ticket), packets.get_mut(*out))
-        else {
-            return;
-        };
         let silence_ns = connection.silence_ns(keep_alive_ns, now_ns);
         if silence_ns.is_some_and(|silence_ns| silence_ns >= timeout_ns) {
             self.statistics.aborted += 1;
-            return self.reset(ticket, now_ns);
+            self.reset(ticket, now_ns);
+            return true;
         }
         let (offload, ask) = (self.capabilities.transmit_checksum, silence_ns.is_some());
         if connection.emit_lightly(packet, receive_bytes, offload, ask, now_ns) {
-            packet.vlan = self.common.config.network.vlan;
+            packet.set_vlan(self.common.config.network.vlan);
             *out += 1;
         }
         let deadline_ns = connection.light_deadline_ns(keep_alive_ns, self.capabilities.mtu.into());
@@ -208,6 +221,7 @@ impl Shard {
             self.timers
                 .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
         }
+        true
     }
 
     /// Takes the mark off a connection; whether it can send.
@@ -279,7 +293,7 @@ impl Shard {
         let frame = packet.resize(ETHERNET_BYTES + sent);
         packet.request = finish(frame, self.capabilities.transmit_checksum);
         packet.verdict = Verdict::Transmit;
-        packet.vlan = self.common.config.network.vlan;
+        packet.set_vlan(self.common.config.network.vlan);
         *out += 1;
         Last::after(&segment)
     }

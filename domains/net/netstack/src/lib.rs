@@ -6,7 +6,7 @@
 //! 4-tuple ([`demultiplex`], [`table`]), and only connections that have something to do are polled ([`timer`]).
 //!
 //! A connection needs smoltcp only while it does something that takes choices: more than a segment at a time, loss, closing. Quiet
-//! ones and small exchanges go without a socket and without buffers ([`light`]). [`recovery`] finds losses sooner than smoltcp does.
+//! ones and small exchanges go without a socket and without buffers ([`light`], [`headers`], [`rounds`]). [`recovery`] finds losses sooner than smoltcp does.
 //!
 //! Ethernet is ours: smoltcp sees bare IP packets. Replies go back to the station that a connection's packets come from;
 //! [`neighbours`] is asked for connections and datagrams that start here, and for Maglev. Listening, half-open connections
@@ -33,12 +33,14 @@ pub mod echo;
 pub mod events;
 pub mod flush;
 pub mod half_open;
+pub mod headers;
 pub mod light;
 pub mod listener;
 pub mod neighbours;
 pub mod processor;
 pub mod receive;
 pub mod recovery;
+pub mod rounds;
 pub mod secret;
 pub mod shard;
 pub mod sockets;

@@ -12,19 +12,20 @@
 use crate::connection::Connection;
 use crate::demultiplex::{ETHERNET_BYTES, FlowKey, Segment, flag, narrow};
 use crate::device::Exchange;
+use crate::headers::{Ipv4Headers, write_checksum, write_headers};
 use crate::shard::{Shard, instant, new_interface};
 use crate::table::Ticket;
 use crate::transmit::{SentSegment, finish};
 use alloc::vec;
 use alloc::vec::Vec;
 use rref::Packet;
-use rref::packet::Verdict;
+use rref::packet::{ChecksumRequest, Verdict};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    IpAddress, IpListenEndpoint, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, checksum,
+    IpAddress, IpListenEndpoint, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 
 /// Unreceived bytes that a connection without a socket keeps.
@@ -85,6 +86,8 @@ pub struct Light {
     heard_ns: u64,
     /// When it was last asked whether it lives, or heard.
     asked_ns: u64,
+    /// What the headers of all segments over IPv4 have in common.
+    headers: Option<Ipv4Headers>,
 }
 
 impl Light {
@@ -108,6 +111,8 @@ pub enum Taken {
     Quiet,
     /// It brought bytes.
     Readable,
+    /// It came before: it is to be acknowledged again, at once.
+    Again,
 }
 
 impl Connection {
@@ -123,8 +128,11 @@ impl Connection {
         // Either everything is acknowledged or nothing new.
         let all = acknowledged == end;
         let none = acknowledged == self.recovery.unacknowledged();
+        // A peer whose answer was slow sends its request again, whole (RFC 9293, 3.10.7.4).
+        let behind = light.receive_next.wrapping_sub(segment.sequence) as usize;
+        let again = behind != 0 && (1..=behind).contains(&payload_bytes) && behind <= RECEIVE_LIMIT;
         if segment.flags & !flag::PSH != flag::ACK
-            || segment.sequence != light.receive_next
+            || behind != 0 && !again
             || light.received.len() + payload_bytes > RECEIVE_LIMIT
             || !(all || (none && payload_bytes > 0))
             || segment.window == 0
@@ -142,6 +150,10 @@ impl Connection {
         }
         if payload_bytes == 0 {
             return Taken::Quiet;
+        }
+        if again {
+            light.acknowledge_ns = now_ns;
+            return Taken::Again;
         }
         let start = segment.packet.end.saturating_sub(payload_bytes);
         light
@@ -183,6 +195,16 @@ impl Connection {
             light.received.drain(..count);
         }
         Some(count)
+    }
+
+    /// Moves all received bytes to the start of `buffer`; `None` when they don't fit, or there is a socket, which has them.
+    #[inline]
+    pub fn receive_all_lightly(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let received = &mut self.light.as_mut()?.received;
+        let count = received.len();
+        buffer.get_mut(..count)?.copy_from_slice(received);
+        received.clear();
+        (count > 0).then_some(count)
     }
 
     /// Takes bytes to send that fit into one segment; false when they need a socket.
@@ -248,13 +270,21 @@ impl Connection {
             window,
             payload_bytes: payload.len() as u32,
         };
-        write_headers(frame, &self.link, &key, &segment);
         if let Some(to) = frame.get_mut(start + 20..) {
             to.copy_from_slice(payload);
         }
-        packet.request = finish(frame, offload);
-        if !offload {
-            write_checksum(packet.frame_mut(), start, &key);
+        if offload
+            && let Some(headers) = &light.headers
+            && let Some(header) = frame.first_chunk_mut()
+        {
+            headers.write(header, &self.link, &segment);
+            packet.request = ChecksumRequest::Tcp;
+        } else {
+            write_headers(frame, &self.link, &key, &segment);
+            packet.request = finish(frame, offload);
+            if !offload {
+                write_checksum(packet.frame_mut(), start, &key);
+            }
         }
         packet.verdict = Verdict::Transmit;
         if ask {
@@ -287,58 +317,6 @@ impl Connection {
 /// The scale that smoltcp announces for a receive buffer (RFC 7323, 2.3).
 fn window_scale(receive_bytes: usize) -> u32 {
     (usize::BITS - receive_bytes.leading_zeros()).saturating_sub(16)
-}
-
-fn write_headers(frame: &mut [u8], link: &[u8], key: &FlowKey, segment: &SentSegment) {
-    let is_ipv4 = key.remote >> 32 == 0xffff;
-    let Some((ethernet, packet)) = frame.split_at_mut_checked(ETHERNET_BYTES) else {
-        return;
-    };
-    ethernet.copy_from_slice(link);
-    let total = packet.len() as u16;
-    let transport = if is_ipv4 {
-        let Some((header, transport)) = packet.split_first_chunk_mut::<20>() else {
-            return;
-        };
-        let [a, b] = total.to_be_bytes();
-        *header = [0x45, 0, a, b, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        header[12..16].copy_from_slice(&(key.local as u32).to_be_bytes());
-        header[16..20].copy_from_slice(&(key.remote as u32).to_be_bytes());
-        transport
-    } else {
-        let Some((header, transport)) = packet.split_first_chunk_mut::<40>() else {
-            return;
-        };
-        let [a, b] = total.saturating_sub(40).to_be_bytes();
-        header[..8].copy_from_slice(&[0x60, 0, 0, 0, a, b, 6, 64]);
-        header[8..24].copy_from_slice(&key.local.to_be_bytes());
-        header[24..40].copy_from_slice(&key.remote.to_be_bytes());
-        transport
-    };
-    if let Some(header) = transport.first_chunk_mut::<20>() {
-        header[0..2].copy_from_slice(&key.local_port.to_be_bytes());
-        header[2..4].copy_from_slice(&key.remote_port.to_be_bytes());
-        header[4..8].copy_from_slice(&segment.sequence.to_be_bytes());
-        header[8..12].copy_from_slice(&segment.acknowledgement.to_be_bytes());
-        header[12..14].copy_from_slice(&[0x50, segment.flags]);
-        header[14..16].copy_from_slice(&segment.window.to_be_bytes());
-        header[16..20].copy_from_slice(&[0; 4]);
-    }
-}
-
-fn write_checksum(frame: &mut [u8], start: usize, key: &FlowKey) {
-    let Some(segment) = frame.get_mut(start..) else {
-        return;
-    };
-    let (source, destination) = (
-        IpAddress::from(narrow(key.local)),
-        IpAddress::from(narrow(key.remote)),
-    );
-    let pseudo = checksum::pseudo_header(&source, &destination, IpProtocol::Tcp, segment.len() as u32);
-    let sum = !checksum::combine(&[pseudo, checksum::data(segment)]);
-    if let Some(field) = segment.get_mut(16..18) {
-        field.copy_from_slice(&sum.to_be_bytes());
-    }
 }
 
 /// What the peer would send, as an IP packet.
@@ -395,6 +373,7 @@ impl Shard {
             heard_ns: now_ns,
             asked_ns: now_ns,
             acknowledge_ns: u64::MAX,
+            headers: connection.is_ipv4().then(|| Ipv4Headers::new(&connection.key)),
             ..Light::default()
         });
     }

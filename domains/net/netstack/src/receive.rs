@@ -148,15 +148,24 @@ impl Shard {
                     return self.receive_on(ticket, frame, segment, now_ns, now);
                 }
                 Taken::Quiet => return,
+                Taken::Again => return self.mark_dirty(ticket),
                 Taken::Readable => {
+                    connection.news.readable = true;
                     let deadline_ns = connection.light_deadline_ns(u64::MAX, self.capabilities.mtu.into());
                     if deadline_ns <= now_ns {
-                        self.mark_dirty(ticket);
+                        if !connection.dirty {
+                            connection.dirty = true;
+                            self.dirty.push_back(ticket);
+                        }
                     } else {
                         self.timers
                             .schedule(ticket, &mut connection.scheduled_ns, deadline_ns);
                     }
-                    return self.tell(ticket, true, false);
+                    if !connection.queued && !connection.orphan {
+                        connection.queued = true;
+                        self.owners.push(connection.owner, Entry::Connection(ticket));
+                    }
+                    return;
                 }
             }
         }

@@ -30,7 +30,7 @@ use domain_rt::clock;
 use domain_rt::thread::ThreadId;
 use interface::socket::SocketStatistics;
 use rref::packet::{ChecksumRequest, Verdict};
-use rref::{OwnerId, PacketBatch};
+use rref::{OwnerId, Packet, PacketBatch};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
@@ -191,7 +191,9 @@ impl Shard {
         self.refresh();
         let count = packets.len();
         let mut out = 0;
-        let mut index = 0;
+        // All of them are empty where only what is to be sent is asked for.
+        let received = |packet: &Packet| packet.verdict == Verdict::Received;
+        let mut index = packets.iter().position(received).unwrap_or(count);
         while index < count {
             let first = index;
             index += 1;
@@ -202,7 +204,7 @@ impl Shard {
             self.secret.stir(now_ns);
             self.reply_bytes = 0;
             self.statistics.received_packets += 1;
-            let (state, vlan) = (packet.checksum, packet.vlan);
+            let (state, vlan) = (packet.checksum, packet.vlan());
             if vlan.map(|tag| tag & 0x0fff) != self.common.config.network.vlan {
                 self.statistics.unclaimed += 1;
                 continue;
@@ -230,10 +232,8 @@ impl Shard {
         self.housekeep(now_ns, now);
         self.send_outgoing(packets, &mut out, now_ns);
         self.flush(packets, &mut out, now_ns, now);
-        for index in out..count {
-            if let Some(packet) = packets.get_mut(index)
-                && packet.verdict != Verdict::Empty
-            {
+        for packet in packets.iter_mut().skip(out) {
+            if packet.verdict != Verdict::Empty {
                 packet.reset();
             }
         }

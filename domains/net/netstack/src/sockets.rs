@@ -17,7 +17,7 @@ use domain_rt::clock;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, Wake};
 use interface::socket::{
-    EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, Sent, SocketError, SocketId,
+    Arrived, Endpoints, EventList, ListenOptions, ReceivedBytes, SendList, Sent, SocketError, SocketId,
     SocketStatistics, Sockets, StreamBuffer,
 };
 use rref::{BootBytes, OwnerId, RRef};
@@ -31,7 +31,7 @@ const PORT_TRIES: u32 = 64;
 
 /// What a socket's number stands for: the top bits of its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Connection,
     Listener,
     Datagram,
@@ -39,7 +39,7 @@ enum Kind {
 
 const INDEX_BITS: u32 = 30;
 
-fn number(shard: u16, kind: Kind, ticket: Ticket) -> SocketId {
+pub(crate) fn number(shard: u16, kind: Kind, ticket: Ticket) -> SocketId {
     SocketId {
         shard,
         index: (kind as u32) << INDEX_BITS | ticket.index,
@@ -47,7 +47,7 @@ fn number(shard: u16, kind: Kind, ticket: Ticket) -> SocketId {
     }
 }
 
-fn ticket(socket: SocketId) -> Result<(Kind, Ticket), SocketError> {
+pub(crate) fn ticket(socket: SocketId) -> Result<(Kind, Ticket), SocketError> {
     let kind = match socket.index >> INDEX_BITS {
         0 => Kind::Connection,
         1 => Kind::Listener,
@@ -64,6 +64,34 @@ fn ticket(socket: SocketId) -> Result<(Kind, Ticket), SocketError> {
 impl Shared {
     fn shard(&self, shard: u16) -> Result<&Mutex<Shard>, SocketError> {
         self.0.shards.get(usize::from(shard)).ok_or(SocketError::NoShard)
+    }
+
+    /// Parks until there are events, and fills `events` and `buffer` with them.
+    fn wait_for_events(
+        &self,
+        shard: u16,
+        events: &mut EventList,
+        mut buffer: Option<&mut StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<(), SocketError> {
+        let cell = self.shard(shard)?;
+        let owner = rref::caller();
+        let mut over = false;
+        loop {
+            let mut state = cell.lock();
+            state.take_events(owner, events, buffer.as_deref_mut());
+            if events.length > 0 || over {
+                return Ok(());
+            }
+            state.owners.wait(owner, thread::id());
+            drop(state);
+            match thread::park_until(deadline_ns) {
+                // By the shard, or by another thread of the caller, which has its reasons.
+                Wake::Woken => over = true,
+                Wake::TimedOut => over = true,
+                Wake::Cancelled => return Ok(()),
+            }
+        }
     }
 
     /// Runs `call` on a connection of the caller and wakes the runner if it left something to send.
@@ -102,65 +130,6 @@ impl Shard {
             Some(connection) => Ok(connection),
             None => Err(SocketError::NotFound),
         }
-    }
-
-    /// Fills `events` from the queue of `owner`.
-    fn take_events(&mut self, owner: OwnerId, events: &mut EventList) {
-        let mut length = 0;
-        while length < EVENT_LIMIT
-            && let Some(entry) = self.owners.pop(owner)
-        {
-            if let Some(event) = self.event(entry)
-                && let Some(slot) = events.events.get_mut(length)
-            {
-                *slot = Some(event);
-                length += 1;
-            }
-        }
-        events.length = length as u32;
-    }
-
-    #[inline]
-    fn event(&mut self, entry: Entry) -> Option<Event> {
-        let shard = self.number;
-        let mut event = Event {
-            socket: SocketId {
-                shard,
-                index: 0,
-                serial: 0,
-            },
-            accepted: None,
-            readable: false,
-            writable: false,
-            closed: false,
-        };
-        match entry {
-            Entry::Connection(ticket) => {
-                let connection = self.connections.get_mut(ticket)?;
-                let news = core::mem::take(&mut connection.news);
-                connection.queued = false;
-                event.socket = number(shard, Kind::Connection, ticket);
-                event.readable = news.readable;
-                event.writable = news.writable;
-            }
-            Entry::Accepted { listener, connection } => {
-                let accepted = self.connections.get_mut(connection)?;
-                accepted.waiting_at = None;
-                self.listeners.release(listener);
-                event.socket = number(shard, Kind::Listener, listener);
-                event.accepted = Some(number(shard, Kind::Connection, connection));
-            }
-            Entry::Datagram(ticket) => {
-                self.udp.get_mut(ticket)?.queued = false;
-                event.socket = number(shard, Kind::Datagram, ticket);
-                event.readable = true;
-            }
-            Entry::Closed(ticket) => {
-                event.socket = number(shard, Kind::Connection, ticket);
-                event.closed = true;
-            }
-        }
-        Some(event)
     }
 
     /// Copies `data` into a connection's transmit buffer: how much was taken.
@@ -395,24 +364,35 @@ impl Sockets for Shared {
         mut events: RRef<EventList>,
         deadline_ns: u64,
     ) -> Result<RRef<EventList>, SocketError> {
-        let cell = self.shard(shard)?;
+        self.wait_for_events(shard, &mut events, None, deadline_ns)?;
+        Ok(events)
+    }
+
+    fn wait_received(
+        &self,
+        shard: u16,
+        mut events: RRef<EventList>,
+        mut buffer: RRef<StreamBuffer>,
+        deadline_ns: u64,
+    ) -> Result<Arrived, SocketError> {
+        self.wait_for_events(shard, &mut events, Some(&mut buffer), deadline_ns)?;
+        Ok(Arrived { events, buffer })
+    }
+
+    fn send_many(&self, shard: u16, list: &RRef<SendList>) -> Result<u64, SocketError> {
         let owner = rref::caller();
-        let mut over = false;
-        loop {
-            let mut state = cell.lock();
-            state.take_events(owner, &mut events);
-            if events.length > 0 || over {
-                return Ok(events);
-            }
-            state.owners.wait(owner, thread::id());
-            drop(state);
-            match thread::park_until(deadline_ns) {
-                // By the shard, or by another thread of the caller, which has its reasons.
-                Wake::Woken => over = true,
-                Wake::TimedOut => over = true,
-                Wake::Cancelled => return Ok(events),
-            }
+        let mut state = self.shard(shard)?.lock();
+        let unsent = state.send_many(owner, list);
+        let runner = if state.dirty.is_empty() {
+            None
+        } else {
+            state.ring()
+        };
+        drop(state);
+        if let Some(runner) = runner {
+            thread::unpark(runner);
         }
+        Ok(unsent)
     }
 
     fn receive(

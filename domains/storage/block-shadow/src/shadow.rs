@@ -206,6 +206,22 @@ impl Shadow {
         Ok(state.answer(requests, batch))
     }
 
+    /// What `exchange_until` does when it doesn't go straight through.
+    #[cold]
+    fn exchange_in_steps(
+        &self,
+        number: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let batch = self.exchange(number, requests)?;
+        if !batch.is_empty() {
+            return Ok(batch);
+        }
+        self.wait(number, deadline_ns)?;
+        self.exchange(number, batch)
+    }
+
     /// When requests that wait for a driver fail; never while there is one.
     fn give_up_ns(&self, state: &State) -> u64 {
         match state.down_since_ns {
@@ -265,6 +281,57 @@ impl BlockDevice for Shadow {
             }
         }
         self.exchange_slowly(queue, state, number, requests)
+    }
+
+    fn exchange_until(
+        &self,
+        number: u16,
+        mut requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let queue = self.queue(number)?;
+        let mut state = queue.state.lock();
+        let driver = match &state.driver {
+            Some(driver) if state.is_clear() && !queue.has_inherited() => driver.clone(),
+            _ => {
+                drop(state);
+                return self.exchange_in_steps(number, requests, deadline_ns);
+            }
+        };
+        queue.stamp(&mut state, number, &mut requests);
+        let offered = requests.len();
+        state.handed_over(offered);
+        // Not over the wait: a flush of another caller's that is held back counts what is under way.
+        drop(state);
+        let result = driver.exchange_until(number, requests, deadline_ns);
+        let mut state = queue.state.lock();
+        let state = &mut *state;
+        // Another caller may have met the driver's death since, and what is under way is the next one's.
+        let is_same = (state.driver.as_ref()).is_some_and(|of| of.target() == driver.target());
+        match result {
+            Ok(answers) => {
+                if !is_same {
+                    state.handed_over(answers.len());
+                }
+                queue.account(state, 0, answers).or_else(|mixed| {
+                    let (empty, _) = queue.sort(state, mixed);
+                    Ok(state.answer(None, empty))
+                })
+            }
+            Err(BlockError::Dead(_)) => {
+                if is_same {
+                    self.meet_death(state, driver.target(), offered);
+                }
+                let empty = self.new_batch(queue, state)?;
+                self.exchange_slowly(queue, state, number, Some(empty))
+            }
+            Err(error) => {
+                if is_same {
+                    queue.forget(state, self.next_term());
+                }
+                Err(error)
+            }
+        }
     }
 
     fn wait(&self, number: u16, deadline_ns: u64) -> Result<WaitResult, BlockError> {

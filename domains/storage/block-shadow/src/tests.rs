@@ -27,6 +27,8 @@ struct PlayedDriver {
     seen: Mutex<Vec<(Operation, u64)>>,
     abandoned: AtomicU64,
     gone: AtomicBool,
+    /// What happens once while a caller waits in it.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl PlayedDriver {
@@ -96,6 +98,24 @@ impl BlockDevice for PlayedDriver {
         Ok(answers)
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        _deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let batch = self.exchange(queue, requests)?;
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        if batch.is_empty() {
+            self.exchange(queue, batch)
+        } else {
+            Ok(batch)
+        }
+    }
+
     fn wait(&self, _queue: u16, _deadline_ns: u64) -> Result<WaitResult, BlockError> {
         Ok(WaitResult::TimedOut)
     }
@@ -124,6 +144,7 @@ fn driver(import: &str, medium: &Medium) -> &'static PlayedDriver {
         seen: Mutex::default(),
         abandoned: AtomicU64::new(0),
         gone: AtomicBool::new(false),
+        meanwhile: Mutex::default(),
     }));
     host_platform::provide_mortal::<dyn BlockDevice>(import, driver);
     host_platform::inherit_from(import);
@@ -160,6 +181,12 @@ fn batch(requests: Vec<RRef<Block>>) -> BlockBatch {
 
 fn exchange(shadow: &Shadow, queue: u16, requests: Vec<RRef<Block>>) -> Vec<RRef<Block>> {
     let answers = shadow.exchange(queue, batch(requests));
+    let mut answers = answers.expect("no caller sees the driver die");
+    core::iter::from_fn(|| answers.pop_front()).collect()
+}
+
+fn exchange_until(shadow: &Shadow, queue: u16, requests: Vec<RRef<Block>>) -> Vec<RRef<Block>> {
+    let answers = shadow.exchange_until(queue, batch(requests), 0);
     let mut answers = answers.expect("no caller sees the driver die");
     core::iter::from_fn(|| answers.pop_front()).collect()
 }
@@ -287,6 +314,33 @@ fn what_was_abandoned_comes_back_to_nobody() {
     let second = driver("abandon", &medium);
     assert_eq!(done(&exchange(&shadow, 0, vec![write(5, 5)])), [5]);
     assert_eq!(*second.seen.lock().unwrap(), [(Operation::Write, 5)]);
+}
+
+/// While one caller waits in the driver that dies, another of the same queue meets the death and hands both their requests to the next driver: what the first
+/// then brings home from the old one changes nothing of that.
+#[test]
+fn a_death_that_another_caller_meets_first_is_met_once() {
+    let (shadow, _, medium) = shadow("met once");
+    let shadow: &'static Shadow = Box::leak(Box::new(shadow));
+    let first = driver("met once", &medium);
+    // A first call connects.
+    exchange(shadow, 0, vec![write(9, 9)]);
+    first.pace.store(0, Ordering::Relaxed);
+    let known = medium.clone();
+    *first.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        first.die("met once", 0);
+        let second = driver("met once", &known);
+        second.pace.store(0, Ordering::Relaxed);
+        assert!(exchange(shadow, 0, vec![write(2, 2), request(Operation::Flush, 0, 0)]).is_empty());
+        second.pace.store(usize::MAX, Ordering::Relaxed);
+    }));
+    let mut all = done(&exchange_until(shadow, 0, vec![write(1, 1)]));
+    for _ in 0..4 {
+        all.extend(done(&exchange_until(shadow, 0, Vec::new())));
+    }
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2]);
+    assert_eq!(shadow.statistics().unwrap().replayed, 3);
 }
 
 #[test]
@@ -440,8 +494,12 @@ proptest! {
                 }
             }
             let mut back = requests;
-            for _ in 0..3 {
-                let answers = exchange(&shadow, queue, core::mem::take(&mut back));
+            for turn in 0..3 {
+                let requests = core::mem::take(&mut back);
+                let answers = match (number + turn) % 2 {
+                    0 => exchange(&shadow, queue, requests),
+                    _ => exchange_until(&shadow, queue, requests),
+                };
                 for answer in answers {
                     if answer.progress() == Progress::Submitted {
                         back.push(answer);

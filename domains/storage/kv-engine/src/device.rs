@@ -212,7 +212,13 @@ impl Partition {
             drop(batch.push(request));
         }
         let handed_over = batch.len();
-        let mut batch = handle.exchange(number, batch)?;
+        let deadline_ns = || clock::now_ns().saturating_add(WAIT_NS);
+        // When all is handed over there is nothing left but to wait.
+        let mut batch = if queue.waiting.is_empty() {
+            handle.exchange_until(number, batch, deadline_ns())?
+        } else {
+            handle.exchange(number, batch)?
+        };
         let (before, mut refused) = (finished.len(), 0);
         while let Some(mut request) = batch.pop() {
             if request.cookie >> COOKIE_BITS != queue.call {
@@ -240,7 +246,7 @@ impl Partition {
         };
         // Nothing came back, and what could be handed over was.
         if answered == 0 && (queue.waiting.is_empty() || handed_over == refused) {
-            match handle.wait(number, clock::now_ns().saturating_add(WAIT_NS))? {
+            match handle.wait(number, deadline_ns())? {
                 // A domain that this thread came through is dead; what is under way is finished nevertheless.
                 WaitResult::Cancelled => thread::yield_now(),
                 WaitResult::Ready | WaitResult::TimedOut => {}

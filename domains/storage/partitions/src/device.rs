@@ -32,6 +32,19 @@ impl BlockDevice for Device {
         self.0.router.exchange(queue, user, requests, extents)
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let user = caller();
+        let extents = extents(&self.0.units, user);
+        self.0
+            .router
+            .exchange_until(queue, user, requests, extents, deadline_ns)
+    }
+
     fn wait(&self, queue: u16, deadline_ns: u64) -> Result<WaitResult, BlockError> {
         self.0.router.wait(queue, caller(), deadline_ns)
     }

@@ -10,6 +10,7 @@ use crate::units::{Extent, Units};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::DerefMut;
 use domain_rt::sync::Mutex;
 use domain_rt::thread::{self, ThreadId, Wake};
 use domain_rt::{Handle, OwnerId, clock};
@@ -103,39 +104,98 @@ impl Router {
         &self,
         number: u16,
         user: OwnerId,
-        mut requests: BlockBatch,
+        requests: BlockBatch,
         extent_of: impl Fn(u16) -> Option<Extent>,
     ) -> Result<BlockBatch, BlockError> {
         let queue = self.queue(number)?;
-        let mut state = queue.lock();
-        let mut place = state.users.iter().position(|known| known.id == user);
-        if place.is_none() {
-            drop(state);
-            self.admit(user)?;
-            state = queue.lock();
-            state.users.push(User {
-                id: user,
-                under_way: 0,
-                finished: VecDeque::new(),
-                failed: None,
-            });
-            place = Some(state.users.len() - 1);
-        }
+        let mut state = self.enter(queue, user)?;
         let state = &mut *state;
-        let Some(own) = place.and_then(|place| state.users.get_mut(place)) else {
-            return Err(BlockError::OutOfMemory);
-        };
+        let (device, requests) = self.prepare(state, user, requests, &extent_of)?;
+        let offered = requests.len();
+        let answers = device.exchange(number, requests);
+        settle(state, number, user, offered, &device, answers)
+    }
+
+    /// The same, and waits until there is something if that would give nothing back, until `deadline_ns` at most.
+    pub fn exchange_until(
+        &self,
+        number: u16,
+        user: OwnerId,
+        requests: BlockBatch,
+        extent_of: impl Fn(u16) -> Option<Extent>,
+        deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        let queue = self.queue(number)?;
+        let mut state = self.enter(queue, user)?;
+        if state.has_waiter || state.has_news(user) {
+            drop(state);
+            let batch = self.exchange(number, user, requests, extent_of)?;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            self.wait(number, user, deadline_ns)?;
+            return self.exchange(number, user, batch, |_| None);
+        }
+        let (device, requests) = self.prepare(&mut state, user, requests, &extent_of)?;
+        // Others may use the queue meanwhile. They find what is under way counted already, and leave answers with their owner.
+        let offered = requests.len();
+        if let Some(own) = state.user(user) {
+            own.under_way += offered;
+        }
+        state.has_waiter = true;
+        drop(state);
+        let answers = device.exchange_until(number, requests, deadline_ns);
+        let mut state = queue.lock();
+        state.has_waiter = false;
+        // Whoever is woken may take the place.
+        wake(&mut state.sleepers);
+        settle(&mut state, number, user, 0, &device, answers)
+    }
+
+    // The three parts of both calls are put together in each: a request passes here, and a call would cost as much as the part.
+    /// Locks a queue for `user`, which is known there then.
+    #[inline(always)]
+    fn enter<'a>(
+        &self,
+        queue: &'a Mutex<State>,
+        user: OwnerId,
+    ) -> Result<impl DerefMut<Target = State> + use<'a>, BlockError> {
+        let state = queue.lock();
+        if state.users.iter().any(|known| known.id == user) {
+            return Ok(state);
+        }
+        drop(state);
+        self.admit(user)?;
+        let mut state = queue.lock();
+        state.users.push(User {
+            id: user,
+            under_way: 0,
+            finished: VecDeque::new(),
+            failed: None,
+        });
+        Ok(state)
+    }
+
+    /// Puts stamps on requests; gives those that are to be handed over, and the device.
+    #[inline(always)]
+    fn prepare(
+        &self,
+        state: &mut State,
+        user: OwnerId,
+        mut requests: BlockBatch,
+        extent_of: &impl Fn(u16) -> Option<Extent>,
+    ) -> Result<(Handle<dyn BlockDevice>, BlockBatch), BlockError> {
+        let own = state.user(user).ok_or(BlockError::OutOfMemory)?;
         if let Some(error) = own.failed.take() {
             return Err(error);
         }
         let mut refused = 0;
         for request in requests.iter_mut() {
-            refused += usize::from(!stamp(request, user, &extent_of));
+            refused += usize::from(!stamp(request, user, extent_of));
         }
         if refused != 0 {
             requests = take_refused(requests, own)?;
         }
-        let offered = requests.len();
         // Nothing is lost to a device that died while nothing was under way, if that is found out before it gets anything.
         let is_idle = state.users.iter().all(|known| known.under_way == 0);
         let known = state.device.as_ref();
@@ -146,47 +206,7 @@ impl Router {
                 state.device.insert(device).clone()
             }
         };
-        let mut answers = match device.exchange(number, requests) {
-            Ok(answers) => answers,
-            Err(error) => {
-                gone(state, user, offered, error)?;
-                return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
-            }
-        };
-        let Some(own) = state.users.iter_mut().find(|known| known.id == user) else {
-            return Err(BlockError::OutOfMemory);
-        };
-        own.under_way += offered;
-        // Finished ones come first.
-        let is_submitted = |answer: &Block| answer.progress() == Progress::Submitted;
-        let is_full = answers.len() == BATCH_CAPACITY && answers.get(0).is_some_and(is_submitted);
-        if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
-            own.under_way = own.under_way.saturating_sub(answers.len());
-            answers.iter_mut().for_each(restore);
-            return Ok(answers);
-        }
-        let (mut answers, mut no_room) = state.sort(answers, user);
-        if is_full && no_room.len() == BATCH_CAPACITY {
-            // The device is full, and had no room in the batch for answers either.
-            match device.exchange(number, answers) {
-                Ok(more) => answers = state.sort(more, user).0,
-                Err(error) => {
-                    gone(state, user, 0, error)?;
-                    return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
-                }
-            }
-        }
-        let Some(own) = state.users.iter_mut().find(|known| known.id == user) else {
-            return Err(BlockError::OutOfMemory);
-        };
-        let room = BATCH_CAPACITY - no_room.len();
-        for answer in own.finished.drain(..own.finished.len().min(room)) {
-            drop(answers.push(answer));
-        }
-        for request in no_room.drain(..) {
-            drop(answers.push(request));
-        }
-        Ok(answers)
+        Ok((device, requests))
     }
 
     /// Blocks until `user` has something to fetch, or until `deadline_ns`.
@@ -194,9 +214,7 @@ impl Router {
         let queue = self.queue(number)?;
         loop {
             let mut state = queue.lock();
-            let has_news =
-                |known: &User| known.id == user && (!known.finished.is_empty() || known.failed.is_some());
-            if state.users.iter().any(has_news) {
+            if state.has_news(user) {
                 return Ok(WaitResult::Ready);
             }
             if let Some(device) = state.device.clone()
@@ -269,7 +287,74 @@ impl Router {
     }
 }
 
+/// What becomes of a device's answers to a call in which `user` handed over `offered` requests that aren't counted yet.
+#[inline(always)]
+fn settle(
+    state: &mut State,
+    number: u16,
+    user: OwnerId,
+    offered: usize,
+    device: &Handle<dyn BlockDevice>,
+    answers: Result<BlockBatch, BlockError>,
+) -> Result<BlockBatch, BlockError> {
+    // Another caller may have met its death since: what is under way is the next one's then, and what was lost has been noted.
+    let is_same = (state.device.as_ref()).is_some_and(|known| known.target() == device.target());
+    let mut answers = match answers {
+        Ok(answers) => answers,
+        Err(error) => {
+            if is_same {
+                gone(state, user, offered, error)?;
+            } else if let Some(error) = state.user(user).and_then(|own| own.failed.take()) {
+                return Err(error);
+            }
+            return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
+        }
+    };
+    let own = state.user(user).ok_or(BlockError::OutOfMemory)?;
+    own.under_way += if is_same { offered } else { answers.len() };
+    // Finished ones come first.
+    let is_submitted = |answer: &Block| answer.progress() == Progress::Submitted;
+    let is_full = answers.len() == BATCH_CAPACITY && answers.get(0).is_some_and(is_submitted);
+    if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
+        own.under_way = own.under_way.saturating_sub(answers.len());
+        answers.iter_mut().for_each(restore);
+        return Ok(answers);
+    }
+    let (mut answers, mut no_room) = state.sort(answers, user);
+    if is_full && no_room.len() == BATCH_CAPACITY {
+        // The device is full, and had no room in the batch for answers either.
+        match device.exchange(number, answers) {
+            Ok(more) => answers = state.sort(more, user).0,
+            Err(error) => {
+                gone(state, user, 0, error)?;
+                return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
+            }
+        }
+    }
+    let own = state.user(user).ok_or(BlockError::OutOfMemory)?;
+    let room = BATCH_CAPACITY - no_room.len();
+    for answer in own.finished.drain(..own.finished.len().min(room)) {
+        drop(answers.push(answer));
+    }
+    for request in no_room.drain(..) {
+        drop(answers.push(request));
+    }
+    Ok(answers)
+}
+
 impl State {
+    /// What a user has here.
+    fn user(&mut self, id: OwnerId) -> Option<&mut User> {
+        self.users.iter_mut().find(|known| known.id == id)
+    }
+
+    /// Whether a user has something to fetch.
+    fn has_news(&self, id: OwnerId) -> bool {
+        let has_news =
+            |known: &User| known.id == id && (!known.finished.is_empty() || known.failed.is_some());
+        self.users.iter().any(has_news)
+    }
+
     /// Gives each answer to its owner; gives the empty batch, and those of `caller`'s that had no room, in their order.
     fn sort(&mut self, mut answers: BlockBatch, caller: OwnerId) -> (BlockBatch, Vec<RRef<Block>>) {
         let mut no_room = Vec::new();

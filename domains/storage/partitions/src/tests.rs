@@ -68,6 +68,14 @@ fn exchange(disks: &Disks, user: OwnerId, requests: Vec<RRef<Block>>) -> Vec<RRe
     core::iter::from_fn(|| answers.pop_front()).collect()
 }
 
+/// The same by the call that waits.
+fn exchange_until(disks: &Disks, user: OwnerId, requests: Vec<RRef<Block>>) -> Vec<RRef<Block>> {
+    let extents = extents(&disks.units, user);
+    let answers = disks.router.exchange_until(0, user, batch(requests), extents, 0);
+    let mut answers = answers.unwrap();
+    core::iter::from_fn(|| answers.pop_front()).collect()
+}
+
 #[test]
 fn a_blank_disk_gets_a_partition_for_the_store_if_the_operator_wants_that() {
     disk("wanted", 64);
@@ -398,7 +406,7 @@ proptest! {
         let mut back: [Vec<RRef<Block>>; 3] = Default::default();
         let mut cookie = 0;
         let end = (0..300).map(|number| (number % 3, 0));
-        for (slot, count) in steps.into_iter().chain(end) {
+        for (number, (slot, count)) in steps.into_iter().chain(end).enumerate() {
             let user = OwnerId::new(10 + slot, 1);
             let mut requests = core::mem::take(&mut back[usize::from(slot)]);
             for place in 0..count {
@@ -410,7 +418,11 @@ proptest! {
                     requests.push(block);
                 }
             }
-            for answer in exchange(&disks, user, requests) {
+            let answers = match number % 2 {
+                0 => exchange(&disks, user, requests),
+                _ => exchange_until(&disks, user, requests),
+            };
+            for answer in answers {
                 if answer.progress() == Progress::Submitted {
                     back[usize::from(slot)].push(answer);
                 } else {

@@ -179,6 +179,15 @@ impl BlockDevice for RamDisk {
         Ok(requests)
     }
 
+    fn exchange_until(
+        &self,
+        queue: u16,
+        requests: BlockBatch,
+        _deadline_ns: u64,
+    ) -> Result<BlockBatch, BlockError> {
+        self.exchange(queue, requests)
+    }
+
     fn wait(&self, _queue: u16, _deadline_ns: u64) -> Result<WaitResult, BlockError> {
         // Everything was answered in its call.
         Ok(WaitResult::TimedOut)

@@ -203,14 +203,14 @@ fn vlan_tags_are_taken_off_put_on_and_filtered() {
     let received = driver.receive(0);
     assert_eq!(received.len(), 1);
     assert_eq!(
-        (received[0].vlan, received[0].frame()),
+        (received[0].vlan(), received[0].frame()),
         (Some(100), plain.as_slice())
     );
 
     let mut batch = PacketBatch::new().expect("memory");
     for vlan in [Some(5), Some(6), None, Some(6)] {
         let mut packet = packet(&plain);
-        packet.vlan = vlan;
+        packet.set_vlan(vlan);
         push(&mut batch, packet);
     }
     driver.exchange(0, batch);
@@ -226,7 +226,7 @@ fn vlan_tags_are_taken_off_put_on_and_filtered() {
     nic.model().deliver(&tagged(101));
     let received = driver.receive(0);
     assert_eq!(
-        (received[0].vlan, received[0].frame()),
+        (received[0].vlan(), received[0].frame()),
         (None, tagged(101).as_slice())
     );
     nic.assert_clean();

@@ -51,7 +51,7 @@ impl Requests {
             return false;
         }
         let now_ns = now();
-        while ring.has_completion() && batch.as_ref().is_none_or(|batch| !batch.is_full()) {
+        while batch.as_ref().is_none_or(|batch| !batch.is_full()) {
             // Most are of one block, and succeed.
             if let Some((slot, block)) = ring.finished_one() {
                 let command = under_way
@@ -94,6 +94,7 @@ impl Requests {
                 let retry = status.is_transient() && command.attempts + 1 < ATTEMPT_LIMIT;
                 while let Some(block) = done.take() {
                     if !alone || retry {
+                        last_error.get_or_insert(Failure::of(&block, status.fault(), status.0, true));
                         // One of several may be the cause; each is tried alone.
                         again.push_back(Again {
                             block,
@@ -155,6 +156,19 @@ impl Requests {
     }
 }
 
+impl Failure {
+    fn of(block: &Block, fault: Fault, status: u16, again: bool) -> Failure {
+        Failure {
+            operation: block.operation(),
+            unit: block.unit,
+            address: block.address,
+            status,
+            fault,
+            again,
+        }
+    }
+}
+
 /// Marks a request whose command succeeded as done, unless that covered a part of its range only.
 #[inline(always)]
 fn succeed(
@@ -193,13 +207,7 @@ pub(super) fn failed(
     status: u16,
 ) -> RRef<Block> {
     counters.totals.errors += 1;
-    *last_error = Some(Failure {
-        operation: block.operation(),
-        unit: block.unit,
-        address: block.address,
-        status,
-        fault,
-    });
+    *last_error = Some(Failure::of(&block, fault, status, false));
     block.fail(fault, status);
     block
 }

@@ -1,7 +1,7 @@
 //! What requests become.
 
 use crate::support::{Ask, Board, ask, batch, read, write};
-use interface::block::BlockDevice;
+use interface::block::{BlockDevice, BlockError};
 use interface::storage_health::{ControllerState, StorageHealth};
 use rref::BlockBatch;
 use rref::block::{Fault, Operation};
@@ -46,6 +46,45 @@ fn what_is_written_is_read_in_both_block_sizes() {
     assert_eq!(told[1].data[1536..], [0; 2560], "no more than was asked for");
     assert_eq!(told[2].data, [0xB1; 4096]);
     assert_eq!(told[3].data[..512], [0; 512]);
+    board.assert_clean();
+}
+
+/// An exchange that waits gives what there is at once, what comes while it waits, and nothing when its time is over.
+#[test]
+fn an_exchange_may_wait_for_answers() {
+    let board = Board::new();
+    let driver = board.up(1);
+    let far = || domain_rt::clock::now_ns() + 60_000_000_000;
+    let first = driver.block.exchange_until(0, batch(&[write(0, 8, 1)]), far());
+    assert_eq!(first.unwrap().len(), 1);
+
+    board.model().faults.hold = true;
+    let none = driver
+        .block
+        .exchange_until(0, batch(&[write(8, 8, 2)]), 0)
+        .unwrap();
+    assert!(none.is_empty());
+
+    let releasing = board.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        releasing.model().release();
+    });
+    let mut answers = none;
+    while answers.is_empty() {
+        // The interrupt of the first write may end the first wait.
+        answers = driver.block.exchange_until(0, answers, far()).unwrap();
+    }
+    thread.join().unwrap();
+    assert_eq!(answers.pop().unwrap().address, 8);
+    assert_eq!(
+        driver
+            .block
+            .exchange_until(1, answers, 0)
+            .map(|batch| batch.len())
+            .unwrap_err(),
+        BlockError::NoQueue { queue: 1, queues: 1 }
+    );
     board.assert_clean();
 }
 

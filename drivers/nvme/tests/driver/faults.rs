@@ -197,6 +197,27 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     }
 }
 
+/// A controller that finds fault with a queue (its address: "PRP Offset Invalid", its number or size: "Invalid Queue Identifier", "Invalid Queue Size") says so, and is
+/// told of it once more after a reset; if it keeps to that it is given up.
+#[test]
+fn a_queue_that_is_refused_is_an_error_and_no_queue() {
+    for status in [0x4013, 0x4101, 0x4102] {
+        let board = Board::new();
+        board.model().faults.queue_refusals = vec![status];
+        let driver = board.up(2);
+        assert_eq!(driver.device.state(), ControllerState::Ready);
+        assert_eq!(driver.run(&[write(0, 8, 1)])[0].result, Ok(()));
+        board.assert_clean();
+
+        let board = Board::new();
+        board.model().faults.queue_refusals = vec![status; 10];
+        let driver = board.up(2);
+        assert_eq!(driver.device.state(), ControllerState::Failed);
+        assert_eq!(driver.run(&[write(0, 8, 1)])[0].result, Err(Fault::Gone));
+        board.assert_clean();
+    }
+}
+
 /// What it holds can't be taken back while it may still use it, so it goes off the bus.
 #[test]
 fn a_controller_that_does_not_go_off_is_taken_off_the_bus() {

@@ -17,6 +17,8 @@ const ABORTED: u16 = 0x07;
 /// How the model misbehaves.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// Statuses that the next commands which create queues are refused with, the last one first.
+    pub queue_refusals: Vec<u16>,
     /// I/O commands are taken but not carried out until they are released.
     pub hold: bool,
     /// Held commands are aborted when that is asked for; otherwise the abort is answered as one that did nothing.
@@ -558,6 +560,9 @@ impl Model {
     }
 
     fn create_queue(&mut self, entry: &Entry) -> u16 {
+        if let Some(status) = self.faults.queue_refusals.pop() {
+            return status;
+        }
         let (number, entries) = (entry.words[0] as u16, (entry.words[0] >> 16) + 1);
         let is_completion = entry.opcode == 5;
         if number == 0 || number > self.granted_queues || entries > self.queue_entries {

@@ -92,6 +92,7 @@ pub struct Platform {
 struct Mapper;
 
 impl AcpiHandler for Mapper {
+    // SAFETY: More than the trait asks for: whatever the caller names is mapped for good, and only as firmware's memory.
     unsafe fn map_physical_region<T>(&self, physical: usize, size: usize) -> PhysicalMapping<Self, T> {
         let pointer = memory::map_firmware(physical as u64, size).and_then(NonNull::new);
         let Some(pointer) = pointer else {

@@ -62,6 +62,7 @@ unsafe impl RawMutex for RawInterruptLock {
         taken
     }
 
+    // SAFETY: The caller holds the lock, as the trait demands, so `were_enabled` is what it found when it took it.
     unsafe fn unlock(&self) {
         let enabled = self.were_enabled.load(Ordering::Relaxed);
         self.locked.store(false, Ordering::Release);

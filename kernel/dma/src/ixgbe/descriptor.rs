@@ -57,6 +57,12 @@ impl ReceiveStatus {
         }
     }
 
+    /// The RSS hash of a [plain](Self::is_plain) frame: it has a transport checksum, so it is an IP packet, and of those the device hashes all.
+    #[inline(always)]
+    pub fn plain_rss_hash(self) -> u32 {
+        (self.low >> 32) as u32
+    }
+
     /// Whether the IPv4 header's checksum was looked at, and was right.
     #[inline(always)]
     pub fn ipv4_checksum(self) -> Option<bool> {
@@ -79,10 +85,16 @@ impl ReceiveStatus {
     /// nothing that was looked at was wrong: the usual case in one test.
     #[inline(always)]
     pub fn is_plain(self) -> bool {
-        const SAID: u64 = RECEIVE_DONE | END_OF_PACKET | TRANSPORT_CHECKED;
-        const NOT_SAID: u64 = VLAN_FRAME | FRAME_ERROR | TRANSPORT_WRONG | IPV4_WRONG;
-        self.high & (SAID | NOT_SAID) == SAID
+        is_plain(self.high)
     }
+}
+
+/// [`ReceiveStatus::is_plain`] of a status with this second word.
+#[inline(always)]
+pub(crate) fn is_plain(high: u64) -> bool {
+    const SAID: u64 = RECEIVE_DONE | END_OF_PACKET | TRANSPORT_CHECKED;
+    const NOT_SAID: u64 = VLAN_FRAME | FRAME_ERROR | TRANSPORT_WRONG | IPV4_WRONG;
+    high & (SAID | NOT_SAID) == SAID
 }
 
 /// What hardware is to do with the buffers of a frame (7.2.3.2.4).

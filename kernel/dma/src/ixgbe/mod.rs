@@ -13,7 +13,7 @@ mod transmit;
 pub use descriptor::{ContextDescriptor, ReceiveStatus, TransmitFlags, TransportChecksum};
 pub use receive::ReceiveRing;
 pub use ring::RingError;
-pub use transmit::TransmitRing;
+pub use transmit::{FrameKind, TransmitRing};
 
 use crate::device::{ClaimError, Device, Identity};
 use crate::interrupt::Interrupt;

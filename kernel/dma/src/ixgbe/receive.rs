@@ -3,7 +3,7 @@
 //! A ring owns its descriptors and the packets posted in them. Packets go in at the tail, whatever is in them, and come out at the head,
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
-use super::descriptor::{END_OF_PACKET, RECEIVE_DONE, ReceiveStatus};
+use super::descriptor::{RECEIVE_DONE, ReceiveStatus, is_plain};
 use super::ring::{
     self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
 };
@@ -194,14 +194,14 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         Some((packet, status))
     }
 
-    /// Moves frames that fill one packet each from the head to the end of `frames`, as many as there are and fit, up to the first that
-    /// isn't so; returns how many it took from the ring. `describe` makes of each what the status says, with [`Packet::receive`]; until then
-    /// a packet is as it was when it was posted. Where it says false the frame is dropped.
+    /// Moves [plain](ReceiveStatus::is_plain) frames from the head to the end of `frames`, as many as there are and fit, up to the first
+    /// that isn't plain; returns how many. `describe` makes of each what the status says, with [`Packet::receive`]; until then a packet is
+    /// as it was when it was posted.
     #[inline(always)]
-    pub fn take_frames(
+    pub fn take_plain_frames(
         &mut self,
         frames: &mut PacketBatch,
-        mut describe: impl FnMut(&mut Packet, ReceiveStatus) -> bool,
+        mut describe: impl FnMut(&mut Packet, ReceiveStatus),
     ) -> u32 {
         // Copies and locals, here and below: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
@@ -210,7 +210,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         let mut back = frames.back();
         while taken != end {
             let high = slots.high(taken);
-            if high & (RECEIVE_DONE | END_OF_PACKET) != RECEIVE_DONE | END_OF_PACKET {
+            if !is_plain(high) {
                 break;
             }
             // As in `peek`.
@@ -220,10 +220,9 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
                 break;
             };
             taken = taken.wrapping_add(1);
-            if describe(&mut packet, ReceiveStatus { low, high }) {
-                // It fits: counted above.
-                drop(back.push(packet));
-            }
+            describe(&mut packet, ReceiveStatus { low, high });
+            // SAFETY: At most as many come here as there was room for.
+            unsafe { back.push_within(packet) };
         }
         let count = taken.wrapping_sub(self.taken);
         self.taken = taken;

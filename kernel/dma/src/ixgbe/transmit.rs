@@ -12,12 +12,26 @@ use crate::memory::{Descriptors, Slots};
 use abi::TransmitPlace;
 use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
+use rref::packet::{Marks, Outline};
 use rref::{Packet, PacketBatch, RRef};
 
 /// Thresholds in TXDCTL (7.2.3.4.1): prefetch below 36 descriptors when 8 are there. Write-back at once (WTHRESH 0), which reports need.
 const CONTROL: u32 = 36 | 8 << 8;
 /// DCA_TXCTRL (8.2.3.11.2): descriptor fetches may be reordered, write-backs not.
 const DCA_VALUE: u32 = 1 << 9;
+
+/// Frames of one packet each that are sent in the same way.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameKind {
+    /// Their marks.
+    pub marks: Marks,
+    /// The shortest of them, in bytes: at least 1.
+    pub shortest_bytes: u16,
+    /// The longest of them, in bytes.
+    pub longest_bytes: u16,
+    /// What hardware is to do with them.
+    pub flags: TransmitFlags,
+}
 
 /// One transmit queue.
 ///
@@ -151,12 +165,14 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         if self.room() == 0 || packet.is_empty() {
             return Err(packet);
         }
+        let outline = packet.outline();
         let word = put(
             self.memory.slots(),
             self.place,
             &mut self.buffers,
             self.pushed,
             packet,
+            outline,
             frame_bytes,
             flags,
         );
@@ -165,32 +181,48 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         Ok(())
     }
 
-    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that `accept` gives no flags
-    /// for, which it must not for an empty one. Returns how many and how many bytes.
+    /// Adds frames of one packet each from the front of `frames`, as many as fit, up to the first that isn't of this `kind` or that
+    /// `accept` refuses. Returns how many and how many bytes.
     #[inline(always)]
     pub fn push_frames(
         &mut self,
         frames: &mut PacketBatch,
-        mut accept: impl FnMut(&Packet) -> Option<TransmitFlags>,
+        kind: FrameKind,
+        accept: impl Fn(&Packet) -> bool,
     ) -> (usize, usize) {
         // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
         let (slots, place, buffers) = (self.memory.slots(), self.place, &mut *self.buffers);
+        let FrameKind {
+            marks,
+            shortest_bytes,
+            longest_bytes,
+            flags,
+        } = kind;
         let first = self.pushed;
-        let (mut pushed, mut last, mut bytes) = (first, self.last, 0);
-        let end = self.cleaned.wrapping_add(Self::MASK);
-        let mut front = frames.front();
-        while pushed != end {
-            let accepted = front.take_if(|packet| Some((packet.len(), accept(packet)?)));
-            let Some((packet, (length, flags))) = accepted else {
-                break;
-            };
-            let word = put(slots, place, buffers, pushed, packet, length as u32, flags);
-            last = (pushed, word);
-            pushed = pushed.wrapping_add(1);
-            bytes += length;
+        let (mut pushed, mut word, mut bytes) = (first, 0, 0);
+        let room = Self::MASK.wrapping_sub(first.wrapping_sub(self.cleaned));
+        // SAFETY: `put` keeps the packet in `buffers`, from which it is taken when the device has sent it.
+        unsafe {
+            frames.take_front_while(
+                room as usize,
+                |packet| {
+                    let outline = packet.outline();
+                    let is_of_kind = outline.is_one_of(marks, shortest_bytes, longest_bytes);
+                    (is_of_kind && accept(packet)).then_some(outline)
+                },
+                |packet, outline| {
+                    let length = u32::from(outline.length());
+                    word = put(slots, place, buffers, pushed, packet, outline, length, flags);
+                    pushed = pushed.wrapping_add(1);
+                    bytes += length as usize;
+                },
+            );
         }
-        (self.pushed, self.last) = (pushed, last);
-        (pushed.wrapping_sub(first) as usize, bytes)
+        let count = pushed.wrapping_sub(first);
+        if count != 0 {
+            (self.pushed, self.last) = (pushed, (pushed.wrapping_sub(1), word));
+        }
+        (count as usize, bytes)
     }
 
     /// Adds a context for the frames that follow; false when the ring is full.
@@ -263,16 +295,17 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         None
     }
 
-    /// Hands packets that hardware had reported sent at the last [`look`](Self::look) to `each`, oldest first, at most `limit`.
+    /// Hands packets that hardware had reported sent at the last [`look`](Self::look) to `each`, oldest first: those of at most `limit`
+    /// descriptors.
     #[inline(always)]
-    pub(super) fn drain_sent(&mut self, mut each: impl FnMut(RRef<Packet>), mut limit: u32) {
+    pub(super) fn drain_sent(&mut self, mut each: impl FnMut(RRef<Packet>), limit: u32) {
         let buffers = &mut *self.buffers;
         let mut cleaned = self.cleaned;
-        while cleaned != self.done && limit != 0 {
+        let end = cleaned.wrapping_add(self.done.wrapping_sub(cleaned).min(limit));
+        while cleaned != end {
             // A slot without a packet held a context.
             if let Some(packet) = buffers[cleaned as usize % SLOTS].take() {
                 each(packet);
-                limit -= 1;
             }
             cleaned = cleaned.wrapping_add(1);
         }
@@ -280,8 +313,12 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     }
 }
 
-/// Puts a packet into slot `count`, which is free, and returns its descriptor's second word. What is sent of it is what its own length
-/// says, at most what it holds behind `data_offset`: that is its invariant.
+/// Puts a packet with this outline into slot `count`, which is free, and returns its descriptor's second word. What is sent of it is what
+/// its own length says, at most what it holds behind `data_offset`: that is its invariant.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a ring's fields one by one, which loops have in registers"
+)]
 #[inline(always)]
 fn put<const SLOTS: usize>(
     slots: Slots<SLOTS>,
@@ -289,14 +326,15 @@ fn put<const SLOTS: usize>(
     buffers: &mut [Option<RRef<Packet>>; SLOTS],
     count: u32,
     packet: RRef<Packet>,
+    outline: Outline,
     frame_bytes: u32,
     flags: TransmitFlags,
 ) -> u64 {
     let flags = flags.with(TransmitFlags::CHECK_SEQUENCE);
-    let word = data_word(packet.len() as u16, frame_bytes, flags);
+    let word = data_word(outline.length(), frame_bytes, flags);
     // For the kernel, should the driver die before the device has sent it.
     packet.set_place(place.at(count));
-    slots.write(count, packet.physical() + packet.data_offset() as u64, word);
+    slots.write(count, packet.physical() + outline.data_offset() as u64, word);
     // Nothing is there; forgetting it spares its drop code.
     core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
     word

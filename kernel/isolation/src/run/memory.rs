@@ -27,6 +27,7 @@ impl SpanSource for FrameSpans {
         Some((base, frames.leak()))
     }
 
+    // SAFETY: Gives the frames back that `span` took; that nobody uses them is the caller's promise.
     unsafe fn release(&mut self, (_, physical): (usize, u64), bytes: usize) {
         // SAFETY: `span` leaked exactly this run, and the caller promises that nobody uses it.
         drop(unsafe {

@@ -28,6 +28,7 @@ impl SpanSource for Spans {
         (base != 0).then_some((base, base as u64))
     }
 
+    // SAFETY: Overwrites what `span` allocated, which nobody uses by the caller's promise.
     unsafe fn release(&mut self, (base, _): (usize, u64), bytes: usize) {
         // SAFETY: Allocated above with this length.
         unsafe { (base as *mut u8).write_bytes(0xff, bytes) };
@@ -94,6 +95,7 @@ impl SharedMemory for Heap {
         })
     }
 
+    // SAFETY: The heap takes back what it gave, once; who still uses it is the caller's promise.
     unsafe fn free(&self, payload: *mut u8) {
         trusted(|| {
             // SAFETY: Passed on from the caller.

@@ -6,7 +6,6 @@
 
 use crate::campaign::{Campaigns, Order, Results};
 use crate::coverage::Coverage;
-use crate::holdings;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -14,6 +13,7 @@ use alloc::vec::Vec;
 use attack_interface::injector::Injection;
 use domain_rt::clock;
 use domain_rt::{Handle, thread};
+use interface::holdings::LeakReport;
 use interface::kernel::SerialConsole;
 use rref::Text;
 use serde_json::{Map, Value, json};
@@ -89,7 +89,7 @@ impl Dialogue {
             ["memory", ..] => self.memory(),
             ["holdings", ..] => self.holdings(),
             ["leaks", ..] => match self.campaigns.leaks() {
-                Some(report) => holdings::leaks(&report),
+                Some(report) => leaks(&report),
                 None => failed("the kernel doesn't say"),
             },
             ["cover", kind, first, stride, last] => match coverage(kind, [first, stride, last]) {
@@ -151,14 +151,14 @@ impl Dialogue {
     fn holdings(&self) -> Value {
         (0..)
             .map_while(|index| Some((index, self.campaigns.holdings(index)?)))
-            .map(|(index, held)| (self.campaigns.name(index).to_string(), holdings::held(&held)))
+            .map(|(index, held)| (self.campaigns.name(index).to_string(), ledger::holdings(&held)))
             .collect::<Map<String, Value>>()
             .into()
     }
 
     fn memory(&self) -> Value {
         match self.campaigns.memory() {
-            Some(memory) => holdings::memory(&memory),
+            Some(memory) => ledger::memory(&memory),
             None => failed("the kernel doesn't say"),
         }
     }
@@ -216,6 +216,17 @@ fn order(injection: &str, gap: &str, count: &str) -> Option<Order> {
             _ => return None,
         },
     })
+}
+
+fn leaks(report: &LeakReport) -> Value {
+    let found = usize::try_from(report.found).unwrap_or(usize::MAX);
+    let findings: Vec<String> = report
+        .findings
+        .iter()
+        .take(found)
+        .map(ToString::to_string)
+        .collect();
+    ledger::leaks(report, &findings)
 }
 
 fn results(results: &Results) -> Value {

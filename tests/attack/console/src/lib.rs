@@ -1,7 +1,7 @@
 //! The console of the fault injector: a script on the serial port starts campaigns of injections and reads what came of them.
 //!
 //! In the shell's place, since the injector is no part of a release. Every answer is a line of JSON. `campaign.rs` makes injections and judges them,
-//! `coverage.rs` knows which are still to be made, `dialogue.rs` reads commands and writes answers, `holdings.rs` says what domains hold.
+//! `coverage.rs` knows which are still to be made, `dialogue.rs` reads commands and writes answers.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,6 @@ extern crate alloc;
 mod campaign;
 mod coverage;
 mod dialogue;
-mod holdings;
 
 use alloc::sync::Arc;
 use campaign::Campaigns;

@@ -24,7 +24,7 @@ const OBJECT: Keys = Keys {
 /// The table.
 pub const COMMANDS: &[Command] = &[
     command("time", 1, ASK, NO_KEYS, time),
-    command("save", 1, ADMIN, NO_KEYS, save),
+    command("save", 1, ADMIN.union(Flags::NO_MULTI), NO_KEYS, save),
     command("bgsave", -1, ADMIN, NO_KEYS, |context| {
         context.reply.simple("Background saving started");
         Ok(())
@@ -49,7 +49,7 @@ pub const COMMANDS: &[Command] = &[
     command("waitaof", 4, Flags::BLOCKING, NO_KEYS, wait_durable),
     command("role", 1, ASK, NO_KEYS, role),
     command("monitor", 1, ADMIN, NO_KEYS, monitor),
-    command("shutdown", -1, ADMIN, NO_KEYS, |_| {
+    command("shutdown", -1, ADMIN.union(Flags::NO_MULTI), NO_KEYS, |_| {
         Err(CommandError::Plain(
             "ERR the appliance's console restarts and stops this server",
         ))
@@ -57,32 +57,6 @@ pub const COMMANDS: &[Command] = &[
     command("readonly", 1, ASK, NO_KEYS, no_cluster),
     command("readwrite", 1, ASK, NO_KEYS, no_cluster),
     command("cluster", -2, ADMIN, NO_KEYS, no_cluster),
-    command(
-        "slowlog",
-        -2,
-        ADMIN.union(Flags::CONTAINER),
-        NO_KEYS,
-        slow_log_help,
-    ),
-    command("slowlog|help", 2, ADMIN, NO_KEYS, slow_log_help),
-    command("slowlog|get", -2, ADMIN, NO_KEYS, empty_array),
-    command("slowlog|len", 2, ADMIN, NO_KEYS, zero),
-    command("slowlog|reset", 2, ADMIN, NO_KEYS, ok),
-    command(
-        "latency",
-        -2,
-        ADMIN.union(Flags::CONTAINER),
-        NO_KEYS,
-        latency_help,
-    ),
-    command("latency|help", 2, ADMIN, NO_KEYS, latency_help),
-    command("latency|latest", 2, ADMIN, NO_KEYS, empty_array),
-    command("latency|history", 3, ADMIN, NO_KEYS, empty_array),
-    command("latency|reset", -2, ADMIN, NO_KEYS, zero),
-    command("latency|doctor", 2, ADMIN, NO_KEYS, |context| {
-        context.reply.verbatim(b"Nothing to report.\n");
-        Ok(())
-    }),
     command("acl", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, acl_help),
     command("acl|help", 2, ADMIN, NO_KEYS, acl_help),
     command("acl|whoami", 2, ASK, NO_KEYS, |context| {
@@ -95,6 +69,17 @@ pub const COMMANDS: &[Command] = &[
         Ok(())
     }),
     command("acl|cat", -2, ADMIN, NO_KEYS, empty_array),
+    command("acl|list", 2, ADMIN, NO_KEYS, users),
+    command("acl|log", -2, ADMIN, NO_KEYS, empty_array),
+    // There are no modules.
+    command("module", -2, ADMIN.union(Flags::CONTAINER), NO_KEYS, module_help),
+    command("module|help", 2, ADMIN, NO_KEYS, module_help),
+    command("module|list", 2, ADMIN, NO_KEYS, empty_array),
+    command("lolwut", -1, ASK, NO_KEYS, |context| {
+        let text = format!("Redis ver. {VERSION}, as a RedLeaf appliance serves it\n");
+        context.reply.verbatim(text.as_bytes());
+        Ok(())
+    }),
     // There are no scripts and functions: none to list, and all of them gone when they are flushed.
     command(
         "function",
@@ -130,14 +115,25 @@ fn ok(context: &mut Context<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn zero(context: &mut Context<'_>) -> Result<(), CommandError> {
-    context.reply.integer(0);
-    Ok(())
-}
-
 fn empty_array(context: &mut Context<'_>) -> Result<(), CommandError> {
     context.reply.array(0);
     Ok(())
+}
+
+/// The one user, as a line of Redis' file of users.
+fn users(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let password = match context.server.config.password {
+        Some(_) => "(redacted)",
+        None => "nopass",
+    };
+    let line = format!("user default on {password} sanitize-payload ~* &* +@all");
+    context.reply.array(1);
+    context.reply.bulk(line.as_bytes());
+    Ok(())
+}
+
+fn module_help(context: &mut Context<'_>) -> Result<(), CommandError> {
+    super::help(context, "MODULE", &["LIST"])
 }
 
 fn no_cluster(_context: &mut Context<'_>) -> Result<(), CommandError> {
@@ -324,20 +320,12 @@ fn script_help(context: &mut Context<'_>) -> Result<(), CommandError> {
     )
 }
 
-fn slow_log_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    super::help(context, "SLOWLOG", &["GET [<count>]", "LEN", "RESET"])
-}
-
-fn latency_help(context: &mut Context<'_>) -> Result<(), CommandError> {
+fn acl_help(context: &mut Context<'_>) -> Result<(), CommandError> {
     super::help(
         context,
-        "LATENCY",
-        &["DOCTOR", "HISTORY <event>", "LATEST", "RESET [<event> ...]"],
+        "ACL",
+        &["CAT [<category>]", "LIST", "LOG [<count>]", "USERS", "WHOAMI"],
     )
-}
-
-fn acl_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    super::help(context, "ACL", &["CAT [<category>]", "USERS", "WHOAMI"])
 }
 
 fn debug_help(context: &mut Context<'_>) -> Result<(), CommandError> {

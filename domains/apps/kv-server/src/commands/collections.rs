@@ -88,7 +88,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// When it is none.
-    pub fn cursor(arguments: Arguments<'a>) -> Result<u64, CommandError> {
+    fn cursor(arguments: Arguments<'a>) -> Result<u64, CommandError> {
         core::str::from_utf8(arguments.get(2))
             .ok()
             .and_then(|text| text.parse().ok())
@@ -99,7 +99,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// When they aren't a scan's.
-    pub fn parse(cursor: u64, arguments: Arguments<'a>) -> Result<Scan<'a>, CommandError> {
+    fn parse(cursor: u64, arguments: Arguments<'a>) -> Result<Scan<'a>, CommandError> {
         let mut scan = Scan {
             cursor,
             pattern: None,
@@ -127,7 +127,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether an element of this name is wanted.
-    pub fn wants(&self, name: &[u8]) -> bool {
+    fn wants(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
     }
 
@@ -135,7 +135,7 @@ impl<'a> Scan<'a> {
     ///
     /// A scan goes from the last place to the first: removing an element moves the last one to its place, which is never from the part that is to come
     /// into the part that has been.
-    pub fn places(&self, length: usize, small: bool) -> (Range<usize>, u64) {
+    fn places(&self, length: usize, small: bool) -> (Range<usize>, u64) {
         if small {
             return (0..length, 0);
         }
@@ -147,8 +147,40 @@ impl<'a> Scan<'a> {
         (start..end, start as u64)
     }
 
+    /// Replies to SSCAN and its like: the cursor to go on with, and the elements that are next, each by its name and what `write` writes behind it,
+    /// which it says the number of. `small` tells whether all are given at once.
+    ///
+    /// # Errors
+    /// When the arguments aren't a scan's.
+    pub fn reply<'c, C: Collection, V>(
+        reply: &mut Reply,
+        arguments: Arguments<'a>,
+        collection: Option<(&'c C, bool)>,
+        at: impl Fn(&'c C, usize) -> Option<(&'c [u8], V)>,
+        write: impl Fn(&mut Reply, V) -> usize,
+    ) -> Result<(), CommandError> {
+        let cursor = Scan::cursor(arguments)?;
+        let Some((collection, small)) = collection else {
+            Scan::write_cursor(reply, 0);
+            reply.array(0);
+            return Ok(());
+        };
+        let scan = Scan::parse(cursor, arguments)?;
+        let (places, next) = scan.places(collection.len(), small);
+        Scan::write_cursor(reply, next);
+        let mark = reply.begin();
+        let mut given = 0;
+        let elements = places.filter_map(|place| at(collection, place));
+        for (name, value) in elements.filter(|(name, _)| scan.wants(name)) {
+            reply.bulk(name);
+            given += 1 + write(reply, value);
+        }
+        reply.end_array(mark, given);
+        Ok(())
+    }
+
     /// Begins the reply: the cursor.
-    pub fn write_cursor(reply: &mut Reply, next: u64) {
+    fn write_cursor(reply: &mut Reply, next: u64) {
         reply.array(2);
         let mut digits = itoa::Buffer::new();
         reply.bulk(digits.format(next).as_bytes());

@@ -41,6 +41,7 @@ pub const FREE: &[(&str, &str)] = &[
     ("hash-max-listpack-value", "64"),
     ("hash-max-ziplist-entries", "128"),
     ("hash-max-ziplist-value", "64"),
+    ("hll-sparse-max-bytes", "3000"),
     ("hz", "10"),
     ("latency-monitor-threshold", "0"),
     ("latency-tracking", "yes"),
@@ -56,6 +57,7 @@ pub const FREE: &[(&str, &str)] = &[
     ("lua-time-limit", "5000"),
     ("maxmemory-samples", "5"),
     ("busy-reply-threshold", "5000"),
+    ("repl-backlog-size", "1048576"),
     ("set-max-intset-entries", "512"),
     ("set-max-listpack-entries", "128"),
     ("set-max-listpack-value", "64"),
@@ -81,7 +83,6 @@ const FIXED: &[(&str, &str)] = &[
     ("dir", "/"),
     ("io-threads", "1"),
     ("maxmemory-policy", "noeviction"),
-    ("repl-backlog-size", "1048576"),
     ("save", ""),
     ("supervised", "no"),
     ("unixsocket", ""),
@@ -185,6 +186,7 @@ fn set(context: &mut Context<'_>) -> Result<(), CommandError> {
         }
         seen.push(name);
     }
+    context.server.timing.configure(&config);
     context.server.config = config;
     context.server.keyspace.wanted_events = events;
     context.reply.ok();
@@ -249,6 +251,7 @@ fn apply(config: &mut Config, events: &mut Events, name: &str, value: &str) -> R
         }
         "client-output-buffer-limit" => output_limits(config, value)?,
         "maxmemory-policy" if value == "noeviction" => {}
+        "port" if value.parse() == Ok(config.port) => {}
         "save" | "appendonly" | "dir" | "databases" | "port" | "bind" => {
             let current = FIXED.iter().find(|(fixed, _)| *fixed == name);
             // Tools switch saving off, or set what is so already.

@@ -284,25 +284,15 @@ fn hrandfield(context: &mut Context<'_>) -> Outcome {
 
 fn hscan(context: &mut Context<'_>) -> Outcome {
     let arguments = context.arguments;
-    let cursor = Scan::cursor(arguments)?;
-    let Some(hash) = hash!(context) else {
-        Scan::write_cursor(&mut context.reply, 0);
-        context.reply.array(0);
-        return Ok(());
-    };
-    let scan = Scan::parse(cursor, arguments)?;
-    let (places, next) = scan.places(hash.len(), hash.is_small());
-    Scan::write_cursor(&mut context.reply, next);
-    let mark = context.reply.begin();
-    let mut given = 0;
-    for (field, value) in places
-        .filter_map(|place| hash.at(place))
-        .filter(|(field, _)| scan.wants(field))
-    {
-        context.reply.bulk(field);
-        context.reply.bulk(value);
-        given += 2;
-    }
-    context.reply.end_array(mark, given);
-    Ok(())
+    let hash = hash!(context).map(|hash| (hash, hash.is_small()));
+    Scan::reply(
+        &mut context.reply,
+        arguments,
+        hash,
+        |hash, place| hash.at(place),
+        |reply, value| {
+            reply.bulk(value);
+            1
+        },
+    )
 }

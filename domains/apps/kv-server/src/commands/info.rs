@@ -121,7 +121,11 @@ fn clients(server: &Server, text: &mut String) {
     line!(text, "maxclients", server.config.client_limit);
     line!(text, "client_recent_max_input_buffer", input);
     line!(text, "client_recent_max_output_buffer", output);
-    line!(text, "blocked_clients", server.waiting_count());
+    line!(
+        text,
+        "blocked_clients",
+        server.waiting_count() + server.paused_count()
+    );
     line!(text, "tracking_clients", 0);
     line!(text, "pubsub_clients", subscribers);
     line!(text, "clients_in_timeout_table", server.waiting_count());

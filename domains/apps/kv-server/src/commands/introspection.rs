@@ -1,7 +1,7 @@
 //! COMMAND and its subcommands: what the table says, as clients ask for it.
 
 use super::group_of;
-use super::key_places::key_places;
+use super::key_places::{key_places, key_uses};
 use crate::command::{Command, Context, Flags, NO_KEYS, command};
 use crate::error::CommandError;
 use crate::glob;
@@ -19,7 +19,12 @@ pub const COMMANDS: &[Command] = &[
     command("command|info", -2, ASK, NO_KEYS, information),
     command("command|docs", -2, ASK, NO_KEYS, documentation),
     command("command|list", -2, ASK, NO_KEYS, list),
-    command("command|getkeys", -3, ASK, NO_KEYS, keys),
+    command("command|getkeys", -3, ASK, NO_KEYS, |context| {
+        keys(context, false)
+    }),
+    command("command|getkeysandflags", -3, ASK, NO_KEYS, |context| {
+        keys(context, true)
+    }),
 ];
 
 /// Commands that are no subcommands.
@@ -156,8 +161,7 @@ fn count(context: &mut Context<'_>) -> Result<(), CommandError> {
 
 /// A command by its full name, "config|get" for a subcommand.
 fn by_name(context: &Context<'_>, name: &[u8]) -> Option<&'static Command> {
-    let position = context.server.table.find(name, b"")?;
-    context.server.table.get(position)
+    context.server.table.by_full_name(name)
 }
 
 fn information(context: &mut Context<'_>) -> Result<(), CommandError> {
@@ -224,17 +228,11 @@ fn documentation(context: &mut Context<'_>) -> Result<(), CommandError> {
 
 fn list(context: &mut Context<'_>) -> Result<(), CommandError> {
     let count = context.arguments.len();
-    let mut names: Vec<&'static str> = tops(context).iter().map(|command| command.name).collect();
+    let mut names: Vec<&'static str> = context.server.table.iter().map(|command| command.name).collect();
     if count == 5 && context.arguments.is(2, "filterby") {
         let value = context.argument(4);
         if context.arguments.is(3, "pattern") {
-            names = context
-                .server
-                .table
-                .iter()
-                .map(|command| command.name)
-                .filter(|name| glob::matches(value, name.as_bytes()))
-                .collect();
+            names.retain(|name| glob::matches(value, name.as_bytes()));
         } else if context.arguments.is(3, "aclcat") {
             let category = String::from_utf8_lossy(value).to_ascii_lowercase();
             names.retain(|name| {
@@ -257,7 +255,7 @@ fn list(context: &mut Context<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn keys(context: &mut Context<'_>) -> Result<(), CommandError> {
+fn keys(context: &mut Context<'_>, with_flags: bool) -> Result<(), CommandError> {
     let position = context
         .server
         .table
@@ -279,7 +277,17 @@ fn keys(context: &mut Context<'_>) -> Result<(), CommandError> {
     context.reply.array(found.len());
     for place in found {
         let key = context.argument(2 + place);
+        if with_flags {
+            context.reply.array(2);
+        }
         context.reply.bulk(key);
+        if with_flags {
+            let uses = key_uses(command, place);
+            context.reply.set(uses.len());
+            for word in uses {
+                context.reply.simple(word);
+            }
+        }
     }
     Ok(())
 }
@@ -290,6 +298,7 @@ fn help(context: &mut Context<'_>) -> Result<(), CommandError> {
         "COUNT",
         "DOCS [<command-name> ...]",
         "GETKEYS <full-command>",
+        "GETKEYSANDFLAGS <full-command>",
         "INFO [<command-name> ...]",
         "LIST [FILTERBY (MODULE <module-name>|ACLCAT <category>|PATTERN <pattern>)]",
     ];

@@ -21,6 +21,7 @@ pub fn key_places(command: &Command, arguments: Arguments<'_>, start: usize) -> 
         match command.name {
             "sort" => found.extend(stored_at(arguments, start)),
             "sort_ro" => {}
+            "georadius" | "georadiusbymember" => found.extend(geo_target(arguments, start)),
             "xread" | "xreadgroup" => found.extend(streams(arguments, start)),
             name => {
                 // "numkeys key [key ...]", in front of it a timeout or the target.
@@ -39,6 +40,43 @@ pub fn key_places(command: &Command, arguments: Arguments<'_>, start: usize) -> 
     found
 }
 
+/// What a command does with the key at a place, as COMMAND GETKEYSANDFLAGS says it.
+pub fn key_uses(command: &Command, place: usize) -> &'static [&'static str] {
+    let name = command.name;
+    let is_read = command.flags.contains(Flags::READONLY) || !command.flags.contains(Flags::WRITE);
+    // The target is the first key, but SORT's.
+    let is_target = match name {
+        "sort" => place > 1,
+        "bitop" => place == 2,
+        name => name.ends_with("store") && place == 1,
+    };
+    match name {
+        _ if is_target => &["OW", "update"],
+        _ if is_read => &["RO", "access"],
+        "set" | "mset" | "setex" | "psetex" => &["OW", "update"],
+        "msetnx" | "setnx" => &["OW", "insert"],
+        "del" | "unlink" => &["RM", "delete"],
+        "sort" => &["RO", "access"],
+        "copy" if place == 1 => &["RO", "access"],
+        "copy" => &["OW", "update"],
+        "bitop" => &["RO", "access"],
+        "rename" | "renamenx" if place == 1 => &["RW", "access", "delete"],
+        "rename" => &["OW", "update"],
+        "renamenx" => &["OW", "insert"],
+        "lmove" | "blmove" | "rpoplpush" | "brpoplpush" | "smove" if place == 1 => {
+            &["RW", "access", "delete"]
+        }
+        "lmove" | "blmove" | "rpoplpush" | "brpoplpush" | "smove" | "lpush" | "rpush" | "lpushx"
+        | "rpushx" | "linsert" | "sadd" | "append" => &["RW", "insert"],
+        name if name.contains("pop") => &["RW", "access", "delete"],
+        "getdel" => &["RW", "access", "delete"],
+        "hdel" | "srem" | "zrem" | "lrem" | "ltrim" | "xdel" | "xtrim" => &["RW", "delete"],
+        name if name.starts_with("zremrange") => &["RW", "delete"],
+        name if name.ends_with("store") => &["RO", "access"],
+        _ => &["RW", "access", "update"],
+    }
+}
+
 /// The target of SORT: behind the last STORE.
 fn stored_at(arguments: Arguments<'_>, start: usize) -> Option<usize> {
     let mut target = None;
@@ -55,6 +93,14 @@ fn stored_at(arguments: Arguments<'_>, start: usize) -> Option<usize> {
         at += 1;
     }
     target
+}
+
+/// The target of GEORADIUS: behind STORE or STOREDIST, the last of them.
+fn geo_target(arguments: Arguments<'_>, start: usize) -> Option<usize> {
+    (start + 5..arguments.len())
+        .rev()
+        .find(|at| arguments.is(at - 1, "store") || arguments.is(at - 1, "storedist"))
+        .map(|at| at - start)
 }
 
 /// The keys behind STREAMS: half of what follows.
@@ -92,6 +138,8 @@ mod tests {
             ("sort a by w_* get # store b", "a b"),
             ("sort a store x store b", "a b"),
             ("sort_ro a get store", "a"),
+            ("georadius a 1 2 3 km store b", "a b"),
+            ("georadiusbymember a m 3 km asc", "a"),
             ("xread count 2 block 0 streams a b 0 0", "a b"),
             ("xreadgroup group streams c streams a >", "a"),
         ] {

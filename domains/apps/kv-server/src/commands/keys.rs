@@ -61,6 +61,7 @@ pub const COMMANDS: &[Command] = &[
     command("memory", -2, READ.union(Flags::CONTAINER), SECOND, memory_help),
     command("memory|help", 2, READ, NO_KEYS, memory_help),
     command("memory|usage", -3, READ, SECOND, memory_usage),
+    command("memory|stats", 2, READ, NO_KEYS, memory_statistics),
     command("memory|doctor", 2, READ, NO_KEYS, |context| {
         context.reply.verbatim(b"Nothing to report.\n");
         Ok(())
@@ -403,6 +404,31 @@ fn about(context: &mut Context<'_>, about: About) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What INFO says of memory, by the names that tools look for.
+fn memory_statistics(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let server = &context.server;
+    let used = server.keyspace.used_bytes;
+    let keys: usize = (0..DATABASES)
+        .filter_map(|number| server.keyspace.database(number))
+        .map(|database| database.keys.len())
+        .sum();
+    let numbers = [
+        ("peak.allocated", used.max(server.statistics.peak_bytes)),
+        ("total.allocated", used),
+        ("startup.allocated", 0),
+        ("clients.normal", server.buffered_bytes),
+        ("keys.count", keys),
+        ("keys.bytes-per-key", used.checked_div(keys).unwrap_or_default()),
+        ("dataset.bytes", used),
+    ];
+    context.reply.map(numbers.len());
+    for (name, number) in numbers {
+        context.reply.bulk(name.as_bytes());
+        context.reply.count(number);
+    }
+    Ok(())
+}
+
 fn memory_usage(context: &mut Context<'_>) -> Result<(), CommandError> {
     match context.arguments.len() {
         3 => {}
@@ -441,6 +467,6 @@ fn help(context: &mut Context<'_>) -> Result<(), CommandError> {
 }
 
 fn memory_help(context: &mut Context<'_>) -> Result<(), CommandError> {
-    let lines = ["DOCTOR", "PURGE", "USAGE <key> [SAMPLES <count>]"];
+    let lines = ["DOCTOR", "PURGE", "STATS", "USAGE <key> [SAMPLES <count>]"];
     super::help(context, "MEMORY", &lines)
 }

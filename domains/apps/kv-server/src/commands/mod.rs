@@ -7,13 +7,17 @@ pub mod admin;
 mod argument_tests;
 pub mod bits;
 pub mod blocking_lists;
+pub mod clients;
 #[cfg(test)]
 mod collection_tests;
 pub mod collections;
 pub mod config;
 pub mod connection;
+pub mod dump;
 pub mod expiry;
+pub mod geo;
 pub mod hashes;
+pub mod hyper_log_log;
 pub mod info;
 pub mod introspection;
 pub mod key_places;
@@ -25,6 +29,7 @@ mod restart_tests;
 pub mod scan;
 pub mod set_algebra;
 pub mod sets;
+pub mod slow_log;
 pub mod sort;
 pub mod sorted_set_algebra;
 pub mod sorted_set_ranges;
@@ -53,7 +58,9 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("bitmap", bits::COMMANDS),
     ("generic", keys::COMMANDS),
     ("generic", expiry::COMMANDS),
+    ("generic", dump::COMMANDS),
     ("connection", connection::COMMANDS),
+    ("connection", clients::COMMANDS),
     ("hash", hashes::COMMANDS),
     ("list", lists::COMMANDS),
     ("list", blocking_lists::COMMANDS),
@@ -62,6 +69,8 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("sorted-set", sorted_sets::COMMANDS),
     ("sorted-set", sorted_set_ranges::COMMANDS),
     ("sorted-set", sorted_set_algebra::COMMANDS),
+    ("geo", geo::COMMANDS),
+    ("hyperloglog", hyper_log_log::COMMANDS),
     ("stream", streams::COMMANDS),
     ("stream", stream_reads::COMMANDS),
     ("stream", stream_groups::COMMANDS),
@@ -73,6 +82,7 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("server", admin::COMMANDS),
     ("server", config::COMMANDS),
     ("server", info::COMMANDS),
+    ("server", slow_log::COMMANDS),
     ("server", introspection::COMMANDS),
 ];
 
@@ -86,6 +96,9 @@ pub fn group_of(command: &Command) -> &'static str {
 
 /// Longest name of a command with its subcommand, in bytes.
 const NAME_LIMIT_BYTES: usize = 48;
+
+/// Mixed into the hashes of subcommands, so that a request's first word alone never names one.
+const SUBCOMMAND: u64 = 0x5bd1_e995_9d1f_3b27;
 
 /// Finds commands by name.
 pub struct Table {
@@ -107,12 +120,15 @@ impl Table {
         let commands: Vec<&'static Command> =
             GROUPS.iter().flat_map(|(_, commands)| commands.iter()).collect();
         let mut index = HashTable::new();
+        let hash_of = |command: &Command| {
+            let salt = if command.name.contains('|') { SUBCOMMAND } else { 0 };
+            hasher.hash_one(command.name.as_bytes()) ^ salt
+        };
         for (position, command) in commands.iter().enumerate() {
-            let hash = hasher.hash_one(command.name.as_bytes());
-            index.insert_unique(hash, position as u16, |other| {
+            index.insert_unique(hash_of(command), position as u16, |other| {
                 commands
                     .get(usize::from(*other))
-                    .map_or(0, |command| hasher.hash_one(command.name.as_bytes()))
+                    .map_or(0, |command| hash_of(command))
             });
         }
         Table {
@@ -132,6 +148,17 @@ impl Table {
         self.commands.is_empty()
     }
 
+    /// The command of this full name, "config|get" for a subcommand, in letters of any case.
+    pub fn by_full_name(&self, name: &[u8]) -> Option<&'static Command> {
+        let (name, subcommand) = match name.iter().position(|byte| *byte == b'|') {
+            Some(bar) => (name.get(..bar)?, name.get(bar + 1..)?),
+            None => (name, &b""[..]),
+        };
+        let command = self.get(self.find(name, subcommand)?)?;
+        // A command that has no subcommands has none of this name.
+        (subcommand.is_empty() || command.name.contains('|')).then_some(command)
+    }
+
     /// All of them, subcommands behind their containers or elsewhere.
     pub fn iter(&self) -> impl Iterator<Item = &'static Command> {
         self.commands.iter().copied()
@@ -144,8 +171,8 @@ impl Table {
     }
 
     #[inline]
-    fn find_exactly(&self, name: &[u8]) -> Option<usize> {
-        let hash = self.hasher.hash_one(name);
+    fn find_exactly(&self, name: &[u8], salt: u64) -> Option<usize> {
+        let hash = self.hasher.hash_one(name) ^ salt;
         let found = self.index.find(hash, |position| {
             self.commands
                 .get(usize::from(*position))
@@ -162,7 +189,7 @@ impl Table {
         for (to, from) in own.iter_mut().zip(name) {
             *to = from.to_ascii_lowercase();
         }
-        let position = self.find_exactly(own)?;
+        let position = self.find_exactly(own, 0)?;
         let is_container = self
             .get(position)
             .is_some_and(|command| command.flags.contains(Flags::CONTAINER));
@@ -176,7 +203,7 @@ impl Table {
         for (to, from) in rest.iter_mut().zip(subcommand) {
             *to = from.to_ascii_lowercase();
         }
-        self.find_exactly(lower.get(..full)?)
+        self.find_exactly(lower.get(..full)?, SUBCOMMAND)
     }
 }
 
@@ -255,6 +282,8 @@ mod tests {
             zremrangebyrank zremrangebyscore zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionstore \
             xack xadd xautoclaim xclaim xdel xgroup xgroup|create xinfo xinfo|stream xlen xpending xrange xread xreadgroup \
             xrevrange xsetid xtrim \
+            geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore \
+            pfadd pfcount pfmerge dump restore slowlog|get latency|history client|list client|kill \
             sort sort_ro";
         for name in wanted.split_ascii_whitespace() {
             assert!(distinct.contains(name), "{name}");

@@ -4,6 +4,7 @@ use crate::client::ClientFlags;
 use crate::command::{Command, Context, Flags, Keys, NO_KEYS, ONE_KEY, command};
 use crate::error::CommandError;
 use crate::glob;
+use crate::protocol::Reply;
 use crate::pubsub::Topic;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -129,10 +130,22 @@ fn tell(context: &mut Context<'_>, topic: Topic, word: &[u8], name: Option<&[u8]
         Topic::ShardChannel => client.shard_channels.len(),
         _ => client.channels.len() + client.patterns.len(),
     });
-    context.reply.push(3);
-    context.reply.bulk(word);
-    context.reply.bulk_or_null(name);
-    context.reply.count(count);
+    let write = |reply: &mut Reply| {
+        reply.push(3);
+        reply.bulk(word);
+        reply.bulk_or_null(name);
+        reply.count(count);
+    };
+    // These are no replies: CLIENT REPLY doesn't keep them away.
+    let silent = ClientFlags::REPLY_OFF | ClientFlags::REPLY_SKIP;
+    if context
+        .own()
+        .is_some_and(|client| client.flags.intersects(silent))
+    {
+        context.server.push(context.client, write);
+    } else {
+        write(&mut context.reply);
+    }
 }
 
 fn publish(context: &mut Context<'_>) -> Result<(), CommandError> {

@@ -244,22 +244,12 @@ fn srandmember(context: &mut Context<'_>) -> Outcome {
 
 fn sscan(context: &mut Context<'_>) -> Outcome {
     let arguments = context.arguments;
-    let cursor = Scan::cursor(arguments)?;
-    let Some(set) = set!(context) else {
-        Scan::write_cursor(&mut context.reply, 0);
-        context.reply.array(0);
-        return Ok(());
-    };
-    let scan = Scan::parse(cursor, arguments)?;
-    let (places, next) = scan.places(set.len(), set.is_small());
-    Scan::write_cursor(&mut context.reply, next);
-    let mark = context.reply.begin();
-    let mut given = 0;
-    let members = places.filter_map(|place| set.at(place));
-    for member in members.filter(|member| scan.wants(member)) {
-        context.reply.bulk(member);
-        given += 1;
-    }
-    context.reply.end_array(mark, given);
-    Ok(())
+    let set = set!(context).map(|set| (set, set.is_small()));
+    Scan::reply(
+        &mut context.reply,
+        arguments,
+        set,
+        |set, place| Some((set.at(place)?, ())),
+        |_, ()| 0,
+    )
 }

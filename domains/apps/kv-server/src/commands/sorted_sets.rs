@@ -142,7 +142,7 @@ impl AddOptions {
     }
 }
 
-fn zadd(context: &mut Context<'_>) -> Outcome {
+pub(super) fn zadd(context: &mut Context<'_>) -> Outcome {
     let (options, first) = AddOptions::parse(context);
     add(context, options, first)
 }
@@ -483,23 +483,15 @@ fn zrandmember(context: &mut Context<'_>) -> Outcome {
 
 fn zscan(context: &mut Context<'_>) -> Outcome {
     let arguments = context.arguments;
-    let cursor = Scan::cursor(arguments)?;
-    let Some(set) = sorted_set!(context) else {
-        Scan::write_cursor(&mut context.reply, 0);
-        context.reply.array(0);
-        return Ok(());
-    };
-    let scan = Scan::parse(cursor, arguments)?;
-    let (places, next) = scan.places(set.len(), set.is_small());
-    Scan::write_cursor(&mut context.reply, next);
-    let mark = context.reply.begin();
-    let mut given = 0;
-    let entries = places.filter_map(|place| set.at(place));
-    for (member, score) in entries.filter(|(member, _)| scan.wants(member)) {
-        context.reply.bulk(member);
-        context.reply.bulk(format_double(score).as_bytes());
-        given += 2;
-    }
-    context.reply.end_array(mark, given);
-    Ok(())
+    let set = sorted_set!(context).map(|set| (set, set.is_small()));
+    Scan::reply(
+        &mut context.reply,
+        arguments,
+        set,
+        |set, place| set.at(place),
+        |reply, score| {
+            reply.bulk(format_double(score).as_bytes());
+            1
+        },
+    )
 }

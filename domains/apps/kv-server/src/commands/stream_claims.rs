@@ -5,6 +5,7 @@ use super::streams::{parse_interval, parse_strict_id, write_entry, write_id};
 use crate::command::{Command, Context, Flags, ONE_KEY, command};
 use crate::error::CommandError;
 use crate::journal::Journal;
+use crate::keyspace::Events;
 use crate::number;
 use crate::types::Stream;
 use crate::types::stream::{
@@ -101,7 +102,7 @@ impl Claim {
     }
 }
 
-/// Notes that a consumer asked, and that it was given something if so.
+/// Notes that a consumer asked, and that it was given something if so; whether it is a new one.
 fn note_active(
     group: &mut Group,
     name: &[u8],
@@ -110,8 +111,10 @@ fn note_active(
     active: bool,
     collection: u64,
     journal: &mut Journal,
-) {
-    let (_, state, new) = group.consumer(consumer);
+) -> bool {
+    // Giving it something has made it: with its time it is noted first.
+    let (_, state, _) = group.consumer(consumer);
+    let new = state.seen_ms == 0;
     state.seen_ms = now_ms;
     if active {
         state.active_ms = Some(now_ms);
@@ -124,6 +127,7 @@ fn note_active(
             &consumer_value(state),
         );
     }
+    new
 }
 
 fn xclaim(context: &mut Context<'_>) -> Outcome {
@@ -147,6 +151,7 @@ fn xclaim(context: &mut Context<'_>) -> Outcome {
     let mut reply = core::mem::take(&mut context.reply);
     let mark = reply.begin();
     let mut given = 0;
+    let mut created = false;
     if let Some((stream, collection, journal)) = context.get_mut::<Stream>(slot)
         && let Some(mut group) = stream.groups.remove(name)
     {
@@ -180,11 +185,14 @@ fn xclaim(context: &mut Context<'_>) -> Outcome {
             }
             given += 1;
         }
-        note_active(&mut group, name, consumer, now_ms, given > 0, collection, journal);
+        created = note_active(&mut group, name, consumer, now_ms, given > 0, collection, journal);
         stream.groups.insert(Box::from(name), group);
     }
     reply.end_array(mark, given);
     context.reply = reply;
+    if created {
+        context.notify(Events::STREAM, "xgroup-createconsumer", key);
+    }
     context.server.keyspace.changed(context.database, slot);
     Ok(())
 }
@@ -227,6 +235,7 @@ fn xautoclaim(context: &mut Context<'_>) -> Outcome {
     };
     let now_ms = context.server.keyspace.now_ms;
     let mut reply = core::mem::take(&mut context.reply);
+    let mut created = false;
     if let Some((stream, collection, journal)) = context.get_mut::<Stream>(slot)
         && let Some(mut group) = stream.groups.remove(name)
     {
@@ -255,7 +264,7 @@ fn xautoclaim(context: &mut Context<'_>) -> Outcome {
                 taken.push(id);
             }
         }
-        note_active(
+        created = note_active(
             &mut group,
             name,
             consumer,
@@ -280,6 +289,9 @@ fn xautoclaim(context: &mut Context<'_>) -> Outcome {
         }
     }
     context.reply = reply;
+    if created {
+        context.notify(Events::STREAM, "xgroup-createconsumer", key);
+    }
     context.server.keyspace.changed(context.database, slot);
     Ok(())
 }

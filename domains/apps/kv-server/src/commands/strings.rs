@@ -3,7 +3,7 @@
 use crate::command::{ALL_KEYS, Command, Context, Flags, Keys, ONE_KEY, command};
 use crate::decimal;
 use crate::error::CommandError;
-use crate::keyspace::{Events, NEVER_MS};
+use crate::keyspace::{Events, NEVER_MS, NotInMemory};
 use crate::number::{self, Digits};
 use alloc::vec::Vec;
 
@@ -20,7 +20,7 @@ const PAIRS: Keys = Keys {
 /// The table.
 pub const COMMANDS: &[Command] = &[
     command("get", 2, READ, ONE_KEY, get),
-    command("set", -3, WRITE, ONE_KEY, set),
+    command("set", -3, WRITE.union(Flags::BRIEF), ONE_KEY, set),
     command("setnx", 3, FAST_WRITE, ONE_KEY, set_if_absent),
     command("setex", 4, WRITE, ONE_KEY, |context| {
         set_with_expiry(context, "setex", 1000)
@@ -79,7 +79,25 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn get(context: &mut Context<'_>) -> Result<(), CommandError> {
-    match context.string(context.argument(1))? {
+    let key = context.argument(1);
+    let server = &mut *context.server;
+    let found = server
+        .keyspace
+        .string_in_memory(context.database, key, context.touches);
+    match found {
+        Ok(Some(bytes)) => {
+            server.statistics.hits += 1;
+            context.reply.bulk(bytes);
+            return Ok(());
+        }
+        Ok(None) => {
+            server.statistics.misses += 1;
+            context.reply.null();
+            return Ok(());
+        }
+        Err(NotInMemory) => {}
+    }
+    match context.string(key)? {
         Some(slot) => context.reply_string(slot),
         None => {
             context.reply.null();

@@ -47,6 +47,15 @@ fn discard(context: &mut Context<'_>) -> Result<(), CommandError> {
 }
 
 fn exec(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let result = execute(context);
+    // Those who listen to all hear of EXEC behind what it executed.
+    if !context.server.monitors.is_empty() {
+        context.tell_monitors();
+    }
+    result
+}
+
+fn execute(context: &mut Context<'_>) -> Result<(), CommandError> {
     let now_ms = context.server.keyspace.now_ms;
     if !context.has_flag(ClientFlags::MULTI) {
         return Err(CommandError::Plain("ERR EXEC without MULTI"));

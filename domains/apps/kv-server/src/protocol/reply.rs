@@ -23,12 +23,12 @@ pub struct Reply {
 impl Reply {
     #[inline]
     fn head(&mut self, kind: u8, number: i64) {
-        self.bytes.push(kind);
         if let Ok(digit @ 0..=9) = u8::try_from(number) {
-            self.bytes.push(b'0' + digit);
-        } else {
-            self.bytes.extend_from_slice(Digits::default().of(number));
+            self.bytes.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']);
+            return;
         }
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(Digits::default().of(number));
         self.bytes.extend_from_slice(b"\r\n");
     }
 

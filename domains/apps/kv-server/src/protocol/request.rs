@@ -15,6 +15,8 @@ const ARGUMENT_LIMIT: i64 = 1024 * 1024;
 const STRANGER_ARGUMENT_LIMIT: i64 = 10;
 /// Its longest argument, in bytes.
 const STRANGER_BULK_LIMIT_BYTES: u64 = 16_384;
+/// Longest argument of a request that is read in one go, in bytes.
+const SHORT_LIMIT_BYTES: u64 = 99;
 /// Spans that an idle parser keeps room for.
 const IDLE_SPANS: usize = 64;
 
@@ -215,6 +217,13 @@ impl RequestParser {
     #[inline]
     pub fn parse(&mut self, data: &[u8], limits: &RequestLimits) -> Result<Option<usize>, ProtocolError> {
         if self.state == State::Start {
+            self.spans.clear();
+            if limits.authenticated
+                && limits.bulk_bytes > SHORT_LIMIT_BYTES
+                && let Some(length) = self.parse_short(data)
+            {
+                return Ok(Some(length));
+            }
             self.position = 0;
             self.spans.clear();
             match data.first() {
@@ -286,6 +295,36 @@ impl RequestParser {
         }
         self.state = State::Start;
         Ok(Some(self.position))
+    }
+
+    /// Reads a whole request of at most nine arguments, each shorter than 100 bytes, as nearly all are; `None` for any other.
+    #[inline]
+    fn parse_short(&mut self, data: &[u8]) -> Option<usize> {
+        let [b'*', count @ b'1'..=b'9', b'\r', _, rest @ ..] = data else {
+            return None;
+        };
+        let mut rest = rest;
+        for _ in b'0'..*count {
+            let (length, behind) = match rest {
+                [b'$', ones @ b'0'..=b'9', b'\r', _, behind @ ..] => (usize::from(ones - b'0'), behind),
+                [
+                    b'$',
+                    tens @ b'1'..=b'9',
+                    ones @ b'0'..=b'9',
+                    b'\r',
+                    _,
+                    behind @ ..,
+                ] => (usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), behind),
+                _ => return None,
+            };
+            rest = behind.get(length + 2..)?;
+            let start = data.len() - behind.len();
+            self.spans.push(Span {
+                start: start as u32,
+                end: (start + length) as u32,
+            });
+        }
+        Some(data.len() - rest.len())
     }
 
     #[cold]

@@ -1,6 +1,8 @@
 //! The collections that a key can hold, as data structures: they know nothing of keys, clients or the journal.
 
+pub mod geo;
 pub mod hash;
+pub mod hyper_log_log;
 pub mod limits;
 pub mod list;
 pub mod number;

@@ -113,6 +113,13 @@ impl SortedSet {
         (start, end.max(start))
     }
 
+    /// The ranks of scores from `first` to before `end`.
+    pub fn ranks_from(&self, first: f64, end: f64) -> (usize, usize) {
+        let start = self.order.partition_point(|entry| entry.score < first);
+        let end = self.order.partition_point(|entry| entry.score < end);
+        (start, end.max(start))
+    }
+
     /// The ranks of members in `range`; meant for sets whose scores are all the same.
     pub fn ranks_by_member(&self, range: &LexRange<'_>) -> (usize, usize) {
         let start = self.order.partition_point(|entry| range.is_below(&entry.member));

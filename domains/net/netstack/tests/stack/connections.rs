@@ -81,7 +81,7 @@ fn the_peer_closes_first() {
             .is_empty()
     );
     peer.sequence += 11;
-    lab.advance_ms(10);
+    lab.advance_ms(40);
     let answers = lab.exchange(&[]);
     assert_eq!(parse(&answers[0]).acknowledgement, Some(peer.sequence));
     assert!(lab.events()[0].readable);

@@ -5,4 +5,5 @@ mod connections;
 mod domain;
 mod frames;
 mod lab;
+mod rounds;
 mod transfer;

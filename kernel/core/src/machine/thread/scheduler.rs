@@ -9,13 +9,15 @@
 //! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next tick of the
 //! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
+mod idle;
+
 use super::super::cpu::{self, Cpu};
 use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
 use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
-use super::super::{apic, clock, smp};
+use super::super::{apic, clock};
 use super::watch::{TICK_NS, Watch, watch};
-use super::{SLOTS, Saved, State, Thread, ThreadId, Wake, unpark};
+use super::{Saved, State, Thread, ThreadId, Wake, unpark};
 use crate::sched::queue::{RunQueue, SLICE_NS};
 use crate::time::NEVER;
 use alloc::vec::Vec;
@@ -23,6 +25,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use lock_api::MutexGuard;
 use x86_64::instructions::interrupts as processor;
+
+pub(super) use idle::{idle_loop, reap};
 
 /// Pages of a reaper's stack.
 pub const REAPER_STACK_PAGES: usize = 4;
@@ -119,7 +123,10 @@ impl Scheduler {
         let first = inner.prompt || !self.queue.has_ready();
         self.queue_ready(thread.into(), inner);
         if first && core::ptr::eq(cpu, cpu::current()) {
-            self.arm(clock::now_ns());
+            // An idle CPU's interrupt returns to the idle loop, which takes the thread at once.
+            if self.running != self.idle {
+                self.arm(clock::now_ns());
+            }
             return None;
         }
         first.then_some(cpu)
@@ -200,7 +207,7 @@ impl Scheduler {
         let (mut report, mut waits) = (false, false);
         // SAFETY: `self` is behind the lock of this CPU, which runs this in an interrupt.
         unsafe {
-            super::for_each_on(cpu, |header, state| {
+            super::inspect::for_each_on(cpu, |header, state| {
                 let sight = (watch.look)(header, state);
                 report |= sight.report;
                 waits |= sight.waits;
@@ -496,63 +503,6 @@ pub(super) fn exit() -> ! {
     }
 }
 
-/// Frees what ended threads of this CPU leave: stack and slot. The reaper's whole life.
-pub(super) extern "C" fn reap(_: usize) {
-    let cpu = cpu::current();
-    loop {
-        while let Some(ended) = take_ended(cpu) {
-            let thread = ended.thread();
-            // SAFETY: The thread has ended and has left its stack, and its slot isn't free yet: only the
-            // reaper uses it.
-            let stack = unsafe { (*thread.inner.get()).stack.take() };
-            drop(stack);
-            let id = ThreadId::from_number(thread.header.id.load(Ordering::Relaxed));
-            SLOTS.lock().free.push(id.slot());
-        }
-        super::park();
-    }
-}
-
-fn take_ended(cpu: &Cpu) -> Option<Queued> {
-    cpu.scheduler.lock().ended.pop()
-}
-
-/// See [`super::become_idle`].
-pub(super) fn idle_loop() -> ! {
-    loop {
-        processor::disable();
-        let cpu = cpu::current();
-        smp::leave_idle(cpu);
-        let next = {
-            let mut scheduler = cpu.scheduler.lock();
-            let now = clock::now_ns();
-            scheduler.expire(now);
-            if scheduler.queue.has_ready() {
-                scheduler.take_next(cpu, now)
-            } else {
-                scheduler.arm(now);
-                None
-            }
-        };
-        match next {
-            Some(next) => switch(running_idle(cpu), next),
-            None => {
-                smp::enter_idle(cpu);
-                // An interrupt that comes between the two instructions ends the halt at once.
-                processor::enable_and_hlt();
-            }
-        }
-    }
-}
-
-/// This CPU's idle thread; `current` is the next one already when it is needed.
-fn running_idle(cpu: &Cpu) -> &'static Thread {
-    match cpu.scheduler.lock().idle {
-        Some(idle) => idle.thread(),
-        None => super::fault::stop(format_args!("CPU {} has no idle thread", cpu.index())),
-    }
-}
-
 /// The timer of this CPU has fired: it is set for nothing any more.
 pub(in crate::machine) fn timer_fired(cpu: &Cpu) {
     cpu.scheduler.lock().armed_ns = NEVER;
@@ -584,9 +534,14 @@ pub(in crate::machine) fn interrupt_exit(
     let Some(current) = scheduler.running else {
         return acknowledge();
     };
+    let is_idle = Some(current) == scheduler.idle;
+    if is_idle && scheduler.queue.has_ready() {
+        // The idle loop, which this returns to, does the rest.
+        return acknowledge();
+    }
     scheduler.expire(now);
     let thread = current.thread();
-    if Some(current) == scheduler.idle {
+    if is_idle {
         scheduler.arm(now);
         return acknowledge();
     }

@@ -1,13 +1,21 @@
-//! What domains hold and what the allocators have given out, in the shell's words (`holdings`, `leaks`, `memory`), so that tests compare both alike.
+//! What domains hold and what the allocators have given out, as JSON: the answers of `holdings`, `leaks` and `memory` to scripts.
+//!
+//! The shell gives them, and the consoles of images that attack themselves, so that tests compare both alike.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+extern crate alloc;
+
+use alloc::string::String;
 use interface::holdings::{FrameUses, Holdings, LeakReport};
 use interface::kernel::MemoryStatus;
 use serde_json::{Value, json};
 
+/// Bytes in a page.
+pub const PAGE_BYTES: u64 = 4096;
+
 /// A domain's holdings.
-pub fn held(held: &Holdings) -> Value {
+pub fn holdings(held: &Holdings) -> Value {
     json!({
         "image_pages": held.image_pages,
         "heap_pages": held.heap_pages,
@@ -30,26 +38,27 @@ pub fn memory(memory: &MemoryStatus) -> Value {
         "free_pages": memory.free_pages,
         "shared_used_bytes": memory.shared_used_bytes,
         "shared_pages": memory.shared_pages,
+        "page_bytes": PAGE_BYTES,
         "uses": uses(&memory.uses),
     })
 }
 
-/// What the kernel's comparison of holdings with allocators has found.
-pub fn leaks(report: &LeakReport) -> Value {
-    let findings: Vec<String> = report
-        .findings
-        .iter()
-        .take(usize::try_from(report.found).unwrap_or(usize::MAX))
-        .map(ToString::to_string)
-        .collect();
+/// What the kernel's comparison of holdings with allocators has found; `findings` in the words of whoever answers.
+pub fn leaks(report: &LeakReport, findings: &[String]) -> Value {
     json!({
         "found": report.found,
         "findings": findings,
+        "total_pages": report.total_pages,
+        "free_pages": report.free_pages,
+        "uses": uses(&report.uses),
         "kernel_heap_used_bytes": report.kernel_heap_used_bytes,
+        "domain_threads": report.domain_threads,
+        "kernel_threads": report.kernel_threads,
         "shared_objects": report.shared_objects,
     })
 }
 
+/// Pages in use, by what for.
 fn uses(uses: &FrameUses) -> Value {
     json!({
         "kernel_heap": uses.kernel_heap,
