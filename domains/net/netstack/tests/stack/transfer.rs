@@ -85,11 +85,15 @@ struct Transfer {
     random: Random,
     faults: Faults,
     socket: Option<SocketId>,
-    /// What a delayed frame waits for.
-    held: Vec<Vec<u8>>,
+    /// Frames that are delayed behind the next one of their direction, or until nothing else is on its way.
+    held: [Vec<Vec<u8>>; 2],
 }
 
 const LATENCY_NS: u64 = 200_000;
+
+/// Directions of the wire.
+const TO_STACK: usize = 0;
+const TO_PEER: usize = 1;
 
 impl Transfer {
     fn new(config: &str, mtu: usize, faults: Faults, seed: u64) -> Transfer {
@@ -123,7 +127,7 @@ impl Transfer {
             random: Random(seed | 1),
             faults,
             socket: None,
-            held: vec![],
+            held: [vec![], vec![]],
         }
     }
 
@@ -131,7 +135,10 @@ impl Transfer {
         Instant::from_micros((self.lab.now_ns / 1000) as i64)
     }
 
-    fn pass(&mut self, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    fn pass(&mut self, direction: usize, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        if frames.is_empty() {
+            return std::mem::take(&mut self.held[direction]);
+        }
         let mut passed = Vec::new();
         for mut frame in frames {
             if self.random.happens(self.faults.drop) {
@@ -145,11 +152,11 @@ impl Transfer {
                 passed.push(frame.clone());
             }
             if self.random.happens(self.faults.reorder) {
-                self.held.push(frame);
+                self.held[direction].push(frame);
                 continue;
             }
             passed.push(frame);
-            passed.append(&mut self.held);
+            passed.append(&mut self.held[direction]);
         }
         passed
     }
@@ -159,7 +166,7 @@ impl Transfer {
         let now = self.now();
         self.interface.poll(now, &mut self.port, &mut self.set);
         let sent = std::mem::take(&mut self.port.sent);
-        let frames = self.pass(sent);
+        let frames = self.pass(TO_STACK, sent);
         let mut moved = !frames.is_empty();
         let mut answers = self.lab.exchange(&frames);
         for event in self.lab.events() {
@@ -177,7 +184,8 @@ impl Transfer {
             answers.extend(self.lab.exchange(&[]));
         }
         moved |= !answers.is_empty();
-        let answers = self.pass(answers);
+        let answers = self.pass(TO_PEER, answers);
+        moved |= !answers.is_empty();
         self.port.received.extend(answers);
         if moved {
             self.lab.now_ns += LATENCY_NS;
