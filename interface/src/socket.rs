@@ -226,7 +226,7 @@ pub trait Sockets {
     ) -> Result<RRef<EventList>, SocketError>;
 
     /// As `wait`, and receives: `buffer` takes the bytes of those events that say so. An event that is `readable` nevertheless has more, or something else, for
-    /// `receive` to give.
+    /// `receive` to give. What `receive` gives is behind all bytes of the list, those of a connection that the same list hands over too: read the list first.
     #[deadline(none)]
     fn wait_received(
         &self,

@@ -47,7 +47,7 @@ pub struct Shard {
     connections: Vec<Option<Box<Connection>>>,
     /// Connections with something to send in this round.
     to_send: Vec<u32>,
-    /// Connections whose output was sent, so that they are received from again.
+    /// Connections that are received from once all that came with the round's events is executed: new ones, and those whose output was sent.
     resumed: Vec<u32>,
     attention: Vec<ClientIndex>,
     now_ns: u64,
@@ -292,8 +292,10 @@ impl Shard {
         {
             service.server.lock().disconnect(old.client);
         }
-        // A request may have come before its connection was handed over.
-        self.receive(socket.index)
+        // A request may have come before its connection was handed over; its beginning may be among the bytes of this very round, and then
+        // what `receive` gives is behind them.
+        self.resumed.push(socket.index);
+        Ok(())
     }
 
     /// Says that there is no room.
