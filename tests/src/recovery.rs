@@ -38,6 +38,8 @@ const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 const SHARED_GROWTH_PAGES: u64 = 512;
 /// By how much the kernel's heap may grow meanwhile: one step of its, for the reports of deaths.
 const KERNEL_HEAP_GROWTH_PAGES: u64 = 256;
+/// By how much the supervisor may grow: its records of deaths, of which it keeps 1,024.
+const RECORDS_GROWTH_PAGES: u64 = 256;
 /// Kills without any load, for an exact count of pages.
 const KILLS_AT_REST: u32 = 20;
 /// Time for a killed domain's service to be back, and for memory to be what it was.
@@ -324,14 +326,16 @@ pub struct Memory {
     shared_pages: u64,
     /// Pages of the kernel's own heap, which grows in steps and holds the reports of deaths, a bounded number of them.
     kernel_heap_pages: u64,
+    /// Private pages of the supervisor, which holds the records of deaths, a bounded number of them.
+    supervisor_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
     details: String,
 }
 
 impl Memory {
-    /// Pages that are free, or in the kernel's heap, whose growth is bounded apart ([`return_of_pages`]).
+    /// Pages that are free, or the kernel heap's or the supervisor's, whose growth is bounded apart ([`return_of_pages`]).
     fn outside_of_use(&self) -> u64 {
-        self.free_pages + self.kernel_heap_pages
+        self.free_pages + self.kernel_heap_pages + self.supervisor_pages
     }
 
     /// The same with pages in the shared heap, which keeps as many as the traffic's peak has needed.
@@ -343,6 +347,16 @@ impl Memory {
 fn memory(lab: &RunningLab) -> Result<Memory> {
     let memory = lab.console_json("memory --json")?;
     let domains = lab.console_json("domains --json")?;
+    let supervisor_bytes = domains
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|domain| domain["name"] == "init")
+        .and_then(|domain| domain["memory_bytes"].as_u64())
+        .context("`domains` gave no memory of the supervisor")?;
+    let page_bytes = memory["page_bytes"]
+        .as_u64()
+        .context("`memory` gave no size of a page")?;
     let by_domain: Vec<String> = domains
         .as_array()
         .into_iter()
@@ -364,6 +378,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
         kernel_heap_pages: memory["uses"]["kernel_heap"]
             .as_u64()
             .context("`memory` gave no number of the kernel heap's pages")?,
+        supervisor_pages: supervisor_bytes / page_bytes,
         details: format!("{memory}; bytes, private + shared: {}", by_domain.join(", ")),
     })
 }
@@ -392,6 +407,13 @@ pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory
             ensure!(
                 growth <= KERNEL_HEAP_GROWTH_PAGES,
                 "the kernel's heap grew by {growth} pages\nbefore: {}\nafter:  {}",
+                before.details,
+                now.details
+            );
+            let growth = now.supervisor_pages.saturating_sub(before.supervisor_pages);
+            ensure!(
+                growth <= RECORDS_GROWTH_PAGES,
+                "the supervisor grew by {growth} pages\nbefore: {}\nafter:  {}",
                 before.details,
                 now.details
             );
