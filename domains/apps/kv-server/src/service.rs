@@ -14,6 +14,8 @@ use log::{error, info, warn};
 
 /// How often the store is asked again that doesn't answer yet.
 const RETRY_MS: u64 = 20;
+/// How long a store that says that it can't be read is left alone at most: each time twice as long as before. An appliance need not have a disk.
+const LONGEST_RETRY_MS: u64 = 500;
 /// How long a group that failed for the device is tried again before clients are told.
 const PATIENCE_MS: u64 = 2000;
 /// With `appendfsync no`, the time between two commits.
@@ -242,6 +244,7 @@ impl Service {
     fn load(&self) {
         let mut told = None;
         let mut not = OwnerId::NONE;
+        let mut retry_ms = RETRY_MS;
         loop {
             let store = match domain_rt::reconnect::<dyn KeyValueStore>("store", not, 1000) {
                 Ok(store) => store,
@@ -261,14 +264,16 @@ impl Service {
                 Err(error) => {
                     if let StoreError::Opening(percent) = error {
                         self.server.lock().phase = Phase::Loading(percent / 2);
+                        retry_ms = RETRY_MS;
                     } else {
+                        retry_ms = (retry_ms * 2).min(LONGEST_RETRY_MS);
                         self.server.lock().phase = Phase::Unavailable(error);
                         if told != Some(error) {
                             told = Some(error);
                             error!("the store can't be read: {error}");
                         }
                     }
-                    thread::sleep_ms(RETRY_MS);
+                    thread::sleep_ms(retry_ms);
                 }
             }
         }
