@@ -194,8 +194,8 @@ pub trait NetDevice {
     fn link(&self) -> Result<LinkState, NetError>;
 
     /// Sends the frames of `transmit` (packets marked `Transmit`; others come back) and takes what has arrived, at most one batch. Keeps what it needs of
-    /// `empty` to refill the receive ring. Never blocks.
-    #[deadline(ms = 20)]
+    /// `empty` to refill the receive ring. Never blocks; the deadline leaves time for a host that takes a virtual CPU away while another waits for it.
+    #[deadline(ms = 50)]
     fn exchange(&self, queue: u16, transmit: PacketBatch, empty: PacketBatch) -> Result<Exchanged, NetError>;
 
     /// Blocks until the queue has something to do, or until `deadline_ns`.
