@@ -1,7 +1,7 @@
 //! Interrupts of claimed devices: from an MSI-X entry to the thread that waits.
 //!
 //! An entry stays routed to its CPU when its driver dies, without anybody at its end: programming it is slow, and the next driver wants the
-//! same. Until then the device raises none, since it doesn't master the bus.
+//! same. Until then the device raises none, or nobody hears it: its death brought it to rest (`device.rs`).
 
 use super::thread;
 use crate::line::LineState;
