@@ -188,6 +188,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shards: 1,
     };
     let sockets = connect::<dyn Sockets>("sockets", 0).map_err(|error| error.to_string())?;
-    Shard::new(0, Arc::new(shared), counters, sockets, None).run();
-    Ok(())
+    serving::run(&mut Shard::new(0, Arc::new(shared), counters, sockets, None))
 }

@@ -87,7 +87,7 @@ pub fn start() -> Result<(), StartError> {
     for (number, counters) in (0..shards).zip(counters) {
         let (shared, sockets, uploads) = (shared.clone(), sockets.clone(), uploads.clone());
         thread::spawn(&format!("http-{number}"), Some(number), move || {
-            Shard::new(number, shared, counters, sockets, uploads).run();
+            serving::run(&mut Shard::new(number, shared, counters, sockets, uploads));
         })?;
     }
     Ok(())

@@ -17,15 +17,13 @@ use crate::upload::{Entrance, Supervisor};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 use domain_rt::clock::{NEVER, now_ns, unix_time_s};
-use domain_rt::{reconnect, thread};
-use interface::socket::{EVENT_LIMIT, Event, EventList, ListenOptions, SocketError, SocketId, Sockets};
+use interface::socket::{EVENT_LIMIT, Event, SocketError, SocketId, Sockets};
 use interface::update::Uploads;
-use log::{info, warn};
-use rref::{Handle, RRef};
+use rref::Handle;
+use serving::{Interruption, event_list, only_death};
 
-/// Connections that may wait to be taken, per shard.
-const BACKLOG: u16 = 1024;
 /// Sockets of one shard at most: their indices are an index into a table here, of a pointer each.
 const INDEX_LIMIT: u32 = 1 << 17;
 /// Deadlines are looked at no more often than this, so they are kept to within it.
@@ -80,23 +78,6 @@ pub struct Shard {
     now_ns: u64,
 }
 
-/// Why a shard stops serving for a moment.
-enum Interruption {
-    /// The stack died, and every connection with it.
-    Dead,
-    /// It refused.
-    Refused(SocketError),
-}
-
-impl From<SocketError> for Interruption {
-    fn from(error: SocketError) -> Self {
-        match error {
-            SocketError::Dead(_) => Interruption::Dead,
-            error => Interruption::Refused(error),
-        }
-    }
-}
-
 impl Shard {
     /// A shard that serves on the stack's shard of this number.
     pub fn new(
@@ -127,98 +108,6 @@ impl Shard {
             text: None,
             sweep_ns: NEVER,
             now_ns: now_ns(),
-        }
-    }
-
-    /// Serves for ever. Outlives the stack: when that dies, its successor is listened on.
-    pub fn run(&mut self) {
-        let mut told = false;
-        loop {
-            match self.serve(&mut told) {
-                Interruption::Dead => self.follow_stack(),
-                Interruption::Refused(error) => {
-                    // The stack lives: what is open there would stay so.
-                    for entry in self.entries.iter().flatten() {
-                        self.sockets.abort(entry.socket).ok();
-                    }
-                    if !told {
-                        warn!(
-                            "shard {}: can't serve port {}: {error}",
-                            self.number, self.shared.config.port
-                        );
-                        told = true;
-                    }
-                    thread::sleep_ms(50);
-                }
-            }
-            self.forget_all();
-        }
-    }
-
-    fn follow_stack(&mut self) {
-        info!(
-            "shard {}: the network stack died; waiting for the next",
-            self.number
-        );
-        loop {
-            match reconnect::<dyn Sockets>("sockets", self.sockets.target(), 1000) {
-                Ok(sockets) => {
-                    self.sockets = sockets;
-                    return;
-                }
-                // Not to spin where connecting fails at once.
-                Err(_) => thread::sleep_ms(10),
-            }
-        }
-    }
-
-    fn serve(&mut self, told: &mut bool) -> Interruption {
-        match self.listen_and_serve(told) {
-            Ok(never) => match never {},
-            Err(interruption) => interruption,
-        }
-    }
-
-    fn listen_and_serve(&mut self, told: &mut bool) -> Result<core::convert::Infallible, Interruption> {
-        let options = ListenOptions {
-            address: None,
-            port: self.shared.config.port,
-            backlog: BACKLOG,
-        };
-        let listener = self.sockets.listen(self.number, options)?;
-        if *told {
-            info!("shard {}: serving port {}", self.number, options.port);
-            *told = false;
-        }
-        let mut events = empty_list()?;
-        loop {
-            let deadline_ns = if self.awaiting.is_empty() {
-                self.sweep_ns
-            } else {
-                self.sweep_ns.min(self.now_ns.saturating_add(METRICS_POLL_NS))
-            };
-            events = match self.sockets.wait(self.number, events, deadline_ns) {
-                Ok(events) => events,
-                Err(error) => {
-                    // Whatever happens next, this listener is not used any more.
-                    self.sockets.close(listener).ok();
-                    return Err(error.into());
-                }
-            };
-            self.now_ns = now_ns();
-            self.clock.set(unix_time_s());
-            let count = (events.length as usize).min(EVENT_LIMIT);
-            for index in 0..count {
-                if let Some(Some(event)) = events.events.get(index) {
-                    self.handle(event)?;
-                }
-            }
-            if !self.awaiting.is_empty() {
-                self.supply_metrics()?;
-            }
-            if self.now_ns >= self.sweep_ns {
-                self.sweep()?;
-            }
         }
     }
 
@@ -461,6 +350,50 @@ impl Shard {
             self.counters.open.set(self.open as u64);
         }
     }
+}
+
+impl serving::Shard for Shard {
+    fn number(&self) -> u16 {
+        self.number
+    }
+
+    fn port(&self) -> u16 {
+        self.shared.config.port
+    }
+
+    fn sockets(&mut self) -> &mut Handle<dyn Sockets> {
+        &mut self.sockets
+    }
+
+    fn serve(&mut self) -> Result<Infallible, Interruption> {
+        let mut events = event_list()?;
+        loop {
+            let deadline_ns = if self.awaiting.is_empty() {
+                self.sweep_ns
+            } else {
+                self.sweep_ns.min(self.now_ns.saturating_add(METRICS_POLL_NS))
+            };
+            events = self.sockets.wait(self.number, events, deadline_ns)?;
+            self.now_ns = now_ns();
+            self.clock.set(unix_time_s());
+            let count = (events.length as usize).min(EVENT_LIMIT);
+            for index in 0..count {
+                if let Some(Some(event)) = events.events.get(index) {
+                    self.handle(event)?;
+                }
+            }
+            if !self.awaiting.is_empty() {
+                self.supply_metrics()?;
+            }
+            if self.now_ns >= self.sweep_ns {
+                self.sweep()?;
+            }
+        }
+    }
+
+    fn open(&self) -> impl Iterator<Item = SocketId> {
+        self.entries.iter().flatten().map(|entry| entry.socket)
+    }
 
     fn forget_all(&mut self) {
         self.entries.clear();
@@ -490,20 +423,4 @@ fn context<'a>(
         body_bytes: shared.config.body_bytes,
         uploads,
     }
-}
-
-/// A socket that is gone already is as good as closed.
-fn only_death(result: Result<(), SocketError>) -> Result<(), Interruption> {
-    match result {
-        Err(SocketError::Dead(_)) => Err(Interruption::Dead),
-        _ => Ok(()),
-    }
-}
-
-fn empty_list() -> Result<RRef<EventList>, Interruption> {
-    let empty = EventList {
-        length: 0,
-        events: [None; EVENT_LIMIT],
-    };
-    RRef::new(empty).map_err(|_| Interruption::Refused(SocketError::Full))
 }

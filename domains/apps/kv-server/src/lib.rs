@@ -97,7 +97,7 @@ pub fn start() -> Result<(), StartError> {
     for number in 0..shards {
         let (service, sockets) = (service.clone(), sockets.clone());
         thread::spawn(&format!("kv-{number}"), Some(number), move || {
-            Shard::new(number, service, sockets).run();
+            serving::run(&mut Shard::new(number, service, sockets));
         })?;
     }
     let clock = service.clone();

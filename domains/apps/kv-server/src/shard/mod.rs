@@ -15,19 +15,17 @@ use crate::service::Service;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use domain_rt::clock::{NEVER, now_ns};
 use domain_rt::sync::MutexGuard;
-use domain_rt::{Handle, reconnect, thread};
+use domain_rt::{Handle, thread};
 use interface::socket::{
-    Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, STREAM_BYTES, SocketError, SocketId,
-    Sockets, StreamBuffer,
+    Arrived, EVENT_LIMIT, Endpoints, Event, STREAM_BYTES, SocketError, SocketId, Sockets, StreamBuffer,
 };
-use log::{info, warn};
 use rref::RRef;
+use serving::{Interruption, event_list, only_death};
 
-/// Connections that may wait to be taken, per shard.
-const BACKLOG: u16 = 1024;
 /// Sockets of one shard at most: their indices are an index into a table here, of a pointer each.
 const INDEX_LIMIT: u32 = 1 << 17;
 /// More output than this waits for a connection and no more of its requests are executed, in bytes. Clients send a whole pipeline before they read
@@ -54,23 +52,6 @@ pub struct Shard {
     attention: Vec<ClientIndex>,
     now_ns: u64,
     sweep_ns: u64,
-}
-
-/// Why a shard stops serving for a moment.
-enum Interruption {
-    /// The stack died, and every connection with it.
-    Dead,
-    /// It refused.
-    Refused(SocketError),
-}
-
-impl From<SocketError> for Interruption {
-    fn from(error: SocketError) -> Self {
-        match error {
-            SocketError::Dead(_) => Interruption::Dead,
-            error => Interruption::Refused(error),
-        }
-    }
 }
 
 /// Not inlined: a buffer is made on the stack first, and no other function is to have a frame of that size.
@@ -100,117 +81,6 @@ impl Shard {
             attention: Vec::new(),
             now_ns: now_ns(),
             sweep_ns: 0,
-        }
-    }
-
-    /// Serves for ever. Outlives the stack: when that dies, its successor is listened on.
-    pub fn run(&mut self) {
-        self.service.register(self.number, thread::id());
-        let mut told = false;
-        loop {
-            match self.serve(&mut told) {
-                Interruption::Dead => self.follow_stack(),
-                Interruption::Refused(error) => {
-                    // The stack lives: what is open there would stay so.
-                    for connection in self.connections.iter().flatten() {
-                        self.sockets.abort(connection.socket).ok();
-                    }
-                    if !told {
-                        warn!("shard {}: can't serve: {error}", self.number);
-                        told = true;
-                    }
-                    thread::sleep_ms(50);
-                }
-            }
-            self.forget_all();
-        }
-    }
-
-    fn follow_stack(&mut self) {
-        info!(
-            "shard {}: the network stack died; waiting for the next",
-            self.number
-        );
-        loop {
-            match reconnect::<dyn Sockets>("sockets", self.sockets.target(), 1000) {
-                Ok(sockets) => {
-                    self.sockets = sockets;
-                    return;
-                }
-                // Not to spin where connecting fails at once.
-                Err(_) => thread::sleep_ms(10),
-            }
-        }
-    }
-
-    fn serve(&mut self, told: &mut bool) -> Interruption {
-        match self.listen_and_serve(told) {
-            Ok(never) => match never {},
-            Err(interruption) => interruption,
-        }
-    }
-
-    fn listen_and_serve(&mut self, told: &mut bool) -> Result<core::convert::Infallible, Interruption> {
-        let port = self.service.server.lock().config.port;
-        let options = ListenOptions {
-            address: None,
-            port,
-            backlog: BACKLOG,
-        };
-        let listener = self.sockets.listen(self.number, options)?;
-        if *told {
-            info!("shard {}: serving port {port}", self.number);
-            *told = false;
-        }
-        let mut events = RRef::new(EventList {
-            length: 0,
-            events: [None; EVENT_LIMIT],
-        })
-        .map_err(|_| Interruption::Refused(SocketError::Full))?;
-        let service = self.service.clone();
-        let mut buffer = new_buffer()?;
-        let mut deadline_ns = 0;
-        loop {
-            if service.take_call(self.number) {
-                deadline_ns = 0;
-            }
-            match self
-                .sockets
-                .wait_received(self.number, events, buffer, deadline_ns)
-            {
-                Ok(arrived) => Arrived { events, buffer } = arrived,
-                Err(error) => {
-                    // Whatever happens next, this listener is not used any more.
-                    self.sockets.close(listener).ok();
-                    return Err(error.into());
-                }
-            }
-            self.now_ns = now_ns();
-            let mut server = None;
-            let mut start = 0;
-            let count = (events.length as usize).min(EVENT_LIMIT);
-            for event in events.events.iter().take(count).flatten() {
-                if event.received > 0 {
-                    let end = start + event.received as usize;
-                    let bytes = buffer.data.get(start..end).unwrap_or_default();
-                    start = end;
-                    let server = server.get_or_insert_with(|| service.lock_at(self.now_ns));
-                    self.take(server, event.socket, bytes);
-                }
-                if event.readable || event.writable || event.closed || event.accepted.is_some() {
-                    // What follows makes calls of the stack.
-                    server = None;
-                    self.handle(event)?;
-                }
-            }
-            if !self.resumed.is_empty() {
-                server = None;
-                for index in core::mem::take(&mut self.resumed) {
-                    self.receive(index)?;
-                }
-            }
-            let server = server.unwrap_or_else(|| service.lock_at(self.now_ns));
-            deadline_ns = self.end_round(&service, server)?;
         }
     }
 
@@ -476,6 +346,69 @@ impl Shard {
             self.service.server.lock().disconnect(connection.client);
         }
     }
+}
+
+impl serving::Shard for Shard {
+    fn number(&self) -> u16 {
+        self.number
+    }
+
+    fn port(&self) -> u16 {
+        self.service.server.lock().config.port
+    }
+
+    fn sockets(&mut self) -> &mut Handle<dyn Sockets> {
+        &mut self.sockets
+    }
+
+    fn serve(&mut self) -> Result<Infallible, Interruption> {
+        self.service.register(self.number, thread::id());
+        let mut events = event_list()?;
+        let service = self.service.clone();
+        let mut buffer = new_buffer()?;
+        let mut deadline_ns = 0;
+        loop {
+            if service.take_call(self.number) {
+                deadline_ns = 0;
+            }
+            Arrived { events, buffer } =
+                self.sockets
+                    .wait_received(self.number, events, buffer, deadline_ns)?;
+            self.now_ns = now_ns();
+            let mut server = None;
+            let mut start = 0;
+            let count = (events.length as usize).min(EVENT_LIMIT);
+            for event in events.events.iter().take(count).flatten() {
+                if event.received > 0 {
+                    let end = start + event.received as usize;
+                    let bytes = buffer.data.get(start..end).unwrap_or_default();
+                    start = end;
+                    let server = server.get_or_insert_with(|| service.lock_at(self.now_ns));
+                    self.take(server, event.socket, bytes);
+                }
+                if event.readable || event.writable || event.closed || event.accepted.is_some() {
+                    // What follows makes calls of the stack.
+                    server = None;
+                    self.handle(event)?;
+                }
+            }
+            if !self.resumed.is_empty() {
+                server = None;
+                for index in core::mem::take(&mut self.resumed) {
+                    self.receive(index)?;
+                }
+            }
+            let server = server.unwrap_or_else(|| service.lock_at(self.now_ns));
+            deadline_ns = self.end_round(&service, server)?;
+        }
+    }
+
+    fn open(&self) -> impl Iterator<Item = SocketId> {
+        self.connections
+            .iter()
+            .flatten()
+            .map(|connection| connection.socket)
+    }
 
     fn forget_all(&mut self) {
         let mut server = self.service.server.lock();
@@ -486,13 +419,5 @@ impl Shard {
         self.to_send.clear();
         self.resumed.clear();
         self.outbox.clear();
-    }
-}
-
-/// A socket that is gone already is as good as closed.
-fn only_death(result: Result<(), SocketError>) -> Result<(), Interruption> {
-    match result {
-        Err(SocketError::Dead(_)) => Err(Interruption::Dead),
-        _ => Ok(()),
     }
 }

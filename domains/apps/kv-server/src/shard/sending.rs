@@ -1,9 +1,10 @@
 //! The end of a round: answers go to the stack, small ones of many connections with one call ([`Outbox`](crate::outbox::Outbox)), others one by one; and connections end
 //! that were to, behind their last answer. What is to be sent, and whether it may be yet, is left to the shard's round.
 
-use super::{Interruption, Shard, new_buffer, only_death};
+use super::{Shard, new_buffer};
 use alloc::vec::Vec;
 use interface::socket::{STREAM_BYTES, SocketError, SocketId};
+use serving::{Interruption, only_death};
 
 impl Shard {
     /// Ends the connections whose answers can't be sent, since what they say isn't so.

@@ -26,7 +26,7 @@ fn start(import: &'static str) -> &'static Stack {
     std::thread::spawn(move || {
         host_platform::attach();
         let sockets = domain_rt::connect::<dyn Sockets>(import, 1000).expect("it was provided");
-        Shard::new(0, service, sockets).run();
+        serving::run(&mut Shard::new(0, service, sockets));
     });
     stack
 }
