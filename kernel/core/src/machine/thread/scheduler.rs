@@ -6,6 +6,9 @@
 //! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
 //! the thread that has just been queued or parked.
 //!
+//! A thread that blocks while no other can run isn't left at all: the CPU is idle on that thread's stack (`idle.rs`), and goes on from there when
+//! the thread is woken. Its deadline is kept apart from the queue's timers meanwhile.
+//!
 //! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next tick of the
 //! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
@@ -57,6 +60,10 @@ pub struct Scheduler {
     threads: usize,
     running: Option<Queued>,
     idle: Option<Queued>,
+    /// The parked thread on whose stack the CPU is idle, until it is woken or another one runs.
+    halted: Option<Queued>,
+    /// Its deadline, which is in no other list.
+    halted_until_ns: u64,
     reaper: Option<ThreadId>,
     /// Threads that have ended, whose stacks the reaper frees.
     ended: Vec<Queued>,
@@ -79,6 +86,8 @@ impl Scheduler {
             threads: 0,
             running: None,
             idle: None,
+            halted: None,
+            halted_until_ns: NEVER,
             reaper: None,
             ended: Vec::new(),
             slice_start_ns: 0,
@@ -108,8 +117,18 @@ impl Scheduler {
         thread: &'static Thread,
         inner: &mut super::Inner,
     ) -> Option<&'static Cpu> {
-        self.queue.stop_timer(thread.into());
+        if self.halted == Some(thread.into()) {
+            self.end_halt();
+        } else {
+            self.queue.stop_timer(thread.into());
+        }
         self.enqueue(cpu, thread, inner)
+    }
+
+    /// The thread on whose stack the CPU is idle is an ordinary one from here on; its deadline.
+    fn end_halt(&mut self) -> u64 {
+        self.halted = None;
+        core::mem::replace(&mut self.halted_until_ns, NEVER)
     }
 
     fn enqueue(
@@ -147,6 +166,13 @@ impl Scheduler {
     /// Takes the next thread to run, the idle one if there is no other, and starts its slice.
     fn take_next(&mut self, cpu: &Cpu, now_ns: u64) -> Option<Queued> {
         let next = self.queue.pop().or(self.idle)?;
+        self.run(cpu, next, now_ns);
+        Some(next)
+    }
+
+    /// Makes `next`, which is in no list, the running thread, and starts its slice.
+    #[inline]
+    fn run(&mut self, cpu: &Cpu, next: Queued, now_ns: u64) {
         self.account(now_ns);
         if self.running == self.idle {
             // Out of idleness: a tick that didn't come isn't made up for.
@@ -166,7 +192,6 @@ impl Scheduler {
             Ordering::Relaxed,
         );
         self.arm(now_ns);
-        Some(next)
     }
 
     /// Adds what the running thread has used.
@@ -190,6 +215,7 @@ impl Scheduler {
         if (!is_idle || self.watches_idle) && watch().is_some() {
             next = next.min(self.watch_ns);
         }
+        next = next.min(self.halted_until_ns);
         if next < self.armed_ns {
             self.armed_ns = next;
             clock::arm_timer(now_ns, next);
@@ -221,6 +247,15 @@ impl Scheduler {
     /// Queues the threads whose deadline has come.
     fn expire(&mut self, now_ns: u64) {
         while let Some(thread) = self.queue.pop_expired(now_ns) {
+            // SAFETY: As in `take_next`.
+            let inner = unsafe { &mut *thread.thread().inner.get() };
+            inner.tokens.send(true, Wake::TimedOut);
+            self.queue_ready(thread, inner);
+        }
+        if self.halted_until_ns <= now_ns
+            && let Some(thread) = self.halted
+        {
+            self.end_halt();
             // SAFETY: As in `take_next`.
             let inner = unsafe { &mut *thread.thread().inner.get() };
             inner.tokens.send(true, Wake::TimedOut);
@@ -403,7 +438,10 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
     let thread = running(cpu);
     let wake = match begin_park(cpu, thread, deadline_ns) {
         Ok(next) => {
-            switch(thread, next);
+            match next {
+                Some(next) => switch(thread, next),
+                None => idle::halt(cpu, thread),
+            }
             // SAFETY: The thread runs, with interrupts off, so nobody else uses this field.
             unsafe { (*thread.inner.get()).tokens.wake() }
         }
@@ -413,8 +451,8 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
     wake
 }
 
-/// Parks the running thread; the thread to switch to, or why it needn't wait.
-fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> Result<Queued, Wake> {
+/// Parks the running thread; the thread to switch to, `None` if the CPU becomes idle on this one's stack, or why it needn't wait.
+fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> Result<Option<Queued>, Wake> {
     let mut scheduler = cpu.scheduler.lock();
     // SAFETY: The lock of the thread's CPU is held.
     let inner = unsafe { &mut *thread.inner.get() };
@@ -426,8 +464,17 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
         return Err(Wake::TimedOut);
     }
     inner.state = State::Parked;
-    scheduler.queue.start_timer(deadline_ns, thread.into());
-    scheduler.take_next(cpu, now).ok_or(Wake::Woken)
+    if scheduler.queue.has_ready() {
+        scheduler.queue.start_timer(deadline_ns, thread.into());
+        return Ok(scheduler.take_next(cpu, now));
+    }
+    if let Some(idle) = scheduler.idle {
+        scheduler.halted = Some(thread.into());
+        scheduler.halted_until_ns = deadline_ns;
+        cpu.halted.begin(thread.header.id.load(Ordering::Relaxed));
+        scheduler.run(cpu, idle, now);
+    }
+    Ok(None)
 }
 
 /// See [`super::yield_now`].
