@@ -68,7 +68,10 @@ impl Requests {
                         None => finished.push_back(block),
                     }
                 }
-                continue;
+                if ring.has_completion() {
+                    continue;
+                }
+                break;
             }
             let Some(mut done) = ring.finished() else { break };
             let command = under_way

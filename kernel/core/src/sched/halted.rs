@@ -5,7 +5,7 @@
 //!
 //! Only the CPU itself uses this, with interrupts off or on a thread. `kernel/models` checks this file against wakes by another CPU.
 
-use super::super::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 /// No thread.
 const NOBODY: u64 = 0;
