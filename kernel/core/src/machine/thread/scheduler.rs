@@ -125,7 +125,36 @@ impl Scheduler {
         self.enqueue(cpu, thread, inner)
     }
 
+    /// The CPU is idle from here on, on the stack of the running thread, which is parked until `deadline_ns`.
+    #[inline]
+    fn begin_halt(&mut self, cpu: &Cpu, idle: Queued, deadline_ns: u64, now_ns: u64) {
+        self.account(now_ns);
+        self.slice_start_ns = now_ns;
+        self.halted = self.running;
+        self.halted_until_ns = deadline_ns;
+        self.set_running(cpu, idle);
+        // All else that the timer is needed for, it was needed for already.
+        if deadline_ns < self.armed_ns {
+            self.armed_ns = deadline_ns;
+            clock::arm_timer(now_ns, deadline_ns);
+        }
+    }
+
+    /// The CPU was idle on `thread`'s stack, and goes on with it: no other thread is ready.
+    #[inline]
+    fn go_on(&mut self, cpu: &Cpu, thread: Queued, now_ns: u64) {
+        self.end_halt();
+        self.leave_idle(now_ns);
+        self.slice_start_ns = now_ns;
+        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
+        self.set_running(cpu, thread);
+        if self.armed_ns > self.watch_ns {
+            self.arm(now_ns);
+        }
+    }
+
     /// The thread on whose stack the CPU is idle is an ordinary one from here on; its deadline.
+    #[inline]
     fn end_halt(&mut self) -> u64 {
         self.halted = None;
         core::mem::replace(&mut self.halted_until_ns, NEVER)
@@ -166,32 +195,35 @@ impl Scheduler {
     /// Takes the next thread to run, the idle one if there is no other, and starts its slice.
     fn take_next(&mut self, cpu: &Cpu, now_ns: u64) -> Option<Queued> {
         let next = self.queue.pop().or(self.idle)?;
-        self.run(cpu, next, now_ns);
+        self.account(now_ns);
+        if self.running == self.idle {
+            self.leave_idle(now_ns);
+        }
+        self.slice_start_ns = now_ns;
+        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
+        self.set_running(cpu, next);
+        self.arm(now_ns);
         Some(next)
     }
 
-    /// Makes `next`, which is in no list, the running thread, and starts its slice.
+    /// Out of idleness: a tick that didn't come isn't made up for.
     #[inline]
-    fn run(&mut self, cpu: &Cpu, next: Queued, now_ns: u64) {
-        self.account(now_ns);
-        if self.running == self.idle {
-            // Out of idleness: a tick that didn't come isn't made up for.
-            self.watches_idle = true;
-            if self.watch_ns <= now_ns {
-                self.watch_ns = now_ns.saturating_add(TICK_NS);
-            }
+    fn leave_idle(&mut self, now_ns: u64) {
+        self.watches_idle = true;
+        if self.watch_ns <= now_ns {
+            self.watch_ns = now_ns.saturating_add(TICK_NS);
         }
-        self.running = Some(next);
-        self.slice_start_ns = now_ns;
-        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
+    }
+
+    #[inline]
+    fn set_running(&mut self, cpu: &Cpu, thread: Queued) {
+        self.running = Some(thread);
+        let thread = thread.thread();
         // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
-        let inner = unsafe { &mut *next.thread().inner.get() };
+        let inner = unsafe { &mut *thread.inner.get() };
         inner.state = State::Running;
-        cpu.current.store(
-            core::ptr::from_ref(&next.thread().header).cast_mut(),
-            Ordering::Relaxed,
-        );
-        self.arm(now_ns);
+        cpu.current
+            .store(core::ptr::from_ref(&thread.header).cast_mut(), Ordering::Relaxed);
     }
 
     /// Adds what the running thread has used.
@@ -469,10 +501,8 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
         return Ok(scheduler.take_next(cpu, now));
     }
     if let Some(idle) = scheduler.idle {
-        scheduler.halted = Some(thread.into());
-        scheduler.halted_until_ns = deadline_ns;
         cpu.halted.begin(thread.header.id.load(Ordering::Relaxed));
-        scheduler.run(cpu, idle, now);
+        scheduler.begin_halt(cpu, idle, deadline_ns, now);
     }
     Ok(None)
 }

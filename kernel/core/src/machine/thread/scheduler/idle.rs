@@ -77,11 +77,10 @@ pub(super) fn halt(cpu: &'static Cpu, thread: &'static Thread) {
             let is_halted = scheduler.halted == Some(this);
             inner.tokens.send(is_halted, Wake::Woken);
             if is_halted {
-                scheduler.end_halt();
                 if !scheduler.queue.has_ready() {
-                    scheduler.run(cpu, this, now);
-                    return;
+                    return scheduler.go_on(cpu, this, now);
                 }
+                scheduler.end_halt();
                 scheduler.queue_ready(this, inner);
             }
         }
