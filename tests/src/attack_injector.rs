@@ -91,7 +91,7 @@ pub fn holds(context: &Context) -> Result<()> {
 }
 
 /// The shipped domains, but never held, and with the injector's console in the shell's place.
-fn build(context: &Context) -> Result<Built> {
+pub fn build(context: &Context) -> Result<Built> {
     let shipped = context.root.join("config/domains.toml");
     let manifest = context.directory().join("injector.toml");
     fs::create_dir_all(context.directory())?;
