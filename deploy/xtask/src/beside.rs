@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -57,13 +57,14 @@ pub struct Steps(Vec<Step>);
 type Step = (&'static str, JoinHandle<(io::Result<Output>, Duration)>);
 
 impl Steps {
-    /// Begins with the first of `names`.
-    pub fn begin(root: &Path, names: Vec<&'static str>) -> Self {
-        let turn = Arc::new(Mutex::new(()));
+    /// Begins with the first of `names`, as soon as there are the images, which somebody waits for.
+    pub fn begin(root: &Path, images: Option<Images>, names: Vec<&'static str>) -> Self {
+        let turn = Arc::new(Mutex::new(images));
         let begin = |name| {
             let (root, turn) = (root.to_owned(), turn.clone());
             let thread = thread::spawn(move || {
-                let _turn = turn.lock();
+                let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(turn.take());
                 let started = Instant::now();
                 let output = env::current_exe().and_then(|program| {
                     let mut command = yielding(&root, program);

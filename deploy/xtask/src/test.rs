@@ -100,7 +100,7 @@ const STEPS: [Step; 9] = [
         name: END_TO_END,
         about: "the image booted in the lab",
         // With what runs beside it.
-        run: |root| end_to_end(root, Vec::new(), &mut Vec::new()),
+        run: |root| end_to_end(root, None, Vec::new(), &mut Vec::new()),
         computes: false,
     },
 ];
@@ -136,7 +136,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
         }
         let outcome = if step.name == END_TO_END {
             let names = beside.iter().map(|step| step.name).collect();
-            end_to_end(root, names, &mut outcomes)
+            end_to_end(root, images.take(), names, &mut outcomes)
         } else {
             (step.run)(root)
         };
@@ -151,7 +151,6 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
             time: started.elapsed(),
         });
     }
-    drop(images);
     eprintln!();
     for Outcome { name, passed, time } in &outcomes {
         println!(
@@ -237,10 +236,15 @@ fn models(root: &Path) -> Result<bool> {
 
 /// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are. Steps of the names `beside` run
 /// beside it, and add their outcomes to `outcomes`.
-fn end_to_end(root: &Path, beside: Vec<&'static str>, outcomes: &mut Vec<Outcome>) -> Result<bool> {
+fn end_to_end(
+    root: &Path,
+    images: Option<Images>,
+    beside: Vec<&'static str>,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<bool> {
     let programs = lab::build_test_programs(root)?;
     // Not before: Cargo builds one thing at a time.
-    let beside = Steps::begin(root, beside);
+    let beside = Steps::begin(root, images, beside);
     let passed = succeeds(
         Command::new(programs.join("tests"))
             .current_dir(root)
