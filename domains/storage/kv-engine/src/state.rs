@@ -4,7 +4,7 @@
 use crate::disk::DiskError;
 use crate::image::{Action, Image, Note, summary_words};
 use crate::index::Index;
-use crate::key_hash::{KeyHash, Secret};
+use crate::key_hash::{Hasher, KeyHash, Secret};
 use crate::layout::{Header, Layout};
 use crate::place::{Class, Place};
 use crate::record::{Head, Kind, LAST, LOOSE, LongValue, PieceName};
@@ -106,6 +106,8 @@ pub struct State {
     pub layout: Layout,
     /// What hashes begin with.
     pub secret: Secret,
+    /// For the keys of groups.
+    pub hasher: Hasher,
     /// All segments.
     pub segments: Vec<Segment>,
     /// Those that are free, in the order in which they became so.
@@ -165,12 +167,14 @@ pub struct State {
 impl State {
     /// Without any segment in use.
     pub fn new(layout: Layout, index_limit_bytes: usize) -> State {
+        let secret = Secret {
+            high: layout.secret[0],
+            low: layout.secret[1],
+        };
         State {
             layout,
-            secret: Secret {
-                high: layout.secret[0],
-                low: layout.secret[1],
-            },
+            secret,
+            hasher: Hasher::new(secret),
             segments: alloc::vec![Segment::default(); layout.segments as usize],
             free: VecDeque::new(),
             log: BTreeMap::new(),
