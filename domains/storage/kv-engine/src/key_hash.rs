@@ -104,23 +104,21 @@ impl Hasher {
     /// The hash of a key.
     #[inline]
     pub fn hash(&mut self, key: &[u8]) -> KeyHash {
-        let (words, _) = key.as_chunks::<8>();
-        let mut state = self.secret;
-        let mut same = 0;
-        for (word, (known, after)) in words.iter().zip(self.words.iter().take(self.known)) {
-            if word != known {
-                break;
+        let (mut state, mut rest, mut index) = (self.secret, key, 0);
+        while let Some((word, behind)) = rest.split_first_chunk::<8>()
+            && let Some((known, after)) = self.words.get_mut(index)
+        {
+            index += 1;
+            if index <= self.known && u64::from_le_bytes(*known) == u64::from_le_bytes(*word) {
+                state = *after;
+            } else {
+                state = state.after(word);
+                (*known, *after) = (*word, state);
+                self.known = index;
             }
-            state = *after;
-            same += 1;
+            rest = behind;
         }
-        for (word, slot) in words.iter().zip(&mut self.words).skip(same) {
-            state = state.after(word);
-            *slot = (*word, state);
-            same += 1;
-            self.known = same;
-        }
-        state.after(key.get(same * 8..).unwrap_or_default()).fold()
+        state.after(rest).fold()
     }
 }
 

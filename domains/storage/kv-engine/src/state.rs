@@ -8,6 +8,7 @@ use crate::key_hash::{Hasher, KeyHash, Secret};
 use crate::layout::{Header, Layout};
 use crate::place::{Class, Place};
 use crate::record::{Head, Kind, LAST, LOOSE, LongValue, PieceName};
+use crate::write_out::Waiter;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use domain_rt::thread::ThreadId;
@@ -155,7 +156,7 @@ pub struct State {
     /// Why the last one did.
     pub last_error: Option<DiskError>,
     /// Threads that wait for a write-out or for cleaning.
-    pub waiters: Vec<ThreadId>,
+    pub waiters: Vec<Waiter>,
     /// Memory for the next write-out's list of requests.
     pub requests: Vec<RRef<Block>>,
     /// Who cleans in the background.
@@ -357,19 +358,21 @@ impl State {
     }
 
     fn count_live(&mut self, place: Place) {
-        self.live_bytes += weight(place);
+        let weight = weight(place);
+        self.live_bytes += weight;
         self.keys += u64::from(place.class() != Class::Piece);
         if let Some(segment) = self.segment_of(place) {
-            segment.live_bytes += weight(place);
+            segment.live_bytes += weight;
             segment.live_records += 1;
         }
     }
 
     fn count_dead(&mut self, place: Place) {
-        self.live_bytes = self.live_bytes.saturating_sub(weight(place));
+        let weight = weight(place);
+        self.live_bytes = self.live_bytes.saturating_sub(weight);
         self.keys = self.keys.saturating_sub(u64::from(place.class() != Class::Piece));
         if let Some(segment) = self.segment_of(place) {
-            segment.live_bytes = segment.live_bytes.saturating_sub(weight(place));
+            segment.live_bytes = segment.live_bytes.saturating_sub(weight);
             segment.live_records = segment.live_records.saturating_sub(1);
         }
     }
