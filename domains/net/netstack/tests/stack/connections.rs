@@ -123,7 +123,7 @@ fn a_peer_that_sends_on_after_the_close_is_reset() {
         let last = answers
             .iter()
             .map(|answer| parse(answer))
-            .last()
+            .next_back()
             .expect("the answer and its end");
         assert_eq!(last.control, TcpControl::Fin);
         // On its way when the end came: acknowledged, and neither delivered nor refused.
