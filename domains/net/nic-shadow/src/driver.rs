@@ -43,6 +43,11 @@ impl Driver {
         }
     }
 
+    /// Whether there is a driver, or was one.
+    pub fn was_there(&self) -> bool {
+        self.replay.lock().told.is_some()
+    }
+
     /// Drivers that followed the first.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)

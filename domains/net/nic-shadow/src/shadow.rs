@@ -78,12 +78,18 @@ impl Shadow {
         Some(handle)
     }
 
-    /// Makes a call that belongs to no queue, on one driver after the other until one lives through it.
+    /// Makes a call that belongs to no queue, on one driver after the other until one lives through it. Waits for one only if there has been one: a machine
+    /// may have no card.
     fn control<R>(
         &self,
         call: impl Fn(&Handle<dyn NetDevice>) -> Result<R, NetError>,
     ) -> Result<(R, OwnerId), NetError> {
-        let deadline_ns = deadline(OUTAGE_WAIT_MS);
+        let wait_ms = if self.driver.was_there() {
+            OUTAGE_WAIT_MS
+        } else {
+            0
+        };
+        let deadline_ns = deadline(wait_ms);
         let mut not = OwnerId::NONE;
         loop {
             let handle = self.control_handle(not, deadline_ns).ok_or(NetError::NoDevice)?;
