@@ -32,6 +32,13 @@ const APPLIANCE_PARTS: [&str; 2] = ["appliance", "nic-model"];
 /// Lines of a log that an error repeats.
 const LOG_LINES: usize = 30;
 
+/// A command that runs a program which stands for hardware, without any lab, with the same preference.
+pub fn hardware(program: &Path) -> Command {
+    let mut command = Command::new(PREFERRED);
+    command.args(PREFERENCE).arg(program);
+    command
+}
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -293,11 +300,8 @@ impl Lab {
         self.wait_for_socket(&sockets.device)?;
 
         let started = Instant::now();
-        let mut command = Command::new(PREFERRED);
-        command
-            .args(PREFERENCE)
-            .arg(&qemu.system)
-            .args(guest.command_line(&sockets, &self.state.serial_log));
+        let mut command = hardware(&qemu.system);
+        command.args(guest.command_line(&sockets, &self.state.serial_log));
         let machine = Process::start("appliance", command, &self.log_file("appliance"), Stdio::null())?;
         self.adopt(machine)?;
         self.wait_for_answer(options, &step, started)?;
