@@ -338,8 +338,7 @@ fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
     cpu.interrupts.store(count.wrapping_add(1), Ordering::Relaxed);
     let mut answered = None;
     match vector {
-        TIMER_VECTOR => scheduler::timer_fired(cpu),
-        RESCHEDULE_VECTOR => {}
+        TIMER_VECTOR | RESCHEDULE_VECTOR => {}
         BROADCAST_VECTOR => answered = Some(smp::broadcast_received(cpu)),
         SPURIOUS_VECTOR => return,
         FIRST_DEVICE_VECTOR..TIMER_VECTOR => {
@@ -355,7 +354,7 @@ fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
         _ => {}
     }
     apic::end_of_interrupt();
-    scheduler::interrupt_exit(cpu, context, answered);
+    scheduler::interrupt_exit(cpu, context, answered, vector == TIMER_VECTOR);
 }
 
 /// What runs when a device interrupts: in interrupt context, with interrupts off. It must be short and not

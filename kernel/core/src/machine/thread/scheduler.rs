@@ -276,6 +276,11 @@ impl Scheduler {
         report.then_some(watch)
     }
 
+    /// Whether the deadline of the thread has come on whose stack the CPU is idle.
+    fn halt_has_expired(&self, now_ns: u64) -> bool {
+        self.halted_until_ns <= now_ns
+    }
+
     /// Queues the threads whose deadline has come.
     fn expire(&mut self, now_ns: u64) {
         while let Some(thread) = self.queue.pop_expired(now_ns) {
@@ -284,7 +289,7 @@ impl Scheduler {
             inner.tokens.send(true, Wake::TimedOut);
             self.queue_ready(thread, inner);
         }
-        if self.halted_until_ns <= now_ns
+        if self.halt_has_expired(now_ns)
             && let Some(thread) = self.halted
         {
             self.end_halt();
@@ -580,18 +585,14 @@ pub(super) fn exit() -> ! {
     }
 }
 
-/// The timer of this CPU has fired: it is set for nothing any more.
-pub(in crate::machine) fn timer_fired(cpu: &Cpu) {
-    cpu.scheduler.lock().armed_ns = NEVER;
-}
-
 /// The end of every interrupt: wakes whose time has come, switches to another thread if the slice is over,
 /// and otherwise lets the return hook see the context before it resumes. `answered` is the broadcast that is
-/// acknowledged by that.
+/// acknowledged by that; `fired` says that it was the timer's interrupt: that is set for nothing any more.
 pub(in crate::machine) fn interrupt_exit(
     cpu: &'static Cpu,
     context: &mut InterruptContext,
     answered: Option<u64>,
+    fired: bool,
 ) {
     let acknowledge = || {
         if let Some(number) = answered {
@@ -599,6 +600,9 @@ pub(in crate::machine) fn interrupt_exit(
         }
     };
     let mut scheduler = cpu.scheduler.lock();
+    if fired {
+        scheduler.armed_ns = NEVER;
+    }
     if scheduler.running.is_none() {
         return acknowledge();
     }
@@ -612,7 +616,7 @@ pub(in crate::machine) fn interrupt_exit(
         return acknowledge();
     };
     let is_idle = Some(current) == scheduler.idle;
-    if is_idle && scheduler.queue.has_ready() {
+    if is_idle && (scheduler.queue.has_ready() || scheduler.halt_has_expired(now)) {
         // The idle loop, which this returns to, does the rest.
         return acknowledge();
     }

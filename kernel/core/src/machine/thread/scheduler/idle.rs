@@ -83,6 +83,15 @@ pub(super) fn halt(cpu: &'static Cpu, thread: &'static Thread) {
                 scheduler.end_halt();
                 scheduler.queue_ready(this, inner);
             }
+        } else if scheduler.halted == Some(this)
+            && scheduler.halt_has_expired(now)
+            && !scheduler.queue.has_ready()
+        {
+            // SAFETY: As above.
+            let inner = unsafe { &mut *thread.inner.get() };
+            inner.tokens.send(true, Wake::TimedOut);
+            cpu.halted.end();
+            return scheduler.go_on(cpu, this, now);
         }
         scheduler.expire(now);
         if scheduler.queue.has_ready() {
