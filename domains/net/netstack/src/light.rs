@@ -302,7 +302,7 @@ impl Connection {
         packet.verdict = Verdict::Transmit;
         light.sent = true;
         light.acknowledge_ns = u64::MAX;
-        self.note_sent(&segment, now_ns);
+        self.note_answer(&segment, now_ns);
         true
     }
 
