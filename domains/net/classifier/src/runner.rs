@@ -31,8 +31,11 @@ const STREAM_GATHER_NS: u64 = 125_000;
 /// How long at least: a pause is made shorter while more than a batch comes in it, so that a fast stream doesn't fill the ring meanwhile.
 const STREAM_GATHER_FLOOR_NS: u64 = 8_000;
 /// How long frames are let gather that come while the stack's applications have nothing to say, nanoseconds: they are at work on what came before, or wait
-/// for the rest of a request. One of them that writes ends the pause.
+/// for the rest of a request. One of them that writes ends the pause. Each time that they have nothing to say again it is twice as long as before, up to
+/// [`LONGEST_QUIET_GATHER_NS`]: whoever waits for a disk takes no requests meanwhile.
 const QUIET_GATHER_NS: u64 = 100_000;
+/// How long such a pause is at most, nanoseconds.
+const LONGEST_QUIET_GATHER_NS: u64 = 400_000;
 /// How long a queue without traffic is looked at every [`GATHER_NS`] before it sleeps until the next interrupt, nanoseconds.
 const AWAKE_NS: u64 = 200_000;
 /// The stack is called at least this often while other traffic keeps the loop busy, nanoseconds: what applications write waits for it.
@@ -107,6 +110,8 @@ pub struct Runner {
     urgent: bool,
     /// What the last turn brought for the stack has led to nothing to be sent.
     unanswered: bool,
+    /// How long frames are let gather the next time that this is so, nanoseconds.
+    quiet_pause_ns: u64,
     /// All of the last batch was the balancer's: then the next one's is looked at for that first.
     all_virtual: bool,
     /// What came was let gather before this turn, so what it brought goes on without another pause.
@@ -138,6 +143,7 @@ impl Runner {
             parked: false,
             urgent: false,
             unanswered: false,
+            quiet_pause_ns: QUIET_GATHER_NS,
             gathered: false,
             all_virtual: false,
         }
@@ -147,10 +153,11 @@ impl Runner {
     pub fn run(mut self) {
         loop {
             let now_ns = clock::now_ns();
+            let (_, awake_ns) = self.looks();
             match self.turn(now_ns) {
                 Ok(Turn::Busy) => {
                     if let Some(since_ns) = self.idle_since_ns.take() {
-                        self.looking_pays = now_ns.saturating_sub(since_ns) < AWAKE_NS;
+                        self.looking_pays = now_ns.saturating_sub(since_ns) < awake_ns;
                     }
                     self.gather_if_few(now_ns);
                 }
@@ -232,6 +239,9 @@ impl Runner {
             self.stock.put(spent);
         }
         self.unanswered = is_local && self.pending.is_empty();
+        if !self.pending.is_empty() {
+            self.quiet_pause_ns = QUIET_GATHER_NS;
+        }
         let more = self.stack.has_more() || self.balancer.has_more() || !self.pending.is_empty();
         Ok(if work || (more && !self.blocked) {
             Turn::Busy
@@ -293,7 +303,7 @@ impl Runner {
             }
             (STREAM_GATHER, self.stream_pause_ns)
         } else if self.unanswered {
-            (GATHER, QUIET_GATHER_NS)
+            (GATHER, self.quiet_pause_ns)
         } else {
             (GATHER, GATHER_NS)
         };
@@ -301,6 +311,9 @@ impl Runner {
         let more = self.stack.has_more() || self.balancer.has_more();
         if !few || more || gathered && !self.unanswered {
             return;
+        }
+        if self.unanswered {
+            self.quiet_pause_ns = (self.quiet_pause_ns * 2).min(LONGEST_QUIET_GATHER_NS);
         }
         self.gather(now_ns, pause_ns);
     }
@@ -315,11 +328,23 @@ impl Runner {
         }
     }
 
+    /// How often a queue without traffic is looked at, and for how long before it sleeps, nanoseconds. Less often while applications have nothing to say:
+    /// their peers wait for them.
+    #[inline]
+    fn looks(&self) -> (u64, u64) {
+        if self.quiet_pause_ns > QUIET_GATHER_NS {
+            (LONGEST_QUIET_GATHER_NS / 2, LONGEST_QUIET_GATHER_NS)
+        } else {
+            (GATHER_NS, AWAKE_NS)
+        }
+    }
+
     /// Looks on every now and then for a little while, then sleeps until the device, a processor or a deadline wants something.
     fn rest(&mut self, now_ns: u64) {
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
-        if self.looking_pays && now_ns.saturating_sub(since_ns) < AWAKE_NS {
-            return self.gather(now_ns, GATHER_NS);
+        let (look_ns, awake_ns) = self.looks();
+        if self.looking_pays && now_ns.saturating_sub(since_ns) < awake_ns {
+            return self.gather(now_ns, look_ns);
         }
         if self.stack.is_connected() && self.stack.called_ns() < since_ns && !self.blocked {
             // An application may have written after the stack was last called, and the wake for it may have ended another wait of

@@ -226,6 +226,17 @@ impl Connection {
         repeated
     }
 
+    /// Notes a segment with data that was sent for the first time, behind all others: what [`note_sent`](Self::note_sent) comes to then.
+    #[inline(always)]
+    pub fn note_answer(&mut self, segment: &SentSegment, now_ns: u64) {
+        self.sent.sequence = segment.sequence.wrapping_add(segment.payload_bytes);
+        self.sent.flags = segment.flags;
+        self.sent.acknowledgement = segment.acknowledgement;
+        self.sent.window = segment.window;
+        self.unanswered_bytes = 0;
+        self.recovery.on_sent(segment, false, self.sent.sequence, now_ns);
+    }
+
     /// Whether, after this segment, the socket has nothing to send but an acknowledgement that may wait: the usual case of a
     /// request. Says no when in doubt.
     #[inline]

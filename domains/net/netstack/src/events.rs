@@ -42,6 +42,7 @@ pub struct Owners {
 }
 
 impl Owners {
+    #[inline]
     fn get(&mut self, id: OwnerId) -> &mut Owner {
         let position = self.list.iter().position(|owner| owner.id == id);
         let position = position.unwrap_or_else(|| {

@@ -201,15 +201,19 @@ impl Shard {
             0 => u64::MAX,
             seconds => u64::from(seconds) * 1_000_000_000,
         };
-        let timeout_ns = u64::from(tcp.timeout_s) * 1_000_000_000;
-        let silence_ns = connection.silence_ns(keep_alive_ns, now_ns);
-        if silence_ns.is_some_and(|silence_ns| silence_ns >= timeout_ns) {
-            self.statistics.aborted += 1;
-            self.reset(ticket, now_ns);
-            return true;
+        let offload = self.capabilities.transmit_checksum;
+        let mut sent = offload && connection.emit_answer(packet, receive_bytes, keep_alive_ns, now_ns);
+        if !sent {
+            let timeout_ns = u64::from(tcp.timeout_s) * 1_000_000_000;
+            let silence_ns = connection.silence_ns(keep_alive_ns, now_ns);
+            if silence_ns.is_some_and(|silence_ns| silence_ns >= timeout_ns) {
+                self.statistics.aborted += 1;
+                self.reset(ticket, now_ns);
+                return true;
+            }
+            sent = connection.emit_lightly(packet, receive_bytes, offload, silence_ns.is_some(), now_ns);
         }
-        let (offload, ask) = (self.capabilities.transmit_checksum, silence_ns.is_some());
-        if connection.emit_lightly(packet, receive_bytes, offload, ask, now_ns) {
+        if sent {
             packet.set_vlan(self.common.config.network.vlan);
             *out += 1;
         }

@@ -261,6 +261,51 @@ impl Connection {
             .then(|| now_ns.saturating_sub(light.heard_ns))
     }
 
+    /// Writes the answer that a connection without a socket has to send into `packet`, in the most usual case: over IPv4, to a peer that isn't to be asked
+    /// whether it lives, with checksums that are left to the device. False, and nothing was done, in any other: [`emit_lightly`](Self::emit_lightly) does them all.
+    #[inline(always)]
+    pub fn emit_answer(
+        &mut self,
+        packet: &mut Packet,
+        receive_bytes: usize,
+        keep_alive_ns: u64,
+        now_ns: u64,
+    ) -> bool {
+        let Some(light) = &mut self.light else {
+            return false;
+        };
+        let payload = light.transmit.as_slice();
+        let Some(headers) = light.headers.as_ref() else {
+            return false;
+        };
+        if light.sent || payload.is_empty() || light.asked_ns.saturating_add(keep_alive_ns) <= now_ns {
+            return false;
+        }
+        packet.reset();
+        let frame = packet.resize(ETHERNET_BYTES + 40 + payload.len());
+        let Some((header, to)) = frame.split_first_chunk_mut() else {
+            return false;
+        };
+        if to.len() != payload.len() {
+            return false;
+        }
+        let segment = SentSegment {
+            flags: flag::ACK | flag::PSH,
+            sequence: self.sent.sequence,
+            acknowledgement: light.receive_next,
+            window: light.window(self.options.as_ref(), receive_bytes),
+            payload_bytes: payload.len() as u32,
+        };
+        to.copy_from_slice(payload);
+        headers.write(header, &self.link, &segment);
+        packet.request = ChecksumRequest::Tcp;
+        packet.verdict = Verdict::Transmit;
+        light.sent = true;
+        light.acknowledge_ns = u64::MAX;
+        self.note_answer(&segment, now_ns);
+        true
+    }
+
     /// Writes what a connection without a socket has to send into `packet`; false when there is nothing. With `ask`, the peer is
     /// asked whether it lives (RFC 9293, 3.8.4).
     #[inline]

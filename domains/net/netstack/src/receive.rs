@@ -28,6 +28,15 @@ impl Shard {
     /// Handles one frame.
     #[inline]
     pub(crate) fn receive(&mut self, frame: &[u8], state: ChecksumState, now_ns: u64, now: Instant) {
+        if let Some(segment) = self.receiver.claim_plain(frame, state)
+            && let Some(Place::Connection(ticket)) = self.flows.find(&segment.key)
+        {
+            return self.receive_on(ticket, frame, &segment, now_ns, now);
+        }
+        self.receive_any(frame, state, now_ns, now);
+    }
+
+    fn receive_any(&mut self, frame: &[u8], state: ChecksumState, now_ns: u64, now: Instant) {
         match self.receiver.claim(frame, state) {
             Ok(Claim::Tcp(segment)) => self.receive_segment(frame, &segment, now_ns, now),
             Ok(Claim::Udp(datagram)) => self.receive_datagram(frame, &datagram, now),

@@ -383,7 +383,10 @@ impl serving::Shard for Shard {
                     let end = start + event.received as usize;
                     let bytes = buffer.data.get(start..end).unwrap_or_default();
                     start = end;
-                    let server = server.get_or_insert_with(|| service.lock_at(self.now_ns));
+                    let server = match &mut server {
+                        Some(server) => server,
+                        None => server.insert(service.lock_at(self.now_ns)),
+                    };
                     self.take(server, event.socket, bytes);
                 }
                 if event.readable || event.writable || event.closed || event.accepted.is_some() {
