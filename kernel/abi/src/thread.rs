@@ -36,6 +36,29 @@ pub struct ThreadHeader {
     pub orphaned: AtomicU32,
     /// Bits of [`phase`].
     pub phase: AtomicU32,
+    /// Looks of the kernel's watch at the thread.
+    pub looks: AtomicU32,
+    /// The newest of them, in a ring by their number.
+    pub newest_looks: [Look; LOOKS_KEPT],
+}
+
+/// Looks of the kernel's watch at a thread that are kept.
+pub const LOOKS_KEPT: usize = 8;
+
+/// A look of the kernel's watch at a thread; written and read by the kernel alone.
+#[derive(Default)]
+pub struct Look {
+    /// When, nanoseconds since boot.
+    pub at_ns: AtomicU64,
+    /// Where the thread was: an instruction's address, or a number of the kernel's.
+    pub place: AtomicU64,
+}
+
+impl Look {
+    const NONE: Look = Look {
+        at_ns: AtomicU64::new(0),
+        place: AtomicU64::new(0),
+    };
 }
 
 /// What a thread is doing, as far as the kernel's watch treats it differently.
@@ -64,6 +87,8 @@ impl ThreadHeader {
             stalled: AtomicU32::new(0),
             orphaned: AtomicU32::new(0),
             phase: AtomicU32::new(0),
+            looks: AtomicU32::new(0),
+            newest_looks: [const { Look::NONE }; LOOKS_KEPT],
         }
     }
 

@@ -8,21 +8,26 @@
 //! Which domain it is: the callee of the innermost crossing that took too long. Those around it get their time again, to answer to its
 //! death. A domain that has no deadline and keeps a thread of a dead one gets [`GRACE_MS`].
 
+use super::black_box;
 use super::death;
 use super::domain::{Cause, Domain, domain_name, domain_of};
 use super::thread::is_dead;
-use abi::thread::phase;
+use crate::black_box::EventKind;
+use abi::thread::{LOOKS_KEPT, phase};
 use abi::{Continuation, Deadline, Method, OwnerId, ThreadHeader};
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::machine::sync::InterruptLock;
-use kernel::machine::thread::watch::{Sight, TICK_MS, Watch, set_watch};
-use kernel::machine::thread::{self as machine, Builder, State, ThreadId};
+use kernel::machine::thread::watch::{Found, Sight, TICK_MS, Watch, set_watch};
+use kernel::machine::thread::{self as machine, Builder, ThreadId};
 use rref::Text;
 
 /// How long a callee without a deadline may keep a thread that a dead domain is on the chain of, milliseconds.
 const GRACE_MS: u32 = 100;
 /// Verdicts that wait to be carried out, at most: one for each CPU and tick is a lot. More are found again at the next tick.
 const VERDICTS: usize = 32;
+/// What `Look::place` is where the thread had no place. No code is at these addresses.
+const PARKED: u64 = 0;
+const YIELDED: u64 = 1;
 /// What `Continuation::seen` is when its callee has been handed over.
 const HANDED_OVER: u32 = u32::MAX;
 
@@ -33,6 +38,8 @@ struct Verdict {
     why: Why,
     limit_ms: u32,
     thread: u64,
+    /// The looks that counted, the oldest first: when, and where the thread was.
+    looks: [(u64, u64); LOOKS_KEPT],
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +89,7 @@ fn carry_out(verdict: &Verdict) {
         why,
         limit_ms,
         thread,
+        ref looks,
     } = *verdict;
     let name = domain_name(owner);
     let (cause, detail) = match why {
@@ -109,7 +117,67 @@ fn carry_out(verdict: &Verdict) {
             )),
         ),
     };
+    let last_ns = looks.iter().map(|&(at_ns, _)| at_ns).max().unwrap_or_default();
+    for &(at_ns, place) in looks.iter().filter(|(at_ns, _)| *at_ns != 0) {
+        let place = describe(place);
+        let before_us = (last_ns - at_ns) / 1000;
+        let (ms, tenths) = (before_us / 1000, before_us / 100 % 10);
+        black_box::trace_at(
+            at_ns,
+            owner,
+            EventKind::Watched,
+            format_args!("{ms}.{tenths} ms before, {thread}: {place}"),
+        );
+    }
     death::kill(owner, cause, detail.as_str());
+}
+
+/// Where a look found a thread, in words.
+fn describe(place: u64) -> Text<72> {
+    match place {
+        PARKED => Text::new("waiting in the kernel"),
+        YIELDED => Text::new("looking whether it may go on"),
+        address => {
+            let at = black_box::function_at(address);
+            Text::format(format_args!(
+                "{}: {} + {:#x}",
+                at.domain,
+                at.function.as_str(),
+                at.offset
+            ))
+        }
+    }
+}
+
+/// Keeps a look for whoever wants to know where the time went.
+fn keep(thread: &ThreadHeader, found: Found, now_ns: u64) {
+    let number = thread.looks.load(Ordering::Relaxed);
+    thread.looks.store(number.wrapping_add(1), Ordering::Relaxed);
+    if let Some(look) = thread.newest_looks.get(number as usize % LOOKS_KEPT) {
+        let place = match found {
+            Found::At(address) => address,
+            Found::Yielded => YIELDED,
+            Found::Parked => PARKED,
+        };
+        look.at_ns.store(now_ns, Ordering::Relaxed);
+        look.place.store(place, Ordering::Relaxed);
+    }
+}
+
+/// The newest looks at a thread, at most `count`, the oldest first.
+fn kept(thread: &ThreadHeader, count: u32) -> [(u64, u64); LOOKS_KEPT] {
+    let number = thread.looks.load(Ordering::Relaxed) as usize;
+    let mut looks = [(0, 0); LOOKS_KEPT];
+    let count = (count as usize).min(LOOKS_KEPT).min(number);
+    for (age, place) in (1..=count).rev().zip(looks.iter_mut()) {
+        if let Some(look) = thread.newest_looks.get((number - age) % LOOKS_KEPT) {
+            *place = (
+                look.at_ns.load(Ordering::Relaxed),
+                look.place.load(Ordering::Relaxed),
+            );
+        }
+    }
+    looks
 }
 
 /// Whether a count of ticks is more than so many milliseconds, whenever the first of them came.
@@ -156,8 +224,9 @@ unsafe fn chain(thread: &ThreadHeader) -> impl Iterator<Item = &Continuation> {
     })
 }
 
-fn look(thread: &ThreadHeader, state: State) -> Sight {
+fn look(thread: &ThreadHeader, found: Found, now_ns: u64) -> Sight {
     let mut sight = Sight::default();
+    keep(thread, found, now_ns);
     // SAFETY: The watch looks at threads that stand still.
     let records = || unsafe { chain(thread) };
     // The outermost continuation whose callee is dead: whoever is further in keeps a thread of it.
@@ -167,7 +236,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
         None => 0,
     };
     thread.orphaned.store(orphaned, Ordering::Relaxed);
-    if state != State::Running || records().next().is_some_and(|inner| is_bounded(inner)) {
+    if found == Found::Parked || records().next().is_some_and(|inner| is_bounded(inner)) {
         thread.stalled.store(0, Ordering::Relaxed);
     }
     let mut is_inside = dead.is_some();
@@ -203,7 +272,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
                     None => {
                         sight.waits |= is_inside;
                         let stalled = match index {
-                            0 => stalled_ms(thread, state, domain, seen),
+                            0 => stalled_ms(thread, found, domain, seen),
                             _ => None,
                         };
                         match stalled {
@@ -216,7 +285,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
                 }
             }
             None => {
-                let verdict = look_at_own(thread, state, domain, record, index == 0);
+                let verdict = look_at_own(thread, found, domain, record, index == 0);
                 sight.waits |= thread.phase.load(Ordering::Relaxed) == phase::STARTING;
                 verdict
             }
@@ -229,6 +298,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
             why,
             limit_ms,
             thread: thread.id.load(Ordering::Relaxed),
+            looks: kept(thread, LOOKS_KEPT as u32),
         };
         if PENDING.lock().push(verdict).is_ok() {
             record.seen.store(HANDED_OVER, Ordering::Relaxed);
@@ -243,7 +313,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
 /// Looks at what the domain whose thread it is does with it: start in time, and make progress. `is_innermost` if it is in its own code.
 fn look_at_own(
     thread: &ThreadHeader,
-    state: State,
+    found: Found,
     domain: &Domain,
     record: &Continuation,
     is_innermost: bool,
@@ -262,13 +332,13 @@ fn look_at_own(
     if !is_innermost {
         return None;
     }
-    stalled_ms(thread, state, domain, u32::MAX).map(|limit_ms| (Why::Heartbeat, limit_ms))
+    stalled_ms(thread, found, domain, u32::MAX).map(|limit_ms| (Why::Heartbeat, limit_ms))
 }
 
 /// Counts a tick for the heartbeat of the domain whose code a thread is in, where no deadline bounds its stay: the limit, if it has made no
 /// progress for longer. `seen` are the ticks of its stay.
-fn stalled_ms(thread: &ThreadHeader, state: State, domain: &Domain, seen: u32) -> Option<u32> {
-    if state != State::Running {
+fn stalled_ms(thread: &ThreadHeader, found: Found, domain: &Domain, seen: u32) -> Option<u32> {
+    if found == Found::Parked {
         return None;
     }
     let stalled = thread.stalled.load(Ordering::Relaxed).saturating_add(1);

@@ -197,7 +197,7 @@ impl Scheduler {
     }
 
     /// Looks at this CPU's threads if it is time; the watch if it has something to report.
-    fn look(&mut self, cpu: &Cpu, now_ns: u64) -> Option<&'static Watch> {
+    fn look(&mut self, cpu: &Cpu, now_ns: u64, rip: u64) -> Option<&'static Watch> {
         let is_idle = self.running == self.idle;
         if now_ns < self.watch_ns || is_idle && !self.watches_idle {
             return None;
@@ -207,8 +207,8 @@ impl Scheduler {
         let (mut report, mut waits) = (false, false);
         // SAFETY: `self` is behind the lock of this CPU, which runs this in an interrupt.
         unsafe {
-            super::inspect::for_each_on(cpu, |header, state| {
-                let sight = (watch.look)(header, state);
+            super::inspect::for_each_on(cpu, rip, |header, found| {
+                let sight = (watch.look)(header, found, now_ns);
                 report |= sight.report;
                 waits |= sight.waits;
             });
@@ -526,7 +526,7 @@ pub(in crate::machine) fn interrupt_exit(
         return acknowledge();
     }
     let now = clock::now_ns();
-    if let Some(watch) = scheduler.look(cpu, now) {
+    if let Some(watch) = scheduler.look(cpu, now, context.rip) {
         drop(scheduler);
         (watch.report)();
         scheduler = cpu.scheduler.lock();

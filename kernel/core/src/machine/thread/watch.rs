@@ -3,7 +3,6 @@
 //! What it looks for is up to who sets it. Ticks come while the CPU runs a thread, and while it is idle only as long as the last look asked for it;
 //! they are never made up for. So a count of them is time that a thread had or slept, whatever the machine or its host did otherwise.
 
-use super::State;
 use abi::ThreadHeader;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -11,6 +10,17 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 pub const TICK_MS: u64 = 5;
 /// The same in nanoseconds.
 pub(super) const TICK_NS: u64 = TICK_MS * 1_000_000;
+
+/// How a look finds a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It runs, and was interrupted before the instruction at this address.
+    At(u64),
+    /// It gave up the CPU for others, and would run.
+    Yielded,
+    /// It is parked.
+    Parked,
+}
 
 /// What a look at a thread has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +34,8 @@ pub struct Sight {
 /// What is done at a tick.
 pub struct Watch {
     /// Looks at a thread that runs or is parked, and stands still meanwhile. Runs in interrupt context with the scheduler's lock held: it must be
-    /// short, and not wake threads, allocate or log.
-    pub look: fn(&ThreadHeader, State) -> Sight,
+    /// short, and not wake threads, allocate or log. The last argument is the time in nanoseconds since boot.
+    pub look: fn(&ThreadHeader, Found, u64) -> Sight,
     /// Runs after the looks of a tick if one of them asked for it, in interrupt context, with no lock held.
     pub report: fn(),
 }
