@@ -29,10 +29,10 @@ pub struct ThreadHeader {
     pub crossing_limit: AtomicU64,
     /// The same for calls of the kernel: [`CALL_RESERVE_BYTES`] from the stack's end.
     pub call_limit: AtomicU64,
-    /// Ticks of the kernel's watch that found the thread on a CPU in its own domain's code, since it last showed progress: parked, made a crossing
-    /// that a tick saw, or set this to 0.
+    /// How long the kernel's watch (in units of its own) found the thread on a CPU in its own domain's code, since it last showed progress: parked, made a crossing
+    /// that a look saw, or set this to 0.
     pub stalled: AtomicU32,
-    /// Ticks since a domain on the chain is dead, for the kernel's watch.
+    /// The same since a domain on the chain is dead.
     pub orphaned: AtomicU32,
     /// Bits of [`phase`].
     pub phase: AtomicU32,
@@ -130,7 +130,7 @@ pub struct Continuation {
     pub callee: OwnerId,
     /// What is called; null for what a thread runs first.
     pub method: *const Method,
-    /// Ticks of the kernel's watch that found the thread in this call, running or parked.
+    /// How long the kernel's watch (in units of its own) found the thread in this call, running or parked.
     pub seen: AtomicU32,
     /// Written by `rref::crossing::enter` before any code of the callee runs.
     pub context: MaybeUninit<ResumeContext>,

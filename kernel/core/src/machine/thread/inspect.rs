@@ -95,8 +95,10 @@ pub(super) unsafe fn for_each_on(cpu: &Cpu, rip: u64, mut f: impl FnMut(&ThreadH
             continue;
         }
         // SAFETY: It is a thread of the CPU whose lock is held, by the caller's promise; one that gets another CPU does so under this lock.
-        let inner = unsafe { &*thread.inner.get() };
+        let inner = unsafe { &mut *thread.inner.get() };
         let found = match inner.state {
+            State::Running if inner.locking => Found::Locking,
+            State::Ready if inner.yielded && inner.locking => Found::Locking,
             // It may never be seen running, though it does nothing else: others get its share.
             State::Ready if inner.yielded => Found::Yielded,
             State::Ready => continue,
@@ -104,6 +106,7 @@ pub(super) unsafe fn for_each_on(cpu: &Cpu, rip: u64, mut f: impl FnMut(&ThreadH
             State::Parked => Found::Parked,
         };
         if inner.id.is_some() {
+            inner.locking = false;
             f(&thread.header, found);
         }
     }
