@@ -154,6 +154,7 @@ fn event_kind(kind: kept::EventKind) -> EventKind {
         kept::EventKind::Refused => EventKind::Refused,
         kept::EventKind::Logged => EventKind::Logged,
         kept::EventKind::ProviderDied => EventKind::ProviderDied,
+        kept::EventKind::Watched => EventKind::Watched,
         kept::EventKind::Died => EventKind::Died,
     }
 }

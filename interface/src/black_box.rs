@@ -184,6 +184,8 @@ pub enum EventKind {
     Logged,
     /// A domain that it imports from died.
     ProviderDied,
+    /// A thread that was found to hang in it was looked at before: where it was.
+    Watched,
     /// It died.
     Died,
 }
@@ -204,6 +206,7 @@ impl EventKind {
             EventKind::Refused => "refused",
             EventKind::Logged => "logged",
             EventKind::ProviderDied => "provider died",
+            EventKind::Watched => "watched",
             EventKind::Died => "died",
         }
     }

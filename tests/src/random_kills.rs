@@ -30,7 +30,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// One in so many kills is of several domains together.
 const TOGETHER: u64 = 8;
 /// Kills between two looks at the records, which keep 1,024.
-const BURST: u64 = 250;
+const BURST: u64 = 48;
 /// Connections of a round of load, and those open together.
 const CONNECTIONS: u64 = 200;
 const AT_ONCE: u32 = 50;
@@ -170,6 +170,8 @@ impl Tally {
             let name = death["name"].as_str().unwrap_or_default();
             let cause = death["cause"].as_str().unwrap_or_default();
             if !cause.starts_with("killed") {
+                let number = death["number"].as_u64().unwrap_or_default();
+                eprintln!("{}", lab.console(&format!("deaths {number}"))?);
                 *self.others.entry(format!("{name}: {cause}")).or_default() += 1;
             }
             if let Some(nanoseconds) = death["restart_ns"].as_f64() {

@@ -142,6 +142,8 @@ pub struct SysTable {
     pub thread_unpark: extern "C" fn(id: u64) -> bool,
     /// Lets other threads of this CPU run.
     pub thread_yield: extern "C" fn(),
+    /// The same for a thread that waits for a lock of its domain, whose holder may be one of them.
+    pub thread_yield_to_holder: extern "C" fn(),
     /// CPUs that run.
     pub cpu_count: extern "C" fn() -> u32,
 

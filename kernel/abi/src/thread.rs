@@ -29,13 +29,38 @@ pub struct ThreadHeader {
     pub crossing_limit: AtomicU64,
     /// The same for calls of the kernel: [`CALL_RESERVE_BYTES`] from the stack's end.
     pub call_limit: AtomicU64,
-    /// Ticks of the kernel's watch that found the thread on a CPU in its own domain's code, since it last showed progress: parked, made a crossing
-    /// that a tick saw, or set this to 0.
+    /// How long the kernel's watch (in units of its own) found the thread on a CPU in its own domain's code, since it last showed progress: parked, made a crossing
+    /// that a look saw, or set this to 0.
     pub stalled: AtomicU32,
-    /// Ticks since a domain on the chain is dead, for the kernel's watch.
+    /// The same since a domain on the chain is dead.
     pub orphaned: AtomicU32,
     /// Bits of [`phase`].
     pub phase: AtomicU32,
+    /// Looks of the kernel's watch at the thread.
+    pub looks: AtomicU32,
+    /// The newest of them, in a ring by their number.
+    pub newest_looks: [Look; LOOKS_KEPT],
+}
+
+/// Looks of the kernel's watch at a thread that are kept.
+pub const LOOKS_KEPT: usize = 8;
+
+/// A look of the kernel's watch at a thread; written and read by the kernel alone.
+#[derive(Default)]
+pub struct Look {
+    /// When, nanoseconds since boot.
+    pub at_ns: AtomicU64,
+    /// Where the thread was: an instruction's address, or a number of the kernel's.
+    pub place: AtomicU64,
+}
+
+impl Look {
+    const fn none() -> Look {
+        Look {
+            at_ns: AtomicU64::new(0),
+            place: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What a thread is doing, as far as the kernel's watch treats it differently.
@@ -64,6 +89,8 @@ impl ThreadHeader {
             stalled: AtomicU32::new(0),
             orphaned: AtomicU32::new(0),
             phase: AtomicU32::new(0),
+            looks: AtomicU32::new(0),
+            newest_looks: [const { Look::none() }; LOOKS_KEPT],
         }
     }
 
@@ -105,7 +132,7 @@ pub struct Continuation {
     pub callee: OwnerId,
     /// What is called; null for what a thread runs first.
     pub method: *const Method,
-    /// Ticks of the kernel's watch that found the thread in this call, running or parked.
+    /// How long the kernel's watch (in units of its own) found the thread in this call, running or parked.
     pub seen: AtomicU32,
     /// Written by `rref::crossing::enter` before any code of the callee runs.
     pub context: MaybeUninit<ResumeContext>,

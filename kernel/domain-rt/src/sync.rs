@@ -56,7 +56,7 @@ impl<T> Mutex<T> {
                     return guard;
                 }
             }
-            crate::thread::yield_now();
+            (abi::sys().thread_yield_to_holder)();
         }
     }
 }

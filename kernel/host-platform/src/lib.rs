@@ -34,6 +34,7 @@ static TABLE: SysTable = SysTable {
     thread_park: thread::park,
     thread_unpark: thread::unpark,
     thread_yield: thread::yield_now,
+    thread_yield_to_holder: thread::yield_now,
     cpu_count: thread::cpu_count,
     log,
     connect: wiring::connect,

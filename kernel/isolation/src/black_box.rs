@@ -167,6 +167,8 @@ pub enum EventKind {
     Logged,
     /// A domain that it imports from died.
     ProviderDied,
+    /// The watch looked at a thread of whoever was found to hang: where it was.
+    Watched,
     /// It died.
     Died,
 }

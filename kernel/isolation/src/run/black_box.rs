@@ -60,9 +60,14 @@ impl Trace {
 
 /// Notes something that the incarnation `owner` did. Not for what happens at every crossing or packet.
 pub fn trace(owner: OwnerId, kind: EventKind, text: fmt::Arguments<'_>) {
+    trace_at(clock::now_ns(), owner, kind, text);
+}
+
+/// The same for something that happened at `at_ns`.
+pub fn trace_at(at_ns: u64, owner: OwnerId, kind: EventKind, text: fmt::Arguments<'_>) {
     let Some(domain) = domain_of(owner) else { return };
     let event = Event {
-        at_ns: clock::now_ns(),
+        at_ns,
         generation: owner.generation(),
         kind,
         text: Text::format(text),

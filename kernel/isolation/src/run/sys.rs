@@ -31,6 +31,7 @@ pub static TABLE: SysTable = SysTable {
     thread_park,
     thread_unpark,
     thread_yield,
+    thread_yield_to_holder,
     cpu_count,
     log,
     connect,
@@ -180,6 +181,10 @@ calls! {
 
     fn thread_yield() {
         trusted(machine::yield_now);
+    }
+
+    fn thread_yield_to_holder() {
+        trusted(machine::yield_to_holder);
     }
 
     fn cpu_count() -> u32 {

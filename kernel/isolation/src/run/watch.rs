@@ -1,28 +1,35 @@
 //! Deadlines and heartbeats: domains that hang, found by the timer (docs/soundness.md, invariant 6).
 //!
-//! Nothing of this is in a crossing but two stores into its continuation. Every tick of the kernel's watch looks at the threads of a CPU that run or
-//! are parked, and counts in each continuation of their chains. A thread that waits for its turn isn't counted, nor is time in which the
-//! machine stood still: so an overloaded CPU never makes a deadline run out. One that has is handed to a kernel thread, since nobody is killed in an
-//! interrupt.
+//! Nothing of this is in a crossing but two stores into its continuation. The kernel's watch looks at the threads of a CPU that run or are parked, every
+//! 5 ms and every millisecond when a deadline comes near, and counts in each continuation of their chains what the look stands for (`sched::patience`). A thread
+//! that waits for its turn isn't counted, nor is time in which the CPU wasn't there. A call that has had its time is handed to a kernel thread, since
+//! nobody is killed in an interrupt.
 //!
 //! Which domain it is: the callee of the innermost crossing that took too long. Those around it get their time again, to answer to its
 //! death. A domain that has no deadline and keeps a thread of a dead one gets [`GRACE_MS`].
 
+use super::black_box;
 use super::death;
 use super::domain::{Cause, Domain, domain_name, domain_of};
 use super::thread::is_dead;
-use abi::thread::phase;
+use crate::black_box::EventKind;
+use abi::thread::{LOOKS_KEPT, phase};
 use abi::{Continuation, Deadline, Method, OwnerId, ThreadHeader};
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::machine::sync::InterruptLock;
-use kernel::machine::thread::watch::{Sight, TICK_MS, Watch, set_watch};
-use kernel::machine::thread::{self as machine, Builder, State, ThreadId};
+use kernel::machine::thread::watch::{Found, Moment, Sight, Watch, set_watch};
+use kernel::machine::thread::{self as machine, Builder, ThreadId};
+use kernel::sched::patience::{allow_for, is_near, is_over, share};
 use rref::Text;
 
 /// How long a callee without a deadline may keep a thread that a dead domain is on the chain of, milliseconds.
 const GRACE_MS: u32 = 100;
-/// Verdicts that wait to be carried out, at most: one for each CPU and tick is a lot. More are found again at the next tick.
+/// Verdicts that wait to be carried out, at most: one for each CPU and look is a lot. More are found again at the next.
 const VERDICTS: usize = 32;
+/// What `Look::place` is where the thread had no place. No code is at these addresses.
+const PARKED: u64 = 0;
+const YIELDED: u64 = 1;
+const LOCKING: u64 = 2;
 /// What `Continuation::seen` is when its callee has been handed over.
 const HANDED_OVER: u32 = u32::MAX;
 
@@ -33,6 +40,8 @@ struct Verdict {
     why: Why,
     limit_ms: u32,
     thread: u64,
+    /// The looks that counted, the oldest first: when, and where the thread was.
+    looks: [(u64, u64); LOOKS_KEPT],
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +91,7 @@ fn carry_out(verdict: &Verdict) {
         why,
         limit_ms,
         thread,
+        ref looks,
     } = *verdict;
     let name = domain_name(owner);
     let (cause, detail) = match why {
@@ -109,12 +119,69 @@ fn carry_out(verdict: &Verdict) {
             )),
         ),
     };
+    let last_ns = looks.iter().map(|&(at_ns, _)| at_ns).max().unwrap_or_default();
+    for &(at_ns, place) in looks.iter().filter(|(at_ns, _)| *at_ns != 0) {
+        let place = describe(place);
+        let before_us = (last_ns - at_ns) / 1000;
+        let (ms, tenths) = (before_us / 1000, before_us / 100 % 10);
+        black_box::trace_at(
+            at_ns,
+            owner,
+            EventKind::Watched,
+            format_args!("{ms}.{tenths} ms before, {thread}: {place}"),
+        );
+    }
     death::kill(owner, cause, detail.as_str());
 }
 
-/// Whether a count of ticks is more than so many milliseconds, whenever the first of them came.
-fn is_over(ticks: u32, limit_ms: u32) -> bool {
-    u64::from(ticks) > u64::from(limit_ms).div_ceil(TICK_MS)
+/// Where a look found a thread, in words.
+fn describe(place: u64) -> Text<72> {
+    match place {
+        PARKED => Text::new("waiting in the kernel"),
+        YIELDED => Text::new("giving up the CPU for others"),
+        LOCKING => Text::new("waiting for a lock that another thread holds"),
+        address => {
+            let at = black_box::function_at(address);
+            Text::format(format_args!(
+                "{}: {} + {:#x}",
+                at.domain,
+                at.function.as_str(),
+                at.offset
+            ))
+        }
+    }
+}
+
+/// Keeps a look for whoever wants to know where the time went.
+fn keep(thread: &ThreadHeader, found: Found, now_ns: u64) {
+    let number = thread.looks.load(Ordering::Relaxed);
+    thread.looks.store(number.wrapping_add(1), Ordering::Relaxed);
+    if let Some(look) = thread.newest_looks.get(number as usize % LOOKS_KEPT) {
+        let place = match found {
+            Found::At(address) => address,
+            Found::Yielded => YIELDED,
+            Found::Locking => LOCKING,
+            Found::Parked => PARKED,
+        };
+        look.at_ns.store(now_ns, Ordering::Relaxed);
+        look.place.store(place, Ordering::Relaxed);
+    }
+}
+
+/// The newest looks at a thread, at most `count`, the oldest first.
+fn kept(thread: &ThreadHeader, count: u32) -> [(u64, u64); LOOKS_KEPT] {
+    let number = thread.looks.load(Ordering::Relaxed) as usize;
+    let mut looks = [(0, 0); LOOKS_KEPT];
+    let count = (count as usize).min(LOOKS_KEPT).min(number);
+    for (age, place) in (1..=count).rev().zip(looks.iter_mut()) {
+        if let Some(look) = thread.newest_looks.get((number - age) % LOOKS_KEPT) {
+            *place = (
+                look.at_ns.load(Ordering::Relaxed),
+                look.place.load(Ordering::Relaxed),
+            );
+        }
+    }
+    looks
 }
 
 /// How long a call of `method` may take, milliseconds; `None` for as long as it likes.
@@ -156,18 +223,21 @@ unsafe fn chain(thread: &ThreadHeader) -> impl Iterator<Item = &Continuation> {
     })
 }
 
-fn look(thread: &ThreadHeader, state: State) -> Sight {
+fn look(thread: &ThreadHeader, found: Found, moment: Moment) -> Sight {
     let mut sight = Sight::default();
+    keep(thread, found, moment.now_ns);
+    let share = share(moment.ms, found == Found::Locking);
     // SAFETY: The watch looks at threads that stand still.
     let records = || unsafe { chain(thread) };
     // The outermost continuation whose callee is dead: whoever is further in keeps a thread of it.
     let dead = records().filter(|record| is_dead(record.callee)).last();
     let orphaned = match dead {
-        Some(_) => thread.orphaned.load(Ordering::Relaxed).saturating_add(1),
+        Some(_) => thread.orphaned.load(Ordering::Relaxed).saturating_add(share),
         None => 0,
     };
     thread.orphaned.store(orphaned, Ordering::Relaxed);
-    if state != State::Running || records().next().is_some_and(is_bounded) {
+    sight.close = is_near(orphaned, GRACE_MS);
+    if found == Found::Parked || records().next().is_some_and(is_bounded) {
         thread.stalled.store(0, Ordering::Relaxed);
     }
     let mut is_inside = dead.is_some();
@@ -191,19 +261,19 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
         }
         let verdict = match record.method() {
             Some(method) => {
-                let seen = seen.saturating_add(1);
+                let seen = seen.saturating_add(share);
                 record.seen.store(seen, Ordering::Relaxed);
                 match deadline_ms(domain, method) {
                     Some(limit_ms) => {
                         sight.waits = true;
-                        // A tick for each call further in: one that came between two entries mustn't make the caller the first of two with the same deadline.
-                        let seen = seen.saturating_sub(u32::try_from(index).unwrap_or(u32::MAX));
+                        let seen = allow_for(seen, index);
+                        sight.close |= is_near(seen, limit_ms);
                         is_over(seen, limit_ms).then_some((Why::Deadline(method), limit_ms))
                     }
                     None => {
                         sight.waits |= is_inside;
                         let stalled = match index {
-                            0 => stalled_ms(thread, state, domain, seen),
+                            0 => stalled_ms(thread, (found, share), domain, seen),
                             _ => None,
                         };
                         match stalled {
@@ -216,7 +286,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
                 }
             }
             None => {
-                let verdict = look_at_own(thread, state, domain, record, index == 0);
+                let verdict = look_at_own(thread, (found, share), domain, record, index == 0);
                 sight.waits |= thread.phase.load(Ordering::Relaxed) == phase::STARTING;
                 verdict
             }
@@ -229,6 +299,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
             why,
             limit_ms,
             thread: thread.id.load(Ordering::Relaxed),
+            looks: kept(thread, LOOKS_KEPT as u32),
         };
         if PENDING.lock().push(verdict).is_ok() {
             record.seen.store(HANDED_OVER, Ordering::Relaxed);
@@ -243,14 +314,14 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
 /// Looks at what the domain whose thread it is does with it: start in time, and make progress. `is_innermost` if it is in its own code.
 fn look_at_own(
     thread: &ThreadHeader,
-    state: State,
+    (found, share): (Found, u32),
     domain: &Domain,
     record: &Continuation,
     is_innermost: bool,
 ) -> Option<(Why, u32)> {
     match thread.phase.load(Ordering::Relaxed) {
         phase::STARTING => {
-            let seen = record.seen.load(Ordering::Relaxed).saturating_add(1);
+            let seen = record.seen.load(Ordering::Relaxed).saturating_add(share);
             record.seen.store(seen, Ordering::Relaxed);
             let limit_ms = domain.manifest.start_ms;
             return (limit_ms != 0 && is_over(seen, limit_ms)).then_some((Why::Start, limit_ms));
@@ -262,16 +333,21 @@ fn look_at_own(
     if !is_innermost {
         return None;
     }
-    stalled_ms(thread, state, domain, u32::MAX).map(|limit_ms| (Why::Heartbeat, limit_ms))
+    stalled_ms(thread, (found, share), domain, u32::MAX).map(|limit_ms| (Why::Heartbeat, limit_ms))
 }
 
-/// Counts a tick for the heartbeat of the domain whose code a thread is in, where no deadline bounds its stay: the limit, if it has made no
-/// progress for longer. `seen` are the ticks of its stay.
-fn stalled_ms(thread: &ThreadHeader, state: State, domain: &Domain, seen: u32) -> Option<u32> {
-    if state != State::Running {
+/// Counts a look for the heartbeat of the domain whose code a thread is in, where no deadline bounds its stay: the limit, if it has made no
+/// progress for longer. `seen` is the count of its stay.
+fn stalled_ms(
+    thread: &ThreadHeader,
+    (found, share): (Found, u32),
+    domain: &Domain,
+    seen: u32,
+) -> Option<u32> {
+    if found == Found::Parked {
         return None;
     }
-    let stalled = thread.stalled.load(Ordering::Relaxed).saturating_add(1);
+    let stalled = thread.stalled.load(Ordering::Relaxed).saturating_add(share);
     thread.stalled.store(stalled, Ordering::Relaxed);
     let limit_ms = domain.manifest.heartbeat_ms;
     (limit_ms != 0 && is_over(stalled.min(seen), limit_ms)).then_some(limit_ms)

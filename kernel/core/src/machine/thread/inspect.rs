@@ -3,6 +3,7 @@
 use super::super::cpu::{self, Cpu};
 use super::super::interrupts::InterruptContext;
 use super::super::memory::Stack;
+use super::watch::Found;
 use super::{NAME_BYTES, SLOTS, Saved, State, TABLE, Thread, ThreadId, scheduler, with_thread};
 use abi::ThreadHeader;
 use core::ops::Range;
@@ -79,11 +80,11 @@ pub fn for_each(mut f: impl FnMut(ThreadId, &ThreadHeader, State)) {
 }
 
 /// Calls `f` with every thread of the CPU that runs or is parked. One that yielded counts as running: unlike one that was preempted, or was
-/// woken, it would only ask for the CPU to give it up again.
+/// woken, it would only ask for the CPU to give it up again. `rip` is where the running one was interrupted.
 ///
 /// # Safety
 /// The lock of the CPU's scheduler is held, on that CPU, with interrupts off.
-pub(super) unsafe fn for_each_on(cpu: &Cpu, mut f: impl FnMut(&ThreadHeader, State)) {
+pub(super) unsafe fn for_each_on(cpu: &Cpu, rip: u64, mut f: impl FnMut(&ThreadHeader, Found)) {
     let used = SLOTS.lock().next;
     for slot in TABLE.iter().take(used) {
         // SAFETY: Blocks in the table are never freed.
@@ -94,15 +95,19 @@ pub(super) unsafe fn for_each_on(cpu: &Cpu, mut f: impl FnMut(&ThreadHeader, Sta
             continue;
         }
         // SAFETY: It is a thread of the CPU whose lock is held, by the caller's promise; one that gets another CPU does so under this lock.
-        let inner = unsafe { &*thread.inner.get() };
-        let state = match inner.state {
+        let inner = unsafe { &mut *thread.inner.get() };
+        let found = match inner.state {
+            State::Running if inner.locking => Found::Locking,
+            State::Ready if inner.yielded && inner.locking => Found::Locking,
             // It may never be seen running, though it does nothing else: others get its share.
-            State::Ready if inner.yielded => State::Running,
+            State::Ready if inner.yielded => Found::Yielded,
             State::Ready => continue,
-            state => state,
+            State::Running => Found::At(rip),
+            State::Parked => Found::Parked,
         };
         if inner.id.is_some() {
-            f(&thread.header, state);
+            inner.locking = false;
+            f(&thread.header, found);
         }
     }
 }

@@ -87,6 +87,8 @@ struct Inner {
     state: State,
     /// It is ready because it gave up the CPU itself.
     yielded: bool,
+    /// It gave up the CPU for the holder of a lock since the watch looked at it last.
+    locking: bool,
     saved: Saved,
     tokens: WakeTokens,
     idle: bool,
@@ -285,6 +287,7 @@ fn make(
         id: Some(id),
         state: State::Ready,
         yielded: false,
+        locking: false,
         saved: Saved::OnStack,
         tokens: WakeTokens::new(),
         idle: stack.is_none(),
@@ -386,7 +389,12 @@ pub fn sleep_until(deadline_ns: u64) -> Wake {
 
 /// Lets the other runnable threads of this CPU run first.
 pub fn yield_now() {
-    scheduler::yield_now();
+    scheduler::yield_now(false);
+}
+
+/// The same for a thread that waits for a lock, which one of them may hold.
+pub fn yield_to_holder() {
+    scheduler::yield_now(true);
 }
 
 /// Wakes a thread, or makes its next [`park_until`] return at once; false if it has ended. From anywhere,

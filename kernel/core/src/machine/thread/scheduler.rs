@@ -9,7 +9,7 @@
 //! A thread that blocks while no other can run isn't left at all: the CPU is idle on that thread's stack (`idle.rs`), and goes on from there when
 //! the thread is woken. Its deadline is kept apart from the queue's timers meanwhile.
 //!
-//! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next tick of the
+//! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next look of the
 //! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
 mod idle;
@@ -19,8 +19,9 @@ use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
 use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
 use super::super::{apic, clock};
-use super::watch::{TICK_NS, Watch, watch};
+use super::watch::{Moment, Watch, watch};
 use super::{Saved, State, Thread, ThreadId, Wake, unpark};
+use crate::sched::pace::Pace;
 use crate::sched::queue::{RunQueue, SLICE_NS};
 use crate::time::NEVER;
 use alloc::vec::Vec;
@@ -74,7 +75,7 @@ pub struct Scheduler {
     armed_ns: u64,
     busy_ns: u64,
     /// When the watch looks next, and whether it does so on an idle CPU.
-    watch_ns: u64,
+    pace: Pace,
     watches_idle: bool,
 }
 
@@ -94,7 +95,7 @@ impl Scheduler {
             slice_end_ns: NEVER,
             armed_ns: NEVER,
             busy_ns: 0,
-            watch_ns: 0,
+            pace: Pace::new(),
             watches_idle: false,
         }
     }
@@ -148,7 +149,7 @@ impl Scheduler {
         self.slice_start_ns = now_ns;
         self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
         self.set_running(cpu, thread);
-        if self.armed_ns > self.watch_ns {
+        if self.armed_ns > self.pace.due_ns() {
             self.arm(now_ns);
         }
     }
@@ -206,13 +207,11 @@ impl Scheduler {
         Some(next)
     }
 
-    /// Out of idleness: a tick that didn't come isn't made up for.
+    /// Out of idleness.
     #[inline]
     fn leave_idle(&mut self, now_ns: u64) {
         self.watches_idle = true;
-        if self.watch_ns <= now_ns {
-            self.watch_ns = now_ns.saturating_add(TICK_NS);
-        }
+        self.pace.resume(now_ns);
     }
 
     #[inline]
@@ -245,7 +244,7 @@ impl Scheduler {
             .queue
             .next_event(if is_idle { NEVER } else { self.slice_end_ns });
         if (!is_idle || self.watches_idle) && watch().is_some() {
-            next = next.min(self.watch_ns);
+            next = next.min(self.pace.due_ns());
         }
         next = next.min(self.halted_until_ns);
         if next < self.armed_ns {
@@ -255,22 +254,24 @@ impl Scheduler {
     }
 
     /// Looks at this CPU's threads if it is time; the watch if it has something to report.
-    fn look(&mut self, cpu: &Cpu, now_ns: u64) -> Option<&'static Watch> {
+    fn look(&mut self, cpu: &Cpu, now_ns: u64, rip: u64) -> Option<&'static Watch> {
         let is_idle = self.running == self.idle;
-        if now_ns < self.watch_ns || is_idle && !self.watches_idle {
+        if is_idle && !self.watches_idle {
             return None;
         }
+        let ms = self.pace.look(now_ns)?;
         let watch = watch()?;
-        self.watch_ns = now_ns.saturating_add(TICK_NS);
-        let (mut report, mut waits) = (false, false);
+        let (mut report, mut waits, mut close) = (false, false, false);
         // SAFETY: `self` is behind the lock of this CPU, which runs this in an interrupt.
         unsafe {
-            super::inspect::for_each_on(cpu, |header, state| {
-                let sight = (watch.look)(header, state);
+            super::inspect::for_each_on(cpu, rip, |header, found| {
+                let sight = (watch.look)(header, found, Moment { now_ns, ms });
                 report |= sight.report;
                 waits |= sight.waits;
+                close |= sight.close;
             });
         }
+        self.pace.go_on(now_ns, close);
         // A thread that runs now may come to wait before the next look.
         self.watches_idle = waits || !is_idle;
         report.then_some(watch)
@@ -512,8 +513,8 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
     Ok(None)
 }
 
-/// See [`super::yield_now`].
-pub(super) fn yield_now() {
+/// See [`super::yield_now`] and, for one that is `locking`, [`super::yield_to_holder`].
+pub(super) fn yield_now(locking: bool) {
     let were_enabled = processor::are_enabled();
     processor::disable();
     let cpu = cpu::current();
@@ -522,9 +523,10 @@ pub(super) fn yield_now() {
         let mut scheduler = cpu.scheduler.lock();
         let now = clock::now_ns();
         scheduler.expire(now);
+        // SAFETY: The lock of the thread's CPU is held.
+        let inner = unsafe { &mut *thread.inner.get() };
+        inner.locking |= locking;
         if scheduler.queue.has_ready() {
-            // SAFETY: The lock of the thread's CPU is held.
-            let inner = unsafe { &mut *thread.inner.get() };
             inner.state = State::Ready;
             inner.yielded = true;
             scheduler.queue.push(thread.into());
@@ -607,7 +609,7 @@ pub(in crate::machine) fn interrupt_exit(
         return acknowledge();
     }
     let now = clock::now_ns();
-    if let Some(watch) = scheduler.look(cpu, now) {
+    if let Some(watch) = scheduler.look(cpu, now, context.rip) {
         drop(scheduler);
         (watch.report)();
         scheduler = cpu.scheduler.lock();

@@ -1,16 +1,23 @@
-//! The watch: looks at every thread of a CPU that has one to run, every [`TICK_MS`].
+//! The watch: looks at every thread of a CPU that has one to run, every few milliseconds (`sched::pace`).
 //!
-//! What it looks for is up to who sets it. Ticks come while the CPU runs a thread, and while it is idle only as long as the last look asked for it;
-//! they are never made up for. So a count of them is time that a thread had or slept, whatever the machine or its host did otherwise.
+//! What it looks for is up to who sets it. Looks come while the CPU runs a thread, and while it is idle only as long as the last look asked for it;
+//! they are never made up for. So what they stand for is time that a thread had or slept, whatever the machine or its host did otherwise.
 
-use super::State;
 use abi::ThreadHeader;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// Time between two looks, milliseconds.
-pub const TICK_MS: u64 = 5;
-/// The same in nanoseconds.
-pub(super) const TICK_NS: u64 = TICK_MS * 1_000_000;
+/// How a look finds a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It runs, and was interrupted before the instruction at this address.
+    At(u64),
+    /// It gave up the CPU for others, and would run.
+    Yielded,
+    /// It waits for a lock of its domain: runs or would run, and gave up the CPU for the holder since the last look.
+    Locking,
+    /// It is parked.
+    Parked,
+}
 
 /// What a look at a thread has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,14 +26,25 @@ pub struct Sight {
     pub report: bool,
     /// The thread is to be looked at again even if its CPU is idle.
     pub waits: bool,
+    /// The thread may be found to hang soon: the CPU is to be looked at closely.
+    pub close: bool,
 }
 
-/// What is done at a tick.
+/// A look at a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When, nanoseconds since boot.
+    pub now_ns: u64,
+    /// The time that it stands for, milliseconds.
+    pub ms: u32,
+}
+
+/// What is done at a look.
 pub struct Watch {
     /// Looks at a thread that runs or is parked, and stands still meanwhile. Runs in interrupt context with the scheduler's lock held: it must be
     /// short, and not wake threads, allocate or log.
-    pub look: fn(&ThreadHeader, State) -> Sight,
-    /// Runs after the looks of a tick if one of them asked for it, in interrupt context, with no lock held.
+    pub look: fn(&ThreadHeader, Found, Moment) -> Sight,
+    /// Runs after a CPU was looked at if one of its threads asked for it, in interrupt context, with no lock held.
     pub report: fn(),
 }
 
