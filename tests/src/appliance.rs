@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use configuration::domains::Domains;
 use serde_json::Value;
 
-use crate::bare_machine::run_until;
+use crate::bare_machine::{run_until, with_mistake};
 use crate::context::Context;
 use crate::running_lab::RunningLab;
 
@@ -22,6 +22,29 @@ pub fn boots(context: &Context) -> Result<()> {
 /// Every domain of the manifest runs on the shared appliance.
 pub fn is_well(context: &Context) -> Result<()> {
     context.with_appliance(|lab| domains_run(context, lab))
+}
+
+/// Deaths that must be seen before the test believes in the restart policy.
+const PANICS: usize = 5;
+
+/// A domain that panics at every start: that is its own death each time, and of nobody else.
+pub fn outlives_panics(context: &Context) -> Result<()> {
+    let built = image_builder::build(&image_builder::Options::new(&context.root))?;
+    let archive = with_mistake(context, &built.archive)?;
+    let panics = |serial: &str| serial.matches("domain httpd generation ").count();
+    let serial = run_until(context, &built.kernel, &archive, 2, |serial| {
+        panics(serial) >= PANICS
+    })?;
+    for generation in 1..=PANICS {
+        let line = format!(
+            "domain httpd generation {generation} died: Panic: cannot start: config/appliance.toml, line 2"
+        );
+        ensure!(serial.contains(&line), "there is no \"{line}\":\n{serial}");
+    }
+    let deaths = serial.matches(" died: ").count() - serial.matches("httpd: generation ").count();
+    ensure!(deaths == panics(&serial), "somebody else died too:\n{serial}");
+    context.figure("panics_survived", deaths, "");
+    Ok(())
 }
 
 /// Without its card the appliance has its console and whatever needs no network; nobody dies of it, and one line says what is missing.

@@ -1,11 +1,12 @@
-//! A machine without card and network: for the kernel's own tests, and for what domains do when their device is missing.
+//! A machine without card and network: for the kernel's own tests, and for what domains do when their device is missing or their settings are wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
+use image_builder::archive::BootArchive;
 
 use crate::context::Context;
 
@@ -18,6 +19,15 @@ pub struct Ending {
     pub status: ExitStatus,
     /// What the serial port has written.
     pub serial: String,
+}
+
+/// A copy of a boot archive in whose settings httpd finds a mistake, which the build would have refused: it panics at every start.
+pub fn with_mistake(context: &Context, archive: &Path) -> Result<PathBuf> {
+    let mut changed = BootArchive::read(archive)?;
+    changed.add("config/appliance.toml", b"[httpd]\nport = 0\n".to_vec())?;
+    let path = context.directory().join("mistake.tar");
+    changed.write(&path)?;
+    Ok(path)
 }
 
 /// Boots `kernel` with words on its command line and waits until the machine ends by itself.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::bare_machine::run_until;
+use crate::bare_machine::{run_until, with_mistake};
 use crate::context::Context;
 use crate::running_lab::RunningLab;
 
@@ -151,19 +151,20 @@ fn recovered(lab: &RunningLab, number: u64) -> Result<Value> {
     }
 }
 
-/// Without its card the driver panics at every start: the log says in which function, and whom it was called by.
+/// A domain that panics at its start: the log says in which function, and whom it was called by.
 fn panics(context: &Context) -> Result<()> {
     let built = image_builder::build(&image_builder::Options::new(&context.root))?;
+    let archive = with_mistake(context, &built.archive)?;
     let report = |serial: &str| {
         let mut lines = serial.lines();
         let line = lines.find(|line| line.contains("death 1: thread "));
         line.map(|line| line.trim().to_owned())
     };
-    let serial = run_until(context, &built.kernel, &built.archive, 2, |serial| {
+    let serial = run_until(context, &built.kernel, &archive, 2, |serial| {
         report(serial).is_some()
     })?;
     let line = report(&serial).context("the report is there no more")?;
-    for part in ["\"ixgbe/start\"", " in _start + ", "chain: ixgbe"] {
+    for part in ["\"httpd/start\"", " in _start + ", "chain: httpd"] {
         ensure!(line.contains(part), "the report has no {part}: {line}");
     }
     eprintln!("  {line}");

@@ -80,6 +80,11 @@ const TESTS: &[Test] = &[
         run: appliance::boots,
     },
     Test {
+        name: "domain-panics",
+        about: "a domain that panics at every start is restarted each time, and nobody else dies",
+        run: appliance::outlives_panics,
+    },
+    Test {
         name: "no-card",
         about: "a machine without a network card has its console, one line about the card, and no deaths",
         run: appliance::runs_without_card,
