@@ -59,13 +59,7 @@ fn serves_a_request_and_closes() {
         let again = parse(&again[0]);
         assert_eq!(again.acknowledgement, Some(peer.sequence + 1));
         assert_eq!(again.sequence, peer.acknowledgement);
-        assert_eq!(
-            lab.stack
-                .common
-                .buffer_bytes
-                .load(std::sync::atomic::Ordering::Relaxed),
-            0
-        );
+        assert_eq!(lab.buffer_bytes(), 0);
     }
 }
 
@@ -158,13 +152,7 @@ fn a_peer_that_sends_on_after_the_close_is_reset() {
         assert!(events.iter().any(|event| event.closed && event.socket == socket));
         let statistics = lab.sockets.statistics().expect("up");
         assert_eq!((statistics.connections, statistics.aborted), (0, 1));
-        assert_eq!(
-            lab.stack
-                .common
-                .buffer_bytes
-                .load(std::sync::atomic::Ordering::Relaxed),
-            0
-        );
+        assert_eq!(lab.buffer_bytes(), 0);
     }
 }
 
@@ -353,13 +341,7 @@ fn five_thousand_connections() {
         lab.sockets.abort(socket).expect("open");
     }
     assert_eq!(lab.exchange(&[]).len(), 5000);
-    assert_eq!(
-        lab.stack
-            .common
-            .buffer_bytes
-            .load(std::sync::atomic::Ordering::Relaxed),
-        0
-    );
+    assert_eq!(lab.buffer_bytes(), 0);
 }
 
 #[test]

@@ -112,6 +112,14 @@ impl Lab {
             .collect()
     }
 
+    /// Bytes of connections' buffers that are in the account.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.stack
+            .common
+            .buffer_bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     pub fn send(&self, socket: SocketId, data: &[u8]) -> usize {
         let sent = self.sockets.send(socket, buffer(data)).expect("a connection");
         sent.taken as usize

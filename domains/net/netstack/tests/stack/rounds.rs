@@ -5,7 +5,6 @@ use interface::socket::{EVENT_LIMIT, EventList, STREAM_BYTES, SendList, Sending,
 use proptest::prelude::*;
 use rref::RRef;
 use smoltcp::wire::TcpControl;
-use std::sync::atomic::Ordering;
 
 /// What came: for each socket its bytes, and whether there is more for `receive`.
 fn wait_received(lab: &Lab) -> Vec<(SocketId, Vec<u8>, bool)> {
@@ -63,7 +62,7 @@ fn open(lab: &mut Lab, count: u16) -> Vec<(Peer, SocketId)> {
 
 /// The bytes that buffers of sockets take: 0 as long as no connection needed one.
 fn socket_bytes(lab: &Lab) -> u64 {
-    lab.stack.common.buffer_bytes.load(Ordering::Relaxed)
+    lab.buffer_bytes()
 }
 
 #[test]

@@ -366,14 +366,7 @@ fn exchange(config: &str, faults: Faults, seed: u64, rounds: &[(usize, usize, u6
 #[test]
 fn quiet_connections_hold_no_buffers() {
     let mut transfer = Transfer::new(CONFIG, 1500, NONE, 3);
-    let used = |transfer: &Transfer| {
-        transfer
-            .lab
-            .stack
-            .common
-            .buffer_bytes
-            .load(std::sync::atomic::Ordering::Relaxed)
-    };
+    let used = |transfer: &Transfer| transfer.lab.buffer_bytes();
     let mut sent = false;
     let mut most = 0;
     for _ in 0..100 {
