@@ -1,5 +1,8 @@
 //! The appliance as shipped: it boots, answers, and every domain of the manifest runs.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use configuration::domains::Domains;
 use serde_json::Value;
@@ -7,6 +10,9 @@ use serde_json::Value;
 use crate::bare_machine::{run_until, with_mistake};
 use crate::context::Context;
 use crate::running_lab::RunningLab;
+
+/// Time for the last domains to start when the site answers already.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// The shipped image serves its own page to the client, and every domain of the manifest runs.
 pub fn boots(context: &Context) -> Result<()> {
@@ -81,7 +87,7 @@ fn serves_own_page(context: &Context, lab: &RunningLab) -> Result<()> {
 }
 
 fn domains_run(context: &Context, lab: &RunningLab) -> Result<()> {
-    let listing = lab.console_json("domains --json")?;
+    let listing = started_domains(lab)?;
     let domains = Domains::read(&context.root.join("config/domains.toml"))?;
     for domain in &domains.system.domains {
         let state = state(&listing, &domain.name)
@@ -89,6 +95,20 @@ fn domains_run(context: &Context, lab: &RunningLab) -> Result<()> {
         ensure!(state == "running", "{} is {state}: {listing}", domain.name);
     }
     Ok(())
+}
+
+/// What `domains --json` prints once every domain runs or was refused, or has had its time for that: the site answers before the last one is started.
+pub fn started_domains(lab: &RunningLab) -> Result<Value> {
+    let until = Instant::now() + START_LIMIT;
+    loop {
+        let listing = lab.console_json("domains --json")?;
+        let domains = listing.as_array().context("`domains` printed no list")?;
+        let is_up = |domain: &Value| domain["state"] == "running" || domain["refused"] == true;
+        if domains.iter().all(is_up) || Instant::now() > until {
+            return Ok(listing);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A domain's state in what `domains --json` has printed.

@@ -7,7 +7,7 @@ use image_builder::archive::BootArchive;
 use image_builder::{Built, Options};
 use sign::{Key, SignedImage, read_image, sign_image};
 
-use crate::appliance::state;
+use crate::appliance::{started_domains, state};
 use crate::context::Context;
 
 /// The domain whose image is spoiled: the site and the console must work without it.
@@ -91,7 +91,7 @@ fn is_refused(context: &Context, built: &Built, said: &str) -> Result<()> {
     let lab = context.boot(built)?;
     let check = || -> Result<()> {
         // That it answers at all is what booting waits for.
-        let listing = lab.console_json("domains --json")?;
+        let listing = started_domains(&lab)?;
         let domains = listing.as_array().context("`domains` printed no list")?;
         for domain in domains {
             let name = domain["name"].as_str().unwrap_or_default();

@@ -27,6 +27,8 @@ const LARGEST_BODY: u64 = 1 << 40;
 const DATAGRAM_BATCH: usize = 256;
 /// Bytes of datagrams that wait to be counted, at most.
 const DATAGRAM_BUFFER: usize = 16 << 20;
+/// A line for the lab, which waits for it.
+const READY: &str = "ready";
 /// Datagrams that begin with this are counted and not answered.
 const QUIET: &[u8] = b"quiet";
 
@@ -46,7 +48,7 @@ struct Backend {
     counters: Counters,
 }
 
-/// Serves until it is ended from outside, or an address can't be served.
+/// Serves until it is ended from outside, or an address can't be served. Says [`READY`] once all addresses are.
 pub async fn serve(name: String, addresses: Vec<SocketAddr>) -> Result<()> {
     let backend = Rc::new(Backend {
         name,
@@ -63,6 +65,7 @@ pub async fn serve(name: String, addresses: Vec<SocketAddr>) -> Result<()> {
                 servers.spawn_local(accept(Rc::clone(&backend), listener));
                 servers.spawn_local(answer_datagrams(Rc::clone(&backend), datagrams));
             }
+            println!("{READY}");
             servers.join_all().await;
             Ok(())
         })

@@ -89,11 +89,13 @@ fn create_node(access: &Access, space: &str, node: &Node, mtu: u16) -> Result<()
         let _ = writeln!(text, "addr add {ipv6} dev eth0 nodad");
     }
     for vip in &node.vips {
-        let _ = writeln!(
-            text,
-            "addr add {vip}/{} dev lo",
-            if vip.is_ipv4() { 32 } else { 128 }
-        );
+        // Without `nodad` the kernel finds out in its own time that nobody on this interface can have the address, and until then nobody can listen.
+        let form = if vip.is_ipv4() {
+            "32 dev lo"
+        } else {
+            "128 dev lo nodad"
+        };
+        let _ = writeln!(text, "addr add {vip}/{form}");
     }
     text.push_str("link set eth0 up\n");
     ip(access, Some(space), &text)

@@ -40,6 +40,8 @@ impl Process {
             .stdin(input)
             .stdout(file.try_clone()?)
             .stderr(file)
+            // The end of the log is to say what was wrong, not where in the program an error was made.
+            .env("RUST_LIB_BACKTRACE", "0")
             // A group of its own, so that Ctrl-C at the terminal is for us to handle.
             .process_group(0)
             .spawn()

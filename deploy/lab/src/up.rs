@@ -27,6 +27,9 @@ const PREFERRED: &str = "nice";
 const PREFERENCE: [&str; 2] = ["-n", "-10"];
 /// How long a server may take to make its socket.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(5);
+/// What a backend says once it listens, and how long it may take until then.
+const BACKEND_READY: &str = "ready";
+const BACKEND_PATIENCE: Duration = Duration::from_secs(20);
 /// The processes that an appliance is made of.
 const APPLIANCE_PARTS: [&str; 2] = ["appliance", "nic-model"];
 /// Lines of a log that an error repeats.
@@ -244,6 +247,7 @@ impl Lab {
                 self.start_backend(name, &node.listen, &options.programs.node)?;
             }
         }
+        self.wait_for_backends()?;
         step.done(format!("{} nodes", options.plan.nodes.len()));
         match &options.guest {
             Some(guest) => {
@@ -267,6 +271,25 @@ impl Lab {
         }
         let process = Process::start(name, command, &self.log_file(name), Stdio::null())?;
         self.adopt(process)
+    }
+
+    /// Waits until all that has been started, which is backends, listens.
+    fn wait_for_backends(&mut self) -> Result<()> {
+        let until = Instant::now() + BACKEND_PATIENCE;
+        while let Some(late) = self
+            .state
+            .processes
+            .iter()
+            .find(|process| process.last_words(1) != BACKEND_READY)
+        {
+            let name = late.name.clone();
+            self.check_parts()?;
+            if Instant::now() > until {
+                bail!("{name} doesn't listen within {} s", BACKEND_PATIENCE.as_secs());
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn start_appliance(&mut self, options: &Options, guest: &Guest) -> Result<()> {
