@@ -19,7 +19,7 @@ use crate::transmit::{SentSegment, finish};
 use alloc::vec;
 use alloc::vec::Vec;
 use rref::Packet;
-use rref::packet::{ChecksumRequest, Verdict};
+use rref::packet::{ChecksumRequest, HEADROOM_BYTES, PACKET_BYTES, Verdict};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
@@ -32,6 +32,8 @@ use smoltcp::wire::{
 const RECEIVE_LIMIT: usize = 4096;
 /// Received bytes that are acknowledged at once rather than after a delay: the segment size of peers that name none.
 const ACKNOWLEDGE_BYTES: usize = 536;
+/// Bytes of an answer that one packet takes with its headers, also where the network takes longer frames, which are runs of packets.
+const ANSWER_LIMIT_BYTES: usize = PACKET_BYTES - HEADROOM_BYTES - ETHERNET_BYTES - 60;
 /// Quiet time after which a connection loses its socket.
 pub(crate) const QUIET_NS: u64 = 1_000_000_000;
 /// Buffers of a socket that is only to be closed or reset.
@@ -247,7 +249,7 @@ impl Connection {
             return false;
         };
         let window = usize::from(window) << options.window_scale.unwrap_or(0);
-        if !light.transmit.is_empty() || data.len() > limit.min(window) {
+        if !light.transmit.is_empty() || data.len() > limit.min(window).min(ANSWER_LIMIT_BYTES) {
             return false;
         }
         light.transmit.extend_from_slice(data);

@@ -295,6 +295,15 @@ fn jumbo_frames_are_runs_of_packets() {
     println!("jumbo download: 2 MB in {} ms", time / 1_000_000);
 }
 
+/// An answer that fits into one segment of the network, and not into one packet.
+#[test]
+fn answers_between_a_packet_and_a_jumbo_frame() {
+    let config = CONFIG.replace("[tcp]", "mtu = 9000\n[tcp]");
+    for length in [1_800, 1_900, 2_000, 3_000, 8_900] {
+        download(&config, 9000, NONE, 1, length);
+    }
+}
+
 /// Show 7 of the appliance.
 #[test]
 fn one_percent_of_each_fault() {
