@@ -18,7 +18,7 @@ use super::super::sync::RawInterruptLock;
 use super::super::{apic, clock};
 use super::watch::{TICK_NS, Watch, watch};
 use super::{Saved, State, Thread, ThreadId, Wake, unpark};
-use crate::sched::queue::{RunQueue, SLICE_NS};
+use crate::sched::queue::{PROMPT_SLICE_NS, RunQueue, SLICE_NS};
 use crate::time::NEVER;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -132,6 +132,18 @@ impl Scheduler {
         first.then_some(cpu)
     }
 
+    /// Lets a runnable thread run before the others of its CPU; the CPU that has to be interrupted for it, if any. The running thread of this CPU goes
+    /// on until it waits.
+    pub(super) fn hurry(&mut self, cpu: &'static Cpu, thread: &'static Thread) -> Option<&'static Cpu> {
+        let is_here = core::ptr::eq(cpu, cpu::current());
+        // An idle CPU was interrupted when it got something to do.
+        if !self.queue.move_first(thread.into()) || is_here || self.running == self.idle {
+            return None;
+        }
+        self.slice_end_ns = 0;
+        Some(cpu)
+    }
+
     /// Puts a thread into the queue: at its end, or, if it is prompt, at its front, with the running thread's slice over.
     fn queue_ready(&mut self, thread: Queued, inner: &mut super::Inner) {
         inner.state = State::Ready;
@@ -157,9 +169,10 @@ impl Scheduler {
         }
         self.running = Some(next);
         self.slice_start_ns = now_ns;
-        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
         // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
         let inner = unsafe { &mut *next.thread().inner.get() };
+        let slice_ns = if inner.prompt { PROMPT_SLICE_NS } else { SLICE_NS };
+        self.slice_end_ns = now_ns.saturating_add(slice_ns);
         inner.state = State::Running;
         cpu.current.store(
             core::ptr::from_ref(&next.thread().header).cast_mut(),
@@ -547,14 +560,20 @@ pub(in crate::machine) fn interrupt_exit(
     }
     if scheduler.queue.has_ready() && now >= scheduler.slice_end_ns {
         // SAFETY: The lock of the thread's CPU is held, and the thread doesn't run any more.
-        unsafe {
+        let is_prompt = unsafe {
             thread.save_area.get().write(context.clone());
             let inner = &mut *thread.inner.get();
             inner.saved = Saved::Preempted;
             inner.state = State::Ready;
             inner.yielded = false;
+            inner.prompt
+        };
+        if is_prompt && now < scheduler.slice_start_ns.saturating_add(PROMPT_SLICE_NS) {
+            // For another prompt one; it isn't to wait for all the others too.
+            scheduler.queue.push_second(current);
+        } else {
+            scheduler.queue.push(current);
         }
-        scheduler.queue.push(current);
         if let Some(next) = scheduler.take_next(cpu, now) {
             drop(scheduler);
             acknowledge();
