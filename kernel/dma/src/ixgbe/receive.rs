@@ -49,7 +49,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
         let base = receive_register(claim.queue, 0);
         // Before there is memory that the device could reach: see `Adapter::new`.
-        ring::turn_off(claim.registers(), base)?;
+        claim.turn_off(base)?;
         let memory = claim.descriptors()?;
         Ok(ReceiveRing {
             claim,

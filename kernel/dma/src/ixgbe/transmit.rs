@@ -63,7 +63,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
         let base = transmit_register(claim.queue, 0);
         // Before there is memory that the device could reach: see `Adapter::new`.
-        ring::turn_off(claim.registers(), base)?;
+        claim.turn_off(base)?;
         let memory = claim.descriptors()?;
         let place = memory.transmit_place(claim.queue);
         Ok(TransmitRing {
