@@ -320,7 +320,7 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
 /// Between two looks whether a domain has been left: at first, then doubled each time up to the longest.
 const FIRST_PAUSE_NS: u64 = 20_000;
 const LONGEST_PAUSE_NS: u64 = 1_000_000;
-/// Pauses up to this one aren't slept unless another thread of this CPU is waited for: a CPU that halts takes longer to come back.
+/// Pauses up to this one aren't slept: a CPU that halts takes longer to come back, and so does a thread that waits for a timer.
 const LONGEST_SPIN_NS: u64 = 2 * FIRST_PAUSE_NS;
 
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.
@@ -342,14 +342,20 @@ fn wait_until_left(incarnation: OwnerId) {
         }
         inside.send_out();
         let until_ns = clock::now_ns() + pause_ns;
-        if inside.any_here || pause_ns > LONGEST_SPIN_NS {
-            machine::sleep_until(until_ns);
-        } else {
-            while clock::now_ns() < until_ns {
-                core::hint::spin_loop();
+        let is_short = pause_ns <= LONGEST_SPIN_NS;
+        match (is_short, inside.any_here) {
+            // To one of those: what is ready of them is next.
+            (true, true) => machine::yield_now(),
+            (true, false) => {
+                while clock::now_ns() < until_ns {
+                    core::hint::spin_loop();
+                }
+            }
+            (false, _) => {
+                machine::sleep_until(until_ns);
             }
         }
-        if pause_ns > LONGEST_SPIN_NS {
+        if !is_short {
             // For those that trusted code had seen alive, and that have entered it since. Not each time: it waits for every CPU that isn't idle.
             smp::broadcast_and_wait();
         }

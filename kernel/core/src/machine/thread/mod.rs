@@ -384,7 +384,7 @@ pub fn sleep_until(deadline_ns: u64) -> Wake {
     }
 }
 
-/// Lets the other runnable threads of this CPU run first.
+/// Lets the other runnable threads of this CPU run first; a prompt one ([`Builder::prompt`]) only the next of them.
 pub fn yield_now() {
     scheduler::yield_now();
 }

@@ -124,10 +124,14 @@ impl Scheduler {
         self.queue_ready(thread.into(), inner);
         if first && core::ptr::eq(cpu, cpu::current()) {
             // An idle CPU's interrupt returns to the idle loop, which takes the thread at once.
-            if self.running != self.idle {
-                self.arm(clock::now_ns());
+            if self.running == self.idle {
+                return None;
             }
-            return None;
+            if !inner.prompt {
+                self.arm(clock::now_ns());
+                return None;
+            }
+            // This CPU interrupts itself: sooner than a timer would that is due, and a timer of an emulator's comes from another thread of its.
         }
         first.then_some(cpu)
     }
@@ -458,7 +462,11 @@ pub(super) fn yield_now() {
             let inner = unsafe { &mut *thread.inner.get() };
             inner.state = State::Ready;
             inner.yielded = true;
-            scheduler.queue.push(thread.into());
+            if inner.prompt {
+                scheduler.queue.push_second(thread.into());
+            } else {
+                scheduler.queue.push(thread.into());
+            }
             scheduler.take_next(cpu, now)
         } else {
             None
