@@ -1,6 +1,7 @@
 //! Domains that are killed while they work: the driver again and again under load, and the others once each.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +54,14 @@ struct Done {
     busy: Duration,
 }
 
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Done) {
+        self.rounds += other.rounds;
+        self.bytes += other.bytes;
+        self.busy += other.busy;
+    }
+}
+
 impl Done {
     /// Megabytes a second.
     fn rate(&self) -> f64 {
@@ -69,11 +78,20 @@ struct Load<'a> {
     datagrams_to: SocketAddr,
 }
 
-/// What it did in one phase.
+/// What it did in one phase, or in several.
+#[derive(Default)]
 struct Phase {
     downloads: Done,
     vip: Done,
     web: Done,
+}
+
+impl AddAssign for Phase {
+    fn add_assign(&mut self, other: Phase) {
+        self.downloads += other.downloads;
+        self.vip += other.vip;
+        self.web += other.web;
+    }
 }
 
 /// The driver, under downloads and connections to the VIP and the site.
@@ -87,18 +105,23 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
             web: lab.hold(lab.server()?, SITE_CONNECTIONS)?,
             datagrams_to: lab.service("udp", false)?,
         };
-        let step = Step::start("The same load in peace, for comparison");
-        let calm = load.run(|_| {
-            thread::sleep(CALM);
-            Ok(())
-        })?;
-        step.done(format!("{:.1} MB/s", calm.downloads.rate()));
+        let mut calm = load.in_peace()?;
         // What the first deaths under load make once and for all is no loss.
         load.run(|stop| kill_repeatedly(lab, WARM_UP_KILLS, stop))?;
         let memory_before = settled_memory(lab)?;
         let deaths_before = deaths(lab, 1)?.total;
 
-        let killed = load.run(|stop| kill_repeatedly(lab, kills, stop))?;
+        let mut killed = Phase::default();
+        let mut left = kills;
+        while left > 0 {
+            let block = left.min(KILLS);
+            killed += load.run(|stop| kill_repeatedly(lab, block, stop))?;
+            left -= block;
+            if kills > KILLS {
+                // The host's pace changes over minutes: that isn't to count as loss or gain.
+                calm += load.in_peace()?;
+            }
+        }
         // Before anything is asked that makes the shell itself grow, such as a list of so many deaths.
         let memory_after = return_of_pages(lab, &memory_before, Memory::available)?;
 
@@ -143,6 +166,17 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
 }
 
 impl Load<'_> {
+    /// The load without deaths.
+    fn in_peace(&mut self) -> Result<Phase> {
+        let step = Step::start("The same load in peace, for comparison");
+        let calm = self.run(|_| {
+            thread::sleep(CALM);
+            Ok(())
+        })?;
+        step.done(format!("{:.1} MB/s", calm.downloads.rate()));
+        Ok(calm)
+    }
+
     /// Keeps up the load while `work` goes on; `work` is told when a load has failed. Fails if a load does.
     fn run(&mut self, work: impl FnOnce(&AtomicBool) -> Result<()>) -> Result<Phase> {
         let Self {

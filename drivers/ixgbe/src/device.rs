@@ -1,5 +1,6 @@
 //! The device as others see it: `NetDevice`, with a lock for each queue, and the thread that looks after the link.
 
+use crate::eeprom;
 use crate::error::DeviceError;
 use crate::filters::{self, FRAME_LIMIT_BYTES, Groups, STANDARD_FRAME_BYTES};
 use crate::link::Link;
@@ -10,6 +11,7 @@ use crate::statistics::{self, Hardware};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dma::ixgbe::Adapter;
 use dma::{Interrupt, Wake};
@@ -48,13 +50,26 @@ struct Configured {
     groups: Groups,
 }
 
+/// An address in the log, where it is known yet.
+struct Address(Option<MacAddress>);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(mac) => mac.fmt(f),
+            None => f.write_str("as before"),
+        }
+    }
+}
+
 /// A running 82599.
 pub struct Device {
     adapter: Adapter,
     queues: Box<[Queue]>,
     link_interrupt: Interrupt,
     link: Link,
-    mac: MacAddress,
+    /// Read when it is first asked for, or looked after.
+    mac: Mutex<Option<MacAddress>>,
     start: Start,
     /// Longest frame that is sent, in bytes.
     transmit_limit_bytes: AtomicU32,
@@ -95,7 +110,7 @@ impl Device {
             .collect::<Result<Box<[Queue]>, DeviceError>>()?;
         startup::set_up_interrupts(registers, queues.len() as u16);
         let link = Link::default();
-        link.refresh(registers);
+        link.note(found.links.unwrap_or_else(|| registers.read(r::LINKS)));
         startup::enable_receive(registers)?;
         startup::mark_complete(registers);
         // A quick start is one of many; its line takes the serial port longer than the start itself.
@@ -106,7 +121,7 @@ impl Device {
         log::log!(
             level,
             "82599 {}: {:?} start in {} us, {} queue pairs, link {}",
-            found.mac,
+            Address(found.mac),
             found.start,
             now_ns().saturating_sub(began_ns) / 1000,
             queues.len(),
@@ -117,7 +132,7 @@ impl Device {
             queues,
             link_interrupt,
             link,
-            mac: found.mac,
+            mac: Mutex::new(found.mac),
             start: found.start,
             transmit_limit_bytes: AtomicU32::new(u32::from(STANDARD_FRAME_BYTES) + VLAN_BYTES),
             configured: Mutex::new(Configured {
@@ -173,8 +188,7 @@ impl Device {
                 Wake::Cancelled => return,
                 wake => {
                     if core::mem::take(&mut stale) {
-                        statistics::clear(self.adapter.registers());
-                        self.complete_filters();
+                        self.catch_up();
                     }
                     self.service(wake == Wake::Interrupt);
                 }
@@ -182,7 +196,7 @@ impl Device {
         }
     }
 
-    /// Writes what a quick start left out of the filters. Part of [`look_after`](Self::look_after).
+    /// Writes what a quick start left out of the filters. Part of [`catch_up`](Self::catch_up).
     pub fn complete_filters(&self) {
         let mut configured = self.configured.lock();
         if configured.groups == Groups::AtLeast {
@@ -195,10 +209,28 @@ impl Device {
         }
     }
 
-    /// Ends the domain because a queue can't be brought back: only a reset of the whole device helps, which the next life begins with.
-    fn give_up(&self, queue: u16, error: DeviceError) -> ! {
+    /// Ends the domain: only a reset of the whole device helps, which the next life begins with.
+    fn give_up(&self, why: fmt::Arguments<'_>) -> ! {
         startup::mark_incomplete(self.adapter.registers());
-        panic!("queue {queue} is beyond repair: {error}");
+        panic!("{why}");
+    }
+
+    /// Does what a quick start left for later. Part of [`look_after`](Self::look_after).
+    pub fn catch_up(&self) {
+        let registers = self.adapter.registers();
+        statistics::clear(registers);
+        self.complete_filters();
+        match startup::catch_up(registers, self.queues.len() as u16) {
+            Ok(mac) => *self.mac.lock() = Some(mac),
+            Err(error) => self.give_up(format_args!("the device can't be relied on: {error}")),
+        }
+    }
+
+    fn mac(&self) -> MacAddress {
+        *self
+            .mac
+            .lock()
+            .get_or_insert_with(|| eeprom::address(self.adapter.registers()))
     }
 
     /// What an interrupt that isn't a queue's, or the lack of one, calls for.
@@ -229,7 +261,7 @@ pub struct Exported(pub Arc<Device>);
 impl NetDevice for Exported {
     fn info(&self) -> Result<DeviceInfo, NetError> {
         Ok(DeviceInfo {
-            mac: self.0.mac,
+            mac: self.0.mac(),
             queues: self.0.queues.len() as u16,
             frame_limit_bytes: FRAME_LIMIT_BYTES,
             receive_checksum: true,
@@ -269,7 +301,9 @@ impl NetDevice for Exported {
             .exchange(transmit, empty, limit_bytes, link_up);
         match result {
             Ok(exchanged) => Ok(exchanged),
-            Err(error) => self.0.give_up(queue, error),
+            Err(error) => self
+                .0
+                .give_up(format_args!("queue {queue} is beyond repair: {error}")),
         }
     }
 

@@ -82,15 +82,25 @@ pub fn check(registers: &Mmio) -> Result<(), DeviceError> {
 
 /// The address that hardware loaded into the first receive address, when it is one of a station.
 pub fn station_address(registers: &Mmio) -> Result<MacAddress, DeviceError> {
-    let low = registers.read(r::RAL).to_le_bytes();
-    let high = registers.read(r::RAH);
-    let [e, f, ..] = high.to_le_bytes();
-    let mac = MacAddress([low[0], low[1], low[2], low[3], e, f]);
-    if high & r::RAH_VALID != 0 && is_station(mac) {
+    let (mac, is_valid) = first_address(registers);
+    if is_valid && is_station(mac) {
         Ok(mac)
     } else {
         Err(DeviceError::BadAddress(mac))
     }
+}
+
+/// The same, whatever it is.
+pub fn address(registers: &Mmio) -> MacAddress {
+    first_address(registers).0
+}
+
+/// What the first receive address holds, and whether it counts.
+fn first_address(registers: &Mmio) -> (MacAddress, bool) {
+    let [a, b, c, d] = registers.read(r::RAL).to_le_bytes();
+    let high = registers.read(r::RAH);
+    let [e, f, ..] = high.to_le_bytes();
+    (MacAddress([a, b, c, d, e, f]), high & r::RAH_VALID != 0)
 }
 
 /// Whether an address can be a station's: not a group's, and not all zeros.

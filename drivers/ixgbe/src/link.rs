@@ -27,7 +27,12 @@ pub struct Link {
 impl Link {
     /// Looks at the device; returns the state when it has changed.
     pub fn refresh(&self, registers: &Mmio) -> Option<LinkState> {
-        let speed = speed_mbps(registers.read(r::LINKS));
+        self.note(registers.read(r::LINKS))
+    }
+
+    /// Takes in what LINKS said; returns the state when it has changed.
+    pub fn note(&self, links: u32) -> Option<LinkState> {
+        let speed = speed_mbps(links);
         if self.speed_mbps.swap(speed, Ordering::Relaxed) == speed {
             return None;
         }

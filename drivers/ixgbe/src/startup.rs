@@ -1,8 +1,9 @@
 //! Bringing the device up (datasheet 4.6 "Device Initialization").
 //!
 //! A cold start does everything: master disable, reset, EEPROM, link, tables. A quick start takes over what an earlier life of this
-//! driver set up while the link is up: no reset, no wait, the link untouched, and few reads, since each costs a round trip over the bus.
-//! Either way every register that the data path relies on is written anew. Each wait has a bound, and its error names the register.
+//! driver set up while the link is up: no reset, no wait, the link untouched, few reads, since each costs a round trip over the bus, and no
+//! write of what every life sets to the same; how flows are spread is written again a little later ([`catch_up`]). Each wait has a bound, and
+//! its error names the register.
 
 use crate::error::DeviceError;
 use crate::filters::Groups;
@@ -39,47 +40,64 @@ pub enum Start {
 pub struct Found {
     /// How the device came up.
     pub start: Start,
-    /// Its permanent address.
-    pub mac: MacAddress,
+    /// Its permanent address, after a cold start. A quick one leaves it to be read when somebody asks.
+    pub mac: Option<MacAddress>,
+    /// LINKS, as a quick start has seen it.
+    pub links: Option<u32>,
 }
 
 /// Brings the device to where rings can be started.
 pub fn bring_up(adapter: &Adapter, queues: u16, allow_quick: bool) -> Result<Found, DeviceError> {
     let registers = adapter.registers();
     mask_interrupts(registers);
-    let quick = if allow_quick && is_set_up(adapter) {
-        eeprom::station_address(registers).ok()
+    let quick = if allow_quick {
+        links_if_set_up(adapter)
     } else {
         None
     };
     mark_incomplete(registers);
     let found = match quick {
-        Some(mac) => Found {
+        Some(links) => Found {
             start: Start::Quick,
-            mac,
+            mac: None,
+            links: Some(links),
         },
         None => Found {
             start: Start::Cold,
-            mac: cold(adapter)?,
+            mac: Some(cold(adapter)?),
+            links: None,
         },
     };
-    set_up_receive(registers, queues);
-    set_up_transmit(registers);
+    set_up_receive(registers);
+    // A driver before this one, since the machine started, has done the rest in the same way.
+    if !(found.start == Start::Quick && adapter.had_driver()) {
+        set_up_buffers(registers);
+        rss::set_up(registers, queues);
+    }
+    registers.write(r::DMATXCTL, r::DMATXCTL_VALUE);
     Ok(found)
 }
 
-/// Whether an earlier life of this driver completed its start-up and the link is up since.
-fn is_set_up(adapter: &Adapter) -> bool {
+/// Writes again what a quick start relied on, as far as that can be done under traffic. Fails when the device's address isn't a station's: then a reset
+/// is due.
+pub fn catch_up(registers: &Mmio, queues: u16) -> Result<MacAddress, DeviceError> {
+    rss::set_up(registers, queues);
+    eeprom::station_address(registers)
+}
+
+/// LINKS, if an earlier life of this driver completed its start-up and the link is up since.
+fn links_if_set_up(adapter: &Adapter) -> Option<u32> {
     let registers = adapter.registers();
     const LOADED: u32 = r::CTRL_EXT_DRIVER_LOADED | r::CTRL_EXT_NO_SNOOP_DISABLE;
     let extended = registers.read(r::CTRL_EXT);
     // A device that is gone reads all ones.
-    extended & LOADED == LOADED
+    let is_set_up = extended & LOADED == LOADED
         && extended != u32::MAX
         // Another system's driver, before the machine restarted, may set the same bits.
         && (adapter.had_driver()
-            || registers.read(r::GPIE) == r::GPIE_VALUE && registers.read(r::MRQC) == rss::MRQC_VALUE)
-        && registers.read(r::LINKS) & r::LINKS_UP != 0
+            || registers.read(r::GPIE) == r::GPIE_VALUE && registers.read(r::MRQC) == rss::MRQC_VALUE);
+    let links = is_set_up.then(|| registers.read(r::LINKS))?;
+    (links & r::LINKS_UP != 0).then_some(links)
 }
 
 /// From any state to a device that has nothing but its EEPROM's settings, with the link coming up. Returns its address.
@@ -155,8 +173,8 @@ fn clear_tables(registers: &Mmio) {
     fill(r::FTQF, 128, 0);
 }
 
-/// Receive initialisation (4.6.7) up to the rings.
-fn set_up_receive(registers: &Mmio, queues: u16) {
+/// Receive initialisation (4.6.7) up to the rings: what a configuration or an error changes.
+fn set_up_receive(registers: &Mmio) {
     filters::apply(registers, &NetConfiguration::default(), Groups::Exact);
     registers.write(
         r::RDRXCTL,
@@ -164,6 +182,11 @@ fn set_up_receive(registers: &Mmio, queues: u16) {
     );
     registers.write(r::RFCTL, r::RFCTL_RSC_DISABLE);
     registers.write(r::RXCSUM, r::RXCSUM_RSS_HASH);
+    registers.write(r::MFLCN, r::MFLCN_DISCARD_PAUSE);
+}
+
+/// Packet buffers, for both ways: what no life of this driver sets in another way.
+fn set_up_buffers(registers: &Mmio) {
     // One packet buffer with all the memory (4.6.11.3.4), and no pause frames sent or obeyed.
     registers.write(r::RXPBSIZE, r::RXPB_BYTES);
     for buffer in 1..r::PACKET_BUFFERS {
@@ -179,12 +202,7 @@ fn set_up_receive(registers: &Mmio, queues: u16) {
     registers.write(r::FCRTH, r::RXPB_BYTES - r::FCRTH_MARGIN);
     registers.write(r::FCRTV, 0);
     registers.write(r::FCCFG, 0);
-    registers.write(r::MFLCN, r::MFLCN_DISCARD_PAUSE);
-    rss::set_up(registers, queues);
-}
-
-/// Transmit initialisation (4.6.8) up to the rings, with transmission enabled.
-fn set_up_transmit(registers: &Mmio) {
+    // Transmit initialisation (4.6.8).
     registers.write(r::RTTDCS, r::RTTDCS_ARBITER_DISABLE);
     registers.write(r::DTXMXSZRQ, r::DTXMXSZRQ_VALUE);
     registers.write(r::TXPBSIZE, r::TXPB_BYTES);
@@ -195,7 +213,6 @@ fn set_up_transmit(registers: &Mmio) {
     }
     registers.write(r::MTQC, 0);
     registers.write(r::RTTDCS, 0);
-    registers.write(r::DMATXCTL, r::DMATXCTL_VALUE);
 }
 
 /// Lets frames in, once the receive rings run (4.6.7).

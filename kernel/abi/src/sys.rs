@@ -186,6 +186,9 @@ pub struct SysTable {
     /// Whether an earlier driver had ring memory for the claimed device since the machine started: what trusted code does before it asks
     /// for the first such memory has been done then.
     pub device_had_memory: extern "C" fn(device: u64) -> bool,
+    /// Whether the claimed device came to rest after its last driver, by the steps that this gave ([`SysTable::device_rest_by`]): what the steps turned
+    /// off has been seen to be off, and nobody has had the device since.
+    pub device_at_rest: extern "C" fn(device: u64) -> bool,
     /// Lets the claimed device use memory again if it may but something other than the kernel has taken that from it: a bus error's handling, a reset of
     /// the function. Does nothing before the first [`SysTable::dma_allocate`] and after [`SysTable::device_stop`].
     pub device_use_memory: extern "C" fn(device: u64),

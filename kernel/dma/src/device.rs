@@ -186,6 +186,15 @@ impl Device {
         }
     }
 
+    /// Whether it came to rest after its last driver ([`abi::sys::SysTable::device_at_rest`]).
+    pub(crate) fn is_at_rest(&self) -> bool {
+        match &self.kind {
+            Kind::Function { number } => (sys().device_at_rest)(*number),
+            #[cfg(feature = "host")]
+            Kind::Model(model) => model.is_at_rest(),
+        }
+    }
+
     /// Lets it use memory again if something other than this code has taken that from it ([`abi::sys::SysTable::device_use_memory`]).
     pub(crate) fn use_memory(&self) {
         match &self.kind {

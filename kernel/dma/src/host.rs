@@ -22,6 +22,10 @@ pub trait Model: Send + Sync {
     fn wait(&self, entry: u32, deadline_ns: u64) -> Wake;
     /// The device is taken off the bus: it reads and writes no memory any more.
     fn stop(&self) {}
+    /// Whether it came to rest after its last driver, by the steps that the driver's trusted code gives the kernel.
+    fn is_at_rest(&self) -> bool {
+        false
+    }
     /// The device may read and write memory again, unless it was taken off the bus.
     fn use_memory(&self) {}
 }

@@ -49,6 +49,7 @@ static TABLE: SysTable = SysTable {
     device_class,
     device_stop,
     device_had_memory,
+    device_at_rest,
     device_use_memory,
     device_rest_by,
     interrupt_attach,
@@ -89,6 +90,10 @@ extern "C" fn device_class(_device: u64) -> u32 {
 extern "C" fn device_stop(_device: u64) {}
 
 extern "C" fn device_had_memory(_device: u64) -> bool {
+    false
+}
+
+extern "C" fn device_at_rest(_device: u64) -> bool {
     false
 }
 

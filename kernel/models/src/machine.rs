@@ -150,11 +150,14 @@ impl Machine {
     fn wait_until_left(&self) {
         loop {
             self.broadcast();
-            let has_looked = self.pending.load(Ordering::SeqCst) == 0;
-            if has_looked || self.top.load(Ordering::SeqCst) == 0 {
-                return;
+            // Some looks come without another broadcast.
+            for _ in 0..2 {
+                let has_looked = self.pending.load(Ordering::SeqCst) == 0;
+                if has_looked || self.top.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                thread::yield_now();
             }
-            thread::yield_now();
         }
     }
 

@@ -1,5 +1,5 @@
 //! Threads that wait in the kernel against changes and deaths that must end the wait: `WaitTicket`, `wake_waiters` and `park` of
-//! `isolation/src/run/thread.rs`, `kill` and `call_off_waits` of `isolation/src/run/death.rs`.
+//! `isolation/src/run/thread.rs`, `kill` and `Inside` of `isolation/src/run/death.rs`.
 
 use super::parking::Thread;
 use super::real::atomic::AtomicU32;
@@ -98,8 +98,8 @@ fn called_off(order: Order) {
             if order == Order::Mutant {
                 mark();
             }
-            // `call_off_waits`
-            if self.pending.load(Ordering::Relaxed) != 0 {
+            // `Inside`: whoever has nothing dead on its chain isn't woken.
+            if self.pending.load(Ordering::Relaxed) != 0 && self.dead.load(Ordering::Acquire) {
                 self.waiter.cancel();
             }
             self.waiter.waker_ends();

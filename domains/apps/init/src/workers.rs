@@ -1,10 +1,12 @@
 //! The threads that wait for deaths.
 //!
-//! One leads: it waits in the kernel. When a death comes it first lets another one lead and then handles the death itself, so
-//! that a restart begins on the thread that is already running, and one that takes long (a delay, a start that waits for a
-//! provider) keeps no other death waiting. There are never more threads than deaths in hand, and one; they are kept.
+//! On each of the first CPUs one leads: it waits in the kernel. A death is handled by whichever of them comes first: mostly that of the CPU where it was
+//! found, so that nothing waits until another CPU takes notice, but never only that one, which may have other work. It first lets another thread
+//! of its CPU lead, so that a death that takes long (a delay, a start that waits for a provider) keeps no other one waiting. There are never more threads
+//! than deaths in hand, and one for each of these CPUs; they are kept.
 
 use crate::supervision::Supervision;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use domain_rt::clock::NEVER;
@@ -19,13 +21,17 @@ const FAILURE_LIMIT: u32 = 10;
 /// Pause between them, milliseconds.
 const FAILURE_PAUSE_MS: u64 = 100;
 
+/// CPUs that have a leader at most.
+const LEADERS_LIMIT: u16 = 4;
+
 /// The threads' common state.
 pub struct Workers {
     supervision: Arc<Supervision>,
     power: Handle<dyn Power>,
-    /// Number of the newest death that was taken; only the leader changes it.
+    /// Number of the newest death that was taken.
     taken: Mutex<u64>,
-    lead: Mutex<Lead>,
+    /// By CPU.
+    leads: Box<[Mutex<Lead>]>,
 }
 
 #[derive(Default)]
@@ -37,53 +43,66 @@ struct Lead {
 }
 
 impl Workers {
-    /// Starts the first leader, and the first idle thread so that no restart waits for one to be made.
+    /// Starts the leaders, and an idle thread for each so that no restart waits for one to be made.
     pub fn start(supervision: Arc<Supervision>, power: Handle<dyn Power>) -> Result<(), SpawnError> {
         let workers = Arc::new(Workers {
             supervision,
             power,
             taken: Mutex::new(0),
-            lead: Mutex::default(),
+            leads: (0..thread::cpu_count().clamp(1, LEADERS_LIMIT))
+                .map(|_| Mutex::default())
+                .collect(),
         });
-        workers.spawn(false)?;
-        workers.spawn(true)
+        for cpu in 0..workers.leads.len() as u16 {
+            workers.spawn(cpu, false)?;
+            workers.spawn(cpu, true)?;
+        }
+        Ok(())
     }
 
-    fn spawn(self: &Arc<Self>, leads: bool) -> Result<(), SpawnError> {
+    fn spawn(self: &Arc<Self>, cpu: u16, leads: bool) -> Result<(), SpawnError> {
         let workers = self.clone();
-        thread::spawn("restart", None, move || workers.run(leads)).map(drop)
+        thread::spawn("restart", Some(cpu), move || workers.run(cpu, leads)).map(drop)
     }
 
     /// A worker's life.
-    fn run(self: Arc<Self>, leads: bool) {
+    fn run(self: Arc<Self>, cpu: u16, leads: bool) {
+        let Some(lead) = self.leads.get(usize::from(cpu)) else {
+            return;
+        };
         if !leads {
-            self.wait_to_lead();
+            lead_next(lead);
         }
         loop {
             let record = self.next_death();
-            let handed_over = self.hand_over();
+            let handed_over = self.hand_over(lead, cpu);
             self.supervision.recover(record);
             if handed_over {
-                self.wait_to_lead();
+                lead_next(lead);
             }
         }
     }
 
-    /// Blocks for the next death in order of their numbers.
+    /// Blocks for the next death, in order of their numbers, that no other leader takes.
     fn next_death(&self) -> DeathRecord {
         let mut failures = 0;
         loop {
-            let taken = *self.taken.lock();
-            match self.supervision.control.wait_death(taken, NEVER) {
+            let known = *self.taken.lock();
+            match self.supervision.control.wait_death(known, NEVER) {
                 Ok(Some(newer)) => {
+                    let mut taken = self.taken.lock();
+                    if *taken >= newer.number {
+                        failures = 0;
+                        continue;
+                    }
                     // Several may have come; the next one is taken unless the kernel keeps it no more.
-                    let next = if newer.number > taken + 1 {
-                        self.supervision.control.death(taken + 1).ok().flatten()
+                    let next = if newer.number > *taken + 1 {
+                        self.supervision.control.death(*taken + 1).ok().flatten()
                     } else {
                         None
                     };
                     let record = next.unwrap_or(newer);
-                    *self.taken.lock() = record.number;
+                    *taken = record.number;
                     return record;
                 }
                 Ok(None) => failures = 0,
@@ -103,9 +122,9 @@ impl Workers {
     }
 
     /// Lets another thread lead; false when there is none and no memory for one: this one leads on, after its work.
-    fn hand_over(self: &Arc<Self>) -> bool {
+    fn hand_over(self: &Arc<Self>, lead: &Mutex<Lead>, cpu: u16) -> bool {
         let next = {
-            let mut lead = self.lead.lock();
+            let mut lead = lead.lock();
             lead.next = lead.idle.pop();
             lead.next
         };
@@ -114,7 +133,7 @@ impl Workers {
                 thread::unpark(next);
                 true
             }
-            None => match self.spawn(true) {
+            None => match self.spawn(cpu, true) {
                 Ok(()) => true,
                 Err(SpawnError) => {
                     error!("no memory for another restart thread: restarts wait for each other");
@@ -123,17 +142,18 @@ impl Workers {
             },
         }
     }
+}
 
-    fn wait_to_lead(&self) {
-        let me = thread::id();
-        self.lead.lock().idle.push(me);
-        loop {
-            thread::park_until(clock::NEVER);
-            let mut lead = self.lead.lock();
-            if lead.next == Some(me) {
-                lead.next = None;
-                return;
-            }
+/// Waits until it is this thread's turn to lead.
+fn lead_next(lead: &Mutex<Lead>) {
+    let me = thread::id();
+    lead.lock().idle.push(me);
+    loop {
+        thread::park_until(clock::NEVER);
+        let mut lead = lead.lock();
+        if lead.next == Some(me) {
+            lead.next = None;
+            return;
         }
     }
 }

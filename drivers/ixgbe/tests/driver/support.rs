@@ -11,6 +11,7 @@ use rref::packet::Verdict;
 use rref::{Packet, PacketBatch, RRef};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ const MSIX_CONTROL_HIGH: usize = 0x73;
 pub struct Nic {
     model: Mutex<nic_model::Device>,
     pending: Mutex<BTreeSet<u16>>,
+    at_rest: AtomicBool,
     start: Instant,
 }
 
@@ -51,6 +53,7 @@ impl Nic {
         let nic = Arc::new(Nic {
             model: Mutex::new(model),
             pending: Mutex::default(),
+            at_rest: AtomicBool::new(false),
             start: Instant::now(),
         });
         nic.set_bus_master(true);
@@ -108,6 +111,10 @@ impl Model for Nic {
         self.model().mmio_write32(offset, value);
     }
 
+    fn is_at_rest(&self) -> bool {
+        self.at_rest.load(Ordering::Relaxed)
+    }
+
     fn wait(&self, entry: u32, deadline_ns: u64) -> Wake {
         loop {
             let signalled = self.model().take_interrupts();
@@ -137,6 +144,21 @@ impl Driver {
     /// leaked here instead of being freed.
     pub fn kill(self) {
         self.nic.set_bus_master(false);
+        self.nic.at_rest.store(false, Ordering::Relaxed);
+        std::mem::forget(self);
+    }
+
+    /// The same, with the device brought to rest instead.
+    pub fn kill_to_rest(self) {
+        const RXCTRL: u32 = 0x3000;
+        const DMATXCTL: u32 = 0x4A80;
+        let queues = self.net.info().expect("its description").queues;
+        let controls =
+            (0..u32::from(queues)).flat_map(|queue| [0x1028 + queue * 0x40, 0x6028 + queue * 0x40]);
+        for register in [RXCTRL, DMATXCTL].into_iter().chain(controls) {
+            self.nic.write(register, 0);
+        }
+        self.nic.at_rest.store(true, Ordering::Relaxed);
         std::mem::forget(self);
     }
 

@@ -10,6 +10,10 @@ use alloc::{collections::VecDeque, vec::Vec};
 /// busy packet thread; it costs a switch each time, and only while somebody waits.
 pub const SLICE_NS: u64 = 2_000_000;
 
+/// The same for a thread that runs as soon as it is woken: what it is woken for, a restart most of all, takes less, so that nobody's slice comes in
+/// between.
+pub const PROMPT_SLICE_NS: u64 = 10_000_000;
+
 /// The runnable and the sleeping threads of one CPU; the running one is in neither list.
 pub struct RunQueue<T> {
     ready: VecDeque<T>,
@@ -46,6 +50,22 @@ impl<T: Copy + PartialEq> RunQueue<T> {
     /// Puts a runnable thread before all others.
     pub fn push_first(&mut self, thread: T) {
         self.ready.push_front(thread);
+    }
+
+    /// Puts a runnable thread before all others but the one whose turn it is.
+    pub fn push_second(&mut self, thread: T) {
+        let at = self.ready.len().min(1);
+        self.ready.insert(at, thread);
+    }
+
+    /// Moves a runnable thread before all others; false if it isn't one.
+    pub fn move_first(&mut self, thread: T) -> bool {
+        let Some(at) = self.ready.iter().position(|other| *other == thread) else {
+            return false;
+        };
+        self.ready.remove(at);
+        self.ready.push_front(thread);
+        true
     }
 
     /// Takes the thread whose turn it is.
@@ -119,6 +139,31 @@ mod tests {
         assert_eq!(
             core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
             ['b', 'a', 'c']
+        );
+    }
+
+    #[test]
+    fn a_thread_that_is_put_second_waits_for_one() {
+        let mut queue = RunQueue::new();
+        queue.push_second('a');
+        queue.push('b');
+        queue.push_second('c');
+        assert_eq!(
+            core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
+            ['a', 'c', 'b']
+        );
+    }
+
+    #[test]
+    fn a_thread_that_is_moved_is_in_the_queue_once() {
+        let mut queue = RunQueue::new();
+        queue.push('a');
+        queue.push('b');
+        assert!(queue.move_first('b'));
+        assert!(!queue.move_first('c'));
+        assert_eq!(
+            core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
+            ['b', 'a']
         );
     }
 

@@ -68,6 +68,8 @@ pub struct Adapter {
 pub(crate) struct Shared {
     device: Device,
     registers: Mmio,
+    /// Every queue was off when this driver began, seen by the kernel as it brought the device to rest.
+    is_off: bool,
     /// Queues that have a ring, a bit each.
     receive_rings: AtomicU64,
     transmit_rings: AtomicU64,
@@ -104,6 +106,26 @@ fn way_to_rest(queue_limit: u16) -> Vec<RestStep> {
         .collect()
 }
 
+/// Tells the device to stop, and every queue that may be on to turn off. Writes are posted: no answer is waited for here. A ring does that for its own
+/// queue before it is used.
+fn turn_off(device: &Device, registers: &Mmio, queue_limit: u16) {
+    registers.write_trusted(RXCTRL, 0);
+    registers.write_trusted(DMATXCTL, 0);
+    // Firmware may have used any queue. A driver before this one had them all turned off here, before it had memory, and then used
+    // those that a ring can be made for.
+    let (receive_queues, transmit_queues) = if device.had_memory() {
+        (queue_limit, queue_limit)
+    } else {
+        (RECEIVE_QUEUES, TRANSMIT_QUEUES)
+    };
+    for queue in 0..receive_queues {
+        registers.write_trusted(ring::receive_register(queue, DCTL), 0);
+    }
+    for queue in 0..transmit_queues {
+        registers.write_trusted(ring::transmit_register(queue, DCTL), 0);
+    }
+}
+
 impl Adapter {
     /// Claims the `index`-th device of the manifest, with every queue off.
     pub fn claim(index: usize) -> Result<Adapter, ClaimError> {
@@ -115,38 +137,28 @@ impl Adapter {
     /// Firmware may have left queues enabled whose rings and buffers belong to others by now. They are told to stop before
     /// anything else happens. For that to be soon enough, the kernel doesn't let the device master the bus before the first
     /// memory is allocated for it (`SysTable::dma_allocate`), or has brought it to rest after a life of this driver by the steps that are given
-    /// here: from then on nothing of an earlier life is on.
+    /// here: then nothing of an earlier life is on, and nothing has to be told or asked, each of which costs a way over the bus.
     pub fn new(device: Device) -> Result<Adapter, ClaimError> {
         if device.identity() != IDENTITY {
             return Err(ClaimError::WrongDevice(device.identity()));
         }
         let registers = device.registers(0, WINDOW_BYTES, WRITABLE)?;
-        registers.write_trusted(RXCTRL, 0);
-        registers.write_trusted(DMATXCTL, 0);
         let queue_limit = if device.is_model() {
             QUEUE_LIMIT
         } else {
             u16::try_from((abi::sys().cpu_count)()).map_or(QUEUE_LIMIT, |cpus| cpus.clamp(1, QUEUE_LIMIT))
         };
         device.rest_by(0, &way_to_rest(queue_limit))?;
-        // Firmware may have used any queue. A driver before this one had them all turned off here, before it had memory, and then used
-        // those that a ring can be made for.
-        let (receive_queues, transmit_queues) = if device.had_memory() {
-            (queue_limit, queue_limit)
-        } else {
-            (RECEIVE_QUEUES, TRANSMIT_QUEUES)
-        };
-        // Writes are posted: no answer is waited for here. A ring does that for its own queue before it is used.
-        for queue in 0..receive_queues {
-            registers.write_trusted(ring::receive_register(queue, DCTL), 0);
-        }
-        for queue in 0..transmit_queues {
-            registers.write_trusted(ring::transmit_register(queue, DCTL), 0);
+        // By these very steps: there are no others.
+        let is_off = device.is_at_rest();
+        if !is_off {
+            turn_off(&device, &registers, queue_limit);
         }
         Ok(Adapter {
             shared: Arc::new(Shared {
                 device,
                 registers,
+                is_off,
                 receive_rings: AtomicU64::new(0),
                 transmit_rings: AtomicU64::new(0),
                 running: Switch::new(),
@@ -154,7 +166,6 @@ impl Adapter {
             }),
         })
     }
-
     /// Whether a driver had this device before, since the machine started: then it was brought up by this code and nothing else.
     pub fn had_driver(&self) -> bool {
         self.shared.device.had_memory()
@@ -235,6 +246,15 @@ impl QueueClaim {
     #[inline(always)]
     fn registers(&self) -> &Mmio {
         &self.shared.registers
+    }
+
+    /// Turns the queue, whose registers begin at `base`, off before it is used for the first time. One that was used by this driver is off, or its
+    /// claim is kept.
+    fn turn_off(&self, base: u32) -> Result<(), RegisterTimeout> {
+        if self.shared.is_off {
+            return Ok(());
+        }
+        ring::turn_off(self.registers(), base)
     }
 
     /// Makes the claim last as long as the domain: the queue couldn't be turned off.

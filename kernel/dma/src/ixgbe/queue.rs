@@ -29,7 +29,7 @@ impl<const SLOTS: usize> Queue<SLOTS> {
     /// The queue that was claimed, whose registers begin at `base`. It is off.
     pub fn new(claim: QueueClaim, base: u32) -> Result<Self, RingError> {
         // Before there is memory that the device could reach: see `Adapter::new`.
-        ring::turn_off(claim.registers(), base)?;
+        claim.turn_off(base)?;
         let memory = claim.descriptors()?;
         Ok(Queue {
             claim,

@@ -11,7 +11,7 @@ use super::black_box;
 use super::domain::{Cause, Domain, Reaped, State, domain_name, domain_of};
 use super::fault;
 use super::memory;
-use super::thread::{WaitTicket, is_dead, is_on_chain, wake_waiters};
+use super::thread::{Change, WaitTicket, is_dead, is_on_chain, wake_waiters};
 use crate::black_box::EventKind;
 use crate::requests::{self, Requests};
 use abi::sys::wake;
@@ -71,7 +71,7 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
     let Some(domain) = domain_of(incarnation) else {
         return false;
     };
-    {
+    let was_starting = {
         let mut life = domain.life.lock();
         let dead = domain
             .header
@@ -82,17 +82,21 @@ pub fn kill(incarnation: OwnerId, cause: Cause, detail: &str) -> bool {
         }
         // Before anybody can begin to reap: a thread without a request counts as one that has looked (`wait_until_left`).
         request_checks();
-        life.state = State::Dying;
         domain.cost.died_ns.store(clock::now_ns(), Ordering::Relaxed);
-    }
+        core::mem::replace(&mut life.state, State::Dying) == State::Starting
+    };
     record(domain, incarnation, cause, detail);
     // The supervisor waits for the death: it can stop the devices while the rest of this goes on. `reap` looks after the threads itself.
-    wake_waiters();
+    wake_waiters(Change::Death);
+    if was_starting {
+        wake_waiters(Change::Start);
+    }
     // From here on no thread enters the domain: it would see the mark, or be seen (`rref::crossing`). The broadcast is the fence for
     // threads that run on other CPUs; its return goes through the hook, which looks at their chains.
     smp::broadcast_and_wait();
-    call_off_waits();
-    wake_waiters();
+    let mut inside = Inside::new();
+    inside.look(incarnation);
+    inside.send_out();
     black_box::tell_dependents(incarnation, format_args!("{cause:?}: {detail}"));
     // Last: whoever restarts it needn't wait for the serial port.
     log::error!(
@@ -163,7 +167,7 @@ pub fn death(number: u64) -> Option<Death> {
 /// Waits for a death with a number above `after`, until `deadline_ns`.
 pub fn wait_death(after: u64, deadline_ns: u64) -> Option<Death> {
     loop {
-        let ticket = WaitTicket::new();
+        let ticket = WaitTicket::new(Change::Death);
         let found = DEATHS
             .lock()
             .kept
@@ -181,20 +185,6 @@ fn request_checks() {
     static REQUESTS: Requests = Requests::new(AtomicU32::new(0));
     let number = REQUESTS.next();
     machine::for_each(|_, header, _| header.pending.store(number, Ordering::SeqCst));
-}
-
-/// Makes every wait in the kernel return, so that threads look whether a domain on their chain is dead.
-fn call_off_waits() {
-    // `for_each` runs with locks held and must not allocate.
-    let mut threads: Vec<ThreadId> = Vec::with_capacity(machine::MAX_THREADS);
-    machine::for_each(|id, header, _| {
-        if header.pending.load(Ordering::Relaxed) != 0 && threads.len() < threads.capacity() {
-            threads.push(id);
-        }
-    });
-    for id in threads {
-        machine::cancel(id);
-    }
 }
 
 /// Whether a domain on the chain of `thread` is dead. Takes back the request to look if none is.
@@ -324,34 +314,110 @@ pub fn reap(domain: &'static Domain) -> Option<Reaped> {
         reclaimed.owned,
         reclaimed.left_bytes,
     );
-    wake_waiters();
     Some(reaped)
 }
 
+/// Between two looks whether a domain has been left: at first, then doubled each time up to the longest.
+const FIRST_PAUSE_NS: u64 = 20_000;
+const LONGEST_PAUSE_NS: u64 = 1_000_000;
+/// Pauses up to this one aren't slept: a CPU that halts takes longer to come back, and so does a thread that waits for a timer.
+const LONGEST_SPIN_NS: u64 = 2 * FIRST_PAUSE_NS;
+
 /// Waits until no thread has `incarnation` on its chain. It is dead, so a thread that has not, never will have.
 fn wait_until_left(incarnation: OwnerId) {
-    let mut pause_ns = 20_000;
+    // This thread was asked, too. It answers now, so that nobody calls off its own waits below.
+    chain_is_broken(current());
+    let mut inside = Inside::new();
+    // Those that wait begin to leave while the CPUs are asked.
+    inside.look(incarnation);
+    inside.send_out();
+    // Threads on CPUs look at their own chains, and take back the request if nothing dead is on it. From here on what a thread does that hasn't seen the
+    // mark is seen by `look`.
+    smp::broadcast_and_wait();
+    let mut pause_ns = FIRST_PAUSE_NS;
     loop {
-        // Threads on CPUs look at their own chains, and take back the request if nothing dead is on it.
-        smp::broadcast_and_wait();
-        let mut occupied = false;
-        machine::for_each(|_, header, state| {
+        inside.look(incarnation);
+        if !inside.any {
+            return;
+        }
+        inside.send_out();
+        let until_ns = clock::now_ns() + pause_ns;
+        let is_short = pause_ns <= LONGEST_SPIN_NS;
+        match (is_short, inside.any_here) {
+            // To one of those: what is ready of them is next.
+            (true, true) => machine::yield_now(),
+            (true, false) => {
+                while clock::now_ns() < until_ns {
+                    core::hint::spin_loop();
+                }
+            }
+            (false, _) => {
+                machine::sleep_until(until_ns);
+            }
+        }
+        if !is_short {
+            // For those that trusted code had seen alive, and that have entered it since. Not each time: it waits for every CPU that isn't idle.
+            smp::broadcast_and_wait();
+        }
+        pause_ns = (pause_ns * 2).min(LONGEST_PAUSE_NS);
+    }
+}
+
+/// Threads that have a dead incarnation on their chain, or may have.
+struct Inside {
+    /// Whether there are any, and any of this CPU.
+    any: bool,
+    any_here: bool,
+    /// Those of them that aren't known to be on their way out.
+    threads: Vec<(ThreadId, machine::State)>,
+}
+
+impl Inside {
+    fn new() -> Inside {
+        Inside {
+            any: false,
+            any_here: false,
+            // `for_each` runs with locks held and must not allocate.
+            threads: Vec::with_capacity(machine::MAX_THREADS),
+        }
+    }
+
+    /// Looks at all threads.
+    fn look(&mut self, incarnation: OwnerId) {
+        let me = current();
+        let here = me.cpu.load(Ordering::Relaxed);
+        (self.any, self.any_here) = (false, false);
+        self.threads.clear();
+        machine::for_each(|id, header, state| {
             // A thread that is in no domain (an idle CPU's, say) has nothing to look at, and sees the mark before it enters one.
             if header.pending.load(Ordering::SeqCst) == 0 || header.top.load(Ordering::SeqCst).is_null() {
                 return;
             }
             // A thread on another CPU is not looked at: it counts as inside until it has looked itself.
-            let stands_still = core::ptr::eq(header, current()) || state != machine::State::Running;
+            let stands_still = core::ptr::eq(header, me) || state != machine::State::Running;
             // SAFETY: It is the running thread, or one that isn't on a CPU and can't be put on one while `for_each` holds its
             // scheduler's lock.
-            occupied |= !stands_still || unsafe { is_on_chain(header, |owner| owner == incarnation) };
+            if stands_still && !unsafe { is_on_chain(header, |owner| owner == incarnation) } {
+                return;
+            }
+            self.any = true;
+            self.any_here |= header.cpu.load(Ordering::Relaxed) == here;
+            if self.threads.len() < self.threads.capacity() {
+                self.threads.push((id, state));
+            }
         });
-        if !occupied {
-            return;
+    }
+
+    /// Makes the waits of those that were seen return, so that they look at their chains, and lets them run before others. Nobody else is woken: what
+    /// isn't concerned needn't run now.
+    fn send_out(&mut self) {
+        for (id, state) in self.threads.drain(..) {
+            // One that runs may be about to wait.
+            if state != machine::State::Ready {
+                machine::cancel(id);
+            }
+            machine::hurry(id);
         }
-        call_off_waits();
-        machine::sleep_until(clock::now_ns() + pause_ns);
-        pause_ns = (pause_ns * 2).min(1_000_000);
     }
 }
 

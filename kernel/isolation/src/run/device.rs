@@ -118,7 +118,9 @@ impl Devices {
     /// it again.
     pub fn stop(&self) {
         for claim in &self.claims {
-            if claim.rest.as_ref().is_some_and(Rest::run) {
+            let is_at_rest = claim.rest.as_ref().is_some_and(Rest::run);
+            note_rest(claim.function, is_at_rest);
+            if is_at_rest {
                 continue;
             }
             if claim.rest.is_some() {
@@ -158,6 +160,8 @@ struct Known {
     function: &'static Function,
     /// It may master the bus. Known here because asking the device costs a round trip.
     masters_bus: bool,
+    /// Its last driver's steps have brought it to rest.
+    at_rest: bool,
 }
 
 static KNOWN: InterruptLock<Vec<Known>> = InterruptLock::new(Vec::new());
@@ -174,11 +178,20 @@ fn set_bus_master(function: &'static Function, enabled: bool) {
         None if enabled => all.push(Known {
             function,
             masters_bus: true,
+            at_rest: false,
         }),
         None => {}
     }
     // Under the lock, so that what is noted is so.
     function.set_bus_master(enabled);
+}
+
+/// Notes how the driver that had a device left it.
+fn note_rest(function: &'static Function, is_at_rest: bool) {
+    let mut all = KNOWN.lock();
+    if let Some(known) = (all.iter_mut()).find(|known| core::ptr::eq(known.function, function)) {
+        known.at_rest = is_at_rest;
+    }
 }
 
 /// Claims the `index`-th function of the running domain's manifest entry.
@@ -308,6 +321,14 @@ pub fn stop(device: u64) {
 /// Whether memory was allocated for a claimed device before, in this life of its driver or an earlier one.
 pub fn had_memory(device: u64) -> bool {
     function(device).is_some_and(is_known)
+}
+
+/// Whether the steps of the last driver of a claimed device have brought it to rest.
+pub fn is_at_rest(device: u64) -> bool {
+    function(device).is_some_and(|function| {
+        let all = KNOWN.lock();
+        (all.iter()).any(|known| known.at_rest && core::ptr::eq(known.function, function))
+    })
 }
 
 /// Turns bus mastering on again for a claimed device that may have it, should its command register say otherwise.

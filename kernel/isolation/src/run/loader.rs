@@ -4,7 +4,7 @@ use super::archive::boot_file;
 use super::black_box;
 use super::death::{self, Death};
 use super::domain::{Domain, State};
-use super::thread::{self, WaitTicket};
+use super::thread::{self, Change, WaitTicket};
 use super::{EXPECTED, sys};
 use crate::black_box::EventKind;
 use crate::elf::{self, PAGE_BYTES, Plan, Use};
@@ -225,7 +225,9 @@ fn load(domain: &'static Domain, incarnation: OwnerId, plan: &Arc<Plan>) -> Resu
     black_box::loaded(domain, incarnation);
     domain.header.live.store(incarnation.0, Ordering::SeqCst);
     let name = format!("{}/start", domain.manifest.name);
-    if thread::spawn(domain, incarnation, &name, None, true, (first, entry as *mut u8)).is_none() {
+    // On this CPU, where nobody has to be woken for it: this thread is about to wait for it.
+    let here = Some(current().cpu.load(Ordering::Relaxed));
+    if thread::spawn(domain, incarnation, &name, here, true, (first, entry as *mut u8)).is_none() {
         domain.header.live.store(0, Ordering::SeqCst);
         return Err(StartError::OutOfMemory);
     }
@@ -257,16 +259,22 @@ pub fn mark_running(owner: OwnerId) {
     }
     black_box::trace(owner, EventKind::Running, format_args!(""));
     death::recovered(domain.header.slot - 1);
-    thread::wake_waiters();
+    thread::wake_waiters(Change::Start);
 }
 
 fn wait_started(domain: &'static Domain, incarnation: OwnerId) -> Result<OwnerId, StartError> {
     loop {
-        let ticket = WaitTicket::new();
+        let ticket = WaitTicket::new(Change::Start);
         let state = domain.life.lock().state;
         let live = domain.header.is_live(incarnation);
         match state {
-            State::Running if live => return Ok(incarnation),
+            State::Running if live => {
+                if incarnation.generation() > 1 {
+                    // Others have waited for it longer than this thread, which is taken first.
+                    machine::yield_now();
+                }
+                return Ok(incarnation);
+            }
             State::Starting if live => {}
             _ => return Err(StartError::DiedAtStart),
         }

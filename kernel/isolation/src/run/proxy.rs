@@ -5,7 +5,7 @@
 
 use super::black_box;
 use super::domain::{self, Domain, KERNEL, State, by_name, domain_of, is_live};
-use super::thread;
+use super::thread::{self, Change};
 use crate::black_box::EventKind;
 use abi::sys::{RawHandle, RawObject, status};
 use abi::{OwnerId, current};
@@ -89,9 +89,13 @@ pub fn export(interface: &str, object: RawObject) -> u32 {
         return status::CANCELLED;
     }
     life.holdings.exports.0.push((interface.into(), object));
+    // Else nobody is given it yet (`find`), and who waits is woken when it runs.
+    let is_running = life.state == State::Running;
     drop(life);
     black_box::trace(owner, EventKind::Exported, format_args!("{interface}"));
-    thread::wake_waiters();
+    if is_running {
+        thread::wake_waiters(Change::Start);
+    }
     status::OK
 }
 
@@ -182,7 +186,7 @@ fn make_handle(name: &str, interface: &str, not: OwnerId, deadline_ns: u64, hand
         return status::WRONG_INTERFACE;
     };
     let found = loop {
-        let ticket = thread::WaitTicket::new();
+        let ticket = thread::WaitTicket::new(Change::Start);
         if let Some(found) = find(&import.provider, interface, not) {
             break found;
         }

@@ -46,6 +46,7 @@ pub static TABLE: SysTable = SysTable {
     device_class,
     device_stop,
     device_had_memory,
+    device_at_rest,
     device_use_memory,
     device_rest_by,
     interrupt_attach,
@@ -260,6 +261,10 @@ calls! {
 
     fn device_had_memory(device: u64) -> bool {
         trusted(|| device::had_memory(device))
+    }
+
+    fn device_at_rest(device: u64) -> bool {
+        trusted(|| device::is_at_rest(device))
     }
 
     fn device_use_memory(device: u64) {

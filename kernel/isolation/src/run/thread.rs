@@ -139,7 +139,7 @@ pub fn roster() -> Vec<(u64, OwnerId)> {
 
 /// Threads that wait for a change in the table of domains, by number.
 pub fn waiters() -> Vec<u64> {
-    WAITERS.lock().clone()
+    WAITERS.lock().iter().map(|(id, _)| *id).collect()
 }
 
 /// Blocks until an unpark, the deadline, or the death of a domain on the chain; an `abi::sys::wake` code.
@@ -168,17 +168,26 @@ pub fn waiting_for_others<R>(wait: impl FnOnce() -> R) -> R {
     result
 }
 
+/// What changes in the table of domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One has died.
+    Death,
+    /// One runs, offers something more, or has died while it started.
+    Start,
+}
+
 /// Threads that wait for a change in the table of domains.
-static WAITERS: InterruptLock<Vec<u64>> = InterruptLock::new(Vec::new());
+static WAITERS: InterruptLock<Vec<(u64, Change)>> = InterruptLock::new(Vec::new());
 
 /// Registers the running thread as a waiter before it looks, so that a change in between is not missed.
 pub struct WaitTicket(u64);
 
 impl WaitTicket {
     /// Registers the running thread.
-    pub fn new() -> WaitTicket {
+    pub fn new(change: Change) -> WaitTicket {
         let id = current().id.load(Ordering::Relaxed);
-        WAITERS.lock().push(id);
+        WAITERS.lock().push((id, change));
         WaitTicket(id)
     }
 
@@ -191,17 +200,20 @@ impl WaitTicket {
 impl Drop for WaitTicket {
     fn drop(&mut self) {
         let mut waiters = WAITERS.lock();
-        if let Some(index) = waiters.iter().position(|&id| id == self.0) {
+        if let Some(index) = waiters.iter().position(|(id, _)| *id == self.0) {
             waiters.swap_remove(index);
         }
     }
 }
 
-/// Wakes every thread that waits for a change.
-pub fn wake_waiters() {
+/// Wakes every thread that waits for such a change.
+pub fn wake_waiters(change: Change) {
     let waiters = WAITERS.lock();
-    for &id in waiters.iter() {
-        machine::unpark(ThreadId::from_number(id));
+    for (id, _) in waiters.iter().filter(|(_, awaited)| *awaited == change) {
+        let id = ThreadId::from_number(*id);
+        machine::unpark(id);
+        // What waited for it has been held up for long enough.
+        machine::hurry(id);
     }
 }
 

@@ -205,7 +205,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Lets it run as soon as it is made or woken, before the thread that has the CPU ends its slice. For threads that others wait for and that
-    /// seldom run: once it runs it takes turns like any other.
+    /// seldom run: once it runs it takes turns like any other, longer ones.
     pub fn prompt(mut self, prompt: bool) -> Self {
         self.prompt = prompt;
         self
@@ -387,7 +387,7 @@ pub fn sleep_until(deadline_ns: u64) -> Wake {
     }
 }
 
-/// Lets the other runnable threads of this CPU run first.
+/// Lets the other runnable threads of this CPU run first; a prompt one ([`Builder::prompt`]) only the next of them.
 pub fn yield_now() {
     scheduler::yield_now(false);
 }
@@ -420,6 +420,16 @@ pub fn cancel(id: ThreadId) -> bool {
         runs.then(|| scheduler.wake(cpu, thread, inner)).flatten()
     };
     notify(with_thread(id, wake))
+}
+
+/// Lets a thread that waits for its turn have it next: on another CPU at once, on this one when the caller waits. For threads that somebody is held up by.
+pub fn hurry(id: ThreadId) {
+    let hurry = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
+        (inner.state == State::Ready)
+            .then(|| scheduler.hurry(cpu, thread))
+            .flatten()
+    };
+    notify(with_thread(id, hurry));
 }
 
 /// Takes back a cancellation that the thread hasn't noticed yet.

@@ -22,7 +22,7 @@ use super::super::{apic, clock};
 use super::watch::{Moment, Watch, watch};
 use super::{Saved, State, Thread, ThreadId, Wake, unpark};
 use crate::sched::pace::Pace;
-use crate::sched::queue::{RunQueue, SLICE_NS};
+use crate::sched::queue::{PROMPT_SLICE_NS, RunQueue, SLICE_NS};
 use crate::time::NEVER;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -130,10 +130,9 @@ impl Scheduler {
     #[inline]
     fn begin_halt(&mut self, cpu: &Cpu, idle: Queued, deadline_ns: u64, now_ns: u64) {
         self.account(now_ns);
-        self.slice_start_ns = now_ns;
         self.halted = self.running;
         self.halted_until_ns = deadline_ns;
-        self.set_running(cpu, idle);
+        self.set_running(cpu, idle, now_ns);
         // All else that the timer is needed for, it was needed for already.
         if deadline_ns < self.armed_ns {
             self.armed_ns = deadline_ns;
@@ -146,9 +145,7 @@ impl Scheduler {
     fn go_on(&mut self, cpu: &Cpu, thread: Queued, now_ns: u64) {
         self.end_halt();
         self.leave_idle(now_ns);
-        self.slice_start_ns = now_ns;
-        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
-        self.set_running(cpu, thread);
+        self.set_running(cpu, thread, now_ns);
         if self.armed_ns > self.pace.due_ns() {
             self.arm(now_ns);
         }
@@ -173,12 +170,28 @@ impl Scheduler {
         self.queue_ready(thread.into(), inner);
         if first && core::ptr::eq(cpu, cpu::current()) {
             // An idle CPU's interrupt returns to the idle loop, which takes the thread at once.
-            if self.running != self.idle {
-                self.arm(clock::now_ns());
+            if self.running == self.idle {
+                return None;
             }
-            return None;
+            if !inner.prompt {
+                self.arm(clock::now_ns());
+                return None;
+            }
+            // This CPU interrupts itself: sooner than a timer would that is due, and a timer of an emulator's comes from another thread of its.
         }
         first.then_some(cpu)
+    }
+
+    /// Lets a runnable thread run before the others of its CPU; the CPU that has to be interrupted for it, if any. The running thread of this CPU goes
+    /// on until it waits.
+    pub(super) fn hurry(&mut self, cpu: &'static Cpu, thread: &'static Thread) -> Option<&'static Cpu> {
+        let is_here = core::ptr::eq(cpu, cpu::current());
+        // An idle CPU was interrupted when it got something to do.
+        if !self.queue.move_first(thread.into()) || is_here || self.running == self.idle {
+            return None;
+        }
+        self.slice_end_ns = 0;
+        Some(cpu)
     }
 
     /// Puts a thread into the queue: at its end, or, if it is prompt, at its front, with the running thread's slice over.
@@ -200,9 +213,7 @@ impl Scheduler {
         if self.running == self.idle {
             self.leave_idle(now_ns);
         }
-        self.slice_start_ns = now_ns;
-        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
-        self.set_running(cpu, next);
+        self.set_running(cpu, next, now_ns);
         self.arm(now_ns);
         Some(next)
     }
@@ -214,13 +225,17 @@ impl Scheduler {
         self.pace.resume(now_ns);
     }
 
+    /// Starts a thread's slice.
     #[inline]
-    fn set_running(&mut self, cpu: &Cpu, thread: Queued) {
+    fn set_running(&mut self, cpu: &Cpu, thread: Queued, now_ns: u64) {
         self.running = Some(thread);
         let thread = thread.thread();
         // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
         let inner = unsafe { &mut *thread.inner.get() };
         inner.state = State::Running;
+        let slice_ns = if inner.prompt { PROMPT_SLICE_NS } else { SLICE_NS };
+        self.slice_start_ns = now_ns;
+        self.slice_end_ns = now_ns.saturating_add(slice_ns);
         cpu.current
             .store(core::ptr::from_ref(&thread.header).cast_mut(), Ordering::Relaxed);
     }
@@ -529,7 +544,11 @@ pub(super) fn yield_now(locking: bool) {
         if scheduler.queue.has_ready() {
             inner.state = State::Ready;
             inner.yielded = true;
-            scheduler.queue.push(thread.into());
+            if inner.prompt {
+                scheduler.queue.push_second(thread.into());
+            } else {
+                scheduler.queue.push(thread.into());
+            }
             scheduler.take_next(cpu, now)
         } else {
             None
@@ -630,14 +649,20 @@ pub(in crate::machine) fn interrupt_exit(
     }
     if scheduler.queue.has_ready() && now >= scheduler.slice_end_ns {
         // SAFETY: The lock of the thread's CPU is held, and the thread doesn't run any more.
-        unsafe {
+        let is_prompt = unsafe {
             thread.save_area.get().write(context.clone());
             let inner = &mut *thread.inner.get();
             inner.saved = Saved::Preempted;
             inner.state = State::Ready;
             inner.yielded = false;
+            inner.prompt
+        };
+        if is_prompt && now < scheduler.slice_start_ns.saturating_add(PROMPT_SLICE_NS) {
+            // For another prompt one; it isn't to wait for all the others too.
+            scheduler.queue.push_second(current);
+        } else {
+            scheduler.queue.push(current);
         }
-        scheduler.queue.push(current);
         if let Some(next) = scheduler.take_next(cpu, now) {
             drop(scheduler);
             acknowledge();
