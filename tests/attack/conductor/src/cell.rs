@@ -262,7 +262,10 @@ fn raise(
                 .or_else(|error| match error {
                     // On a busy host the fault may come before this call has returned. Whether it was this fault is looked at as always.
                     VictimError::Dead(_) => Ok(()),
-                    other => Err(format!("{} doesn't take its order: {other}", victim.place.domain())),
+                    other => Err(format!(
+                        "{} doesn't take its order: {other}",
+                        victim.place.domain()
+                    )),
                 })
         }),
         Attack::Fault(_) => Ok(()),
