@@ -80,9 +80,9 @@ const TESTS: &[Test] = &[
         run: appliance::boots,
     },
     Test {
-        name: "domain-panics",
-        about: "a driver that panics at every start is restarted each time, and nobody else dies",
-        run: appliance::outlives_panics,
+        name: "no-card",
+        about: "a machine without a network card has its console, one line about the card, and no deaths",
+        run: appliance::runs_without_card,
     },
     Test {
         name: "attack-matrix",

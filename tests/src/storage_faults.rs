@@ -171,7 +171,7 @@ const FAULTS: [Fault; 12] = [
             );
             Ok(())
         },
-        told: Some("can't be read"),
+        told: Some("no store: a disk's partition table can't be read"),
         hidden: false,
         kills: 3,
     },
