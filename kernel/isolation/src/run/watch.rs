@@ -167,7 +167,7 @@ fn look(thread: &ThreadHeader, state: State) -> Sight {
         None => 0,
     };
     thread.orphaned.store(orphaned, Ordering::Relaxed);
-    if state != State::Running || records().next().is_some_and(|inner| is_bounded(inner)) {
+    if state != State::Running || records().next().is_some_and(is_bounded) {
         thread.stalled.store(0, Ordering::Relaxed);
     }
     let mut is_inside = dead.is_some();
