@@ -46,7 +46,6 @@ pub struct ThreadHeader {
 pub const LOOKS_KEPT: usize = 8;
 
 /// A look of the kernel's watch at a thread; written and read by the kernel alone.
-#[derive(Default)]
 pub struct Look {
     /// When, nanoseconds since boot.
     pub at_ns: AtomicU64,
@@ -55,10 +54,12 @@ pub struct Look {
 }
 
 impl Look {
-    const NONE: Look = Look {
-        at_ns: AtomicU64::new(0),
-        place: AtomicU64::new(0),
-    };
+    const fn none() -> Look {
+        Look {
+            at_ns: AtomicU64::new(0),
+            place: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What a thread is doing, as far as the kernel's watch treats it differently.
@@ -88,7 +89,7 @@ impl ThreadHeader {
             orphaned: AtomicU32::new(0),
             phase: AtomicU32::new(0),
             looks: AtomicU32::new(0),
-            newest_looks: [const { Look::NONE }; LOOKS_KEPT],
+            newest_looks: [const { Look::none() }; LOOKS_KEPT],
         }
     }
 
