@@ -35,8 +35,16 @@ pub struct StoreBuffer {
 pub enum StoreError {
     /// It is opening: reading what is on the disk. Share of it in percent.
     Opening(u8),
-    /// There is no partition for it, or no disk.
+    /// There is no disk.
+    NoDisk,
+    /// The domains that the disk is reached by don't answer for now.
+    Unreachable,
+    /// There is no partition for it, and a disk's partition table can't be read: it may be there.
+    UnreadableTable,
+    /// There is no partition for it.
     NoPartition,
+    /// Its partition has no room for a store.
+    TooSmall,
     /// What is on the partition isn't a store that this version can read; it is left as it is.
     Unrecognised,
     /// The disk is full: reads and deletions go on.
@@ -65,7 +73,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             StoreError::Opening(percent) => return write!(f, "the store is opening ({percent} %)"),
+            StoreError::NoDisk => "there is no disk for the store",
+            StoreError::Unreachable => "the disk can't be reached for now",
+            StoreError::UnreadableTable => "a disk's partition table can't be read",
             StoreError::NoPartition => "there is no partition for the store",
+            StoreError::TooSmall => "the store's partition is too small for one",
             StoreError::Unrecognised => "the partition holds no store of this version",
             StoreError::Full => "the disk is full",
             StoreError::OutOfMemory => "the index is at its limit of memory",

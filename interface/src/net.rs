@@ -33,6 +33,8 @@ pub enum NetError {
         /// Queues that there are.
         queues: u16,
     },
+    /// There is no device, as far as anybody knows.
+    NoDevice,
     /// The device can't do this.
     Unsupported,
     /// The device doesn't answer: a wait for it ran out.
@@ -60,6 +62,7 @@ impl fmt::Display for NetError {
             NetError::NoQueue { queue, queues } => {
                 write!(f, "there is no queue {queue}; the device has {queues}")
             }
+            NetError::NoDevice => f.write_str("there is no network device"),
             NetError::Unsupported => f.write_str("the device can't do this"),
             NetError::Hardware { register, value } => {
                 write!(

@@ -258,6 +258,8 @@ pub trait Sockets {
     ) -> Result<RRef<StreamBuffer>, SocketError>;
 
     /// Closes this side after everything is sent. The socket lives on until the peer has closed too; no more events of it but `closed`, and none is needed.
+    /// What was received and not asked for is thrown away, and so is what still comes; a peer that goes on sending after it has acknowledged everything gets
+    /// a reset.
     fn close(&self, socket: SocketId) -> Result<(), SocketError>;
 
     /// Resets the connection.

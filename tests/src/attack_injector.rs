@@ -48,8 +48,9 @@ const LONGEST_WAIT_MS: i64 = 300;
 /// Injections in one run of the workload at most: it must not lose so many connections that it ends before the last.
 const TEETH: u64 = 80;
 /// Runs of the workload one after the other that reach no crossing which is still to be tried: what is left then, such as a look that happens only after
-/// a restart, is reported as not reached.
+/// a restart, is reported as not reached. A sample is given up sooner than what `--every` is to reach.
 const FRUITLESS_RUNS: u64 = 20;
+const FRUITLESS_RUNS_OF_A_SAMPLE: u64 = 8;
 /// Domains whose holdings are compared as those of fresh incarnations: all that are in the way of the workload.
 const VICTIMS: [&str; 6] = ["ixgbe", "nic-shadow", STACK, BALANCER, "classifier", "httpd"];
 /// How long the workload may take until it passes again.
@@ -91,7 +92,7 @@ pub fn holds(context: &Context) -> Result<()> {
 }
 
 /// The shipped domains, but never held, and with the injector's console in the shell's place.
-fn build(context: &Context) -> Result<Built> {
+pub fn build(context: &Context) -> Result<Built> {
     let shipped = context.root.join("config/domains.toml");
     let manifest = context.directory().join("injector.toml");
     fs::create_dir_all(context.directory())?;
@@ -171,11 +172,23 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
     }
 
     let mut random = fastrand::Rng::with_seed(context.attacks.seed);
+    let patience = match context.attacks.crossings {
+        Some(_) => FRUITLESS_RUNS_OF_A_SAMPLE,
+        None => FRUITLESS_RUNS,
+    };
     // A death of each kind comes before the comparison begins: what is made once and for all is there after them.
     let step = Step::start("A fault in each kind of crossing to warm up");
     let mut warm_up = Total::default();
     for kind in &kinds {
-        campaign(lab, kind, INJECTIONS[0], 1, &mut random, &mut warm_up, &step)?;
+        campaign(
+            lab,
+            kind,
+            (INJECTIONS[0], 1),
+            patience,
+            &mut random,
+            &mut warm_up,
+            &step,
+        )?;
     }
     step.done("");
     ensure!(warm_up.problems.is_empty(), "{}", warm_up.problems.join("\n  "));
@@ -197,7 +210,15 @@ fn inject(context: &Context, lab: &RunningLab) -> Result<()> {
         for injection in injections {
             let step = Step::start(format!("{injection} in {} ({} crossings)", kind.name, kind.count));
             let (tried, detected, errors) = (total.tried, total.detected, total.client_errors);
-            campaign(lab, kind, injection, wanted, &mut random, &mut total, &step)?;
+            campaign(
+                lab,
+                kind,
+                (injection, wanted),
+                patience,
+                &mut random,
+                &mut total,
+                &step,
+            )?;
             step.done(format!(
                 "{} tried, {} detected, {} client errors",
                 total.tried - tried,
@@ -292,12 +313,12 @@ fn kinds(lab: &RunningLab) -> Result<Vec<Kind>> {
 /// Runs the workload until about `wanted` crossings of a kind were tried with a fault, all of them if it makes no more.
 ///
 /// What a run passes over while the last victim starts, the next one tries. What it doesn't reach, since it makes fewer crossings than the one that was
-/// counted, is reached by another workload after it, without counting anew.
+/// counted, is reached by another workload after it, without counting anew. It is given up after more than `patience` runs that reach none.
 fn campaign(
     lab: &RunningLab,
     kind: &Kind,
-    injection: &str,
-    wanted: u64,
+    (injection, wanted): (&str, u64),
+    patience: u64,
     random: &mut fastrand::Rng,
     total: &mut Total,
     step: &Step,
@@ -321,7 +342,7 @@ fn campaign(
         anew = covered > 0;
         fruitless = if covered > 0 { 0 } else { fruitless + 1 };
         left = to_try(lab, "left")?;
-        if fruitless > FRUITLESS_RUNS {
+        if fruitless > patience {
             total.not_reached += left.crossings;
             break;
         }

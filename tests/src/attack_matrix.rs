@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use image_builder::archive::BootArchive;
-use image_builder::{Attack, Options};
+use image_builder::{Attack, Built, Options};
 use progress::Step;
 
 use crate::bare_machine::run_until;
@@ -44,13 +44,7 @@ enum Cell {
 
 /// Boots the attack image and expects every cell to be green.
 pub fn is_green(context: &Context) -> Result<()> {
-    let built = image_builder::build(&Options {
-        attack: Some(Attack {
-            manifest: context.root.join("tests/attack/domains.toml"),
-            injector: false,
-        }),
-        ..Options::new(&context.root)
-    })?;
+    let built = build(context)?;
     let archive = with_plan(context, &built.archive)?;
     let step = Step::start("Attacking every position");
     let serial = run_until(context, &built.kernel, &archive, CPUS, |serial| {
@@ -91,6 +85,17 @@ pub fn is_green(context: &Context) -> Result<()> {
         context.directory().join("attack-matrix.log").display()
     );
     Ok(())
+}
+
+/// The image with victims and conductor.
+pub fn build(context: &Context) -> Result<Built> {
+    image_builder::build(&Options {
+        attack: Some(Attack {
+            manifest: context.root.join("tests/attack/domains.toml"),
+            injector: false,
+        }),
+        ..Options::new(&context.root)
+    })
 }
 
 /// The archive with the plan that was asked for.

@@ -71,8 +71,8 @@ pub struct Context {
     pub attacks: Attacks,
     /// How much of the storage tests is run.
     pub storage: Storage,
-    /// The programs were built with this one.
-    are_built: bool,
+    /// Where the programs are that were built with this one, if they were.
+    built: Option<PathBuf>,
     programs: OnceCell<Programs>,
     site: OnceCell<LargeSite>,
     /// The appliance that tests share, while it is up.
@@ -82,7 +82,7 @@ pub struct Context {
 
 impl Context {
     /// Sets up what must be there even when a test is interrupted.
-    pub fn new(root: PathBuf, are_built: bool, attacks: Attacks, storage: Storage) -> Result<Self> {
+    pub fn new(root: PathBuf, built: Option<PathBuf>, attacks: Attacks, storage: Storage) -> Result<Self> {
         let interrupted = root.clone();
         ctrlc::set_handler(move || {
             if let Ok(lab) = Lab::open(&interrupted, NAME) {
@@ -99,7 +99,7 @@ impl Context {
             root,
             attacks,
             storage,
-            are_built,
+            built,
             programs: OnceCell::new(),
             site: OnceCell::new(),
             appliance: RefCell::new(None),
@@ -112,10 +112,9 @@ impl Context {
         if let Some(programs) = self.programs.get() {
             return Ok(programs);
         }
-        let programs = if self.are_built {
-            Programs::prepare_built(&self.root)?
-        } else {
-            Programs::prepare(&self.root)?
+        let programs = match &self.built {
+            Some(directory) => Programs::prepare_built(directory)?,
+            None => Programs::prepare(&self.root)?,
         };
         Ok(self.programs.get_or_init(|| programs))
     }
@@ -126,9 +125,9 @@ impl Context {
             lab::TEST_PROGRAMS.contains(&name),
             "{name} is none of the programs that are built for the tests"
         );
-        match self.are_built {
-            true => Ok(self.root.join("target/release").join(name)),
-            false => lab::build_program(&self.root, name),
+        match &self.built {
+            Some(directory) => Ok(directory.join(name)),
+            None => lab::build_program(&self.root, name),
         }
     }
 

@@ -97,7 +97,7 @@ fn wait_until_all_run(lab: &RunningLab, until: Instant) -> Result<()> {
             Instant::now() < until,
             "{RETURN_LIMIT:?} after the last kill not all domains run: {listing}"
         );
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

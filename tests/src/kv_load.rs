@@ -19,8 +19,10 @@ pub struct KvLoad {
     record: PathBuf,
     /// What keys begin with; no two loads on a store have the same.
     pub prefix: String,
-    /// For how long.
+    /// For how long, at most.
     pub time: Duration,
+    /// Whether [`KvLoad::run`] ends it before that, as soon as what goes on beside it has ended.
+    pub ends_early: bool,
     /// How long a request may take.
     pub patience: Duration,
     /// Whether broken connections are made again.
@@ -37,6 +39,7 @@ impl KvLoad {
             record: context.directory().join(format!("{name}.record")),
             prefix: format!("{name}-"),
             time,
+            ends_early: false,
             patience: PATIENCE,
             reconnect: false,
             mark: None,
@@ -61,11 +64,14 @@ impl KvLoad {
         if self.reconnect {
             command.arg("--reconnect");
         }
+        if self.ends_early {
+            command.arg("--until-input-ends");
+        }
         if let Some(mark) = &self.mark {
             command.arg("--mark").arg(mark);
         }
         let child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -111,7 +117,7 @@ impl KvLoad {
 pub struct Running(Child);
 
 impl Running {
-    /// Waits for its end; gives what came of it.
+    /// Ends its input and waits for its end; gives what came of it.
     pub fn finish(self) -> Result<Value> {
         let output = self.0.wait_with_output()?;
         ensure!(

@@ -54,7 +54,7 @@ const WARM_UP: u32 = 2;
 
 /// Every update, then what must be refused or rolled back.
 pub fn works_under_load(context: &Context) -> Result<()> {
-    let directory = context.directory().join("live-update");
+    let directory = directory(context);
     let built = build(context, &directory)?;
     let lab = context.boot(&built)?;
     lab.judge(updates(context, &lab, &directory))
@@ -114,15 +114,27 @@ fn build(context: &Context, directory: &Path) -> Result<Built> {
         image_file(directory, "httpd-foreign"),
         signed_by_another(&archive, "httpd")?,
     )?;
+    build_short_lived(context)?;
+    Ok(built)
+}
+
+/// Builds an image of httpd that dies soon after its start.
+pub fn build_short_lived(context: &Context) -> Result<()> {
+    let directory = directory(context);
+    fs::create_dir_all(&directory)?;
     image_builder::build_domain(&DomainOptions {
         root: context.root.clone(),
         name: "httpd".to_owned(),
         package: Some("short-lived".to_owned()),
         label: Some("short-lived".to_owned()),
         key: None,
-        output: Some(image_file(directory, "httpd-short-lived")),
+        output: Some(image_file(&directory, "httpd-short-lived")),
     })?;
-    Ok(built)
+    Ok(())
+}
+
+fn directory(context: &Context) -> PathBuf {
+    context.directory().join("live-update")
 }
 
 fn image_file(directory: &Path, name: &str) -> PathBuf {

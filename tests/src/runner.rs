@@ -49,6 +49,7 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
     }
     let mut failed = 0_usize;
     let mut results = Vec::new();
+    let mut times = Vec::new();
     for test in &chosen {
         eprintln!("▶ {}: {}", test.name, test.about);
         let started = Instant::now();
@@ -63,6 +64,7 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
                 println!("✗ {} ({seconds:.1} s)\n{error}", test.name);
             }
         }
+        times.push((seconds, test.name));
         results.push(json!({
             "name": test.name,
             "passed": error.is_none(),
@@ -78,6 +80,7 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
             &json!({ "passed": chosen.len() - failed, "failed": failed, "tests": results }),
         )?;
     }
+    print!("{}", by_time(times));
     println!("{} passed, {failed} failed", chosen.len() - failed);
     Ok(if failed == 0 {
         ExitCode::SUCCESS
@@ -86,7 +89,25 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
     })
 }
 
+/// A line for each test, the longest first.
+fn by_time(mut times: Vec<(f64, &str)>) -> String {
+    times.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let line = |(seconds, name): &(f64, &str)| format!("{seconds:>8.1} s  {name}\n");
+    times.iter().map(line).collect()
+}
+
 fn write(path: &Path, value: &serde_json::Value) -> Result<()> {
     std::fs::write(path, serde_json::to_vec_pretty(value)?)
         .with_context(|| format!("{} can't be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_test_comes_first() {
+        let table = by_time(vec![(1.25, "short"), (70.0, "long"), (2.0, "middle")]);
+        assert_eq!(table, "    70.0 s  long\n     2.0 s  middle\n     1.2 s  short\n");
+    }
 }

@@ -15,10 +15,13 @@ use crate::kv_load::{KvLoad, check_no_error, check_reads, wait_until_loaded};
 use crate::recovery::{deaths, kill};
 use crate::running_lab::RunningLab;
 
-/// How long a load goes on before the disk goes wrong, and with it being wrong.
+/// How long a load goes on before the disk goes wrong, and after the log has told of it.
 const CALM: Duration = Duration::from_millis(500);
-/// Of each load.
-const TIME: Duration = Duration::from_secs(3);
+const AFTERWARDS: Duration = Duration::from_secs(1);
+/// A load ends after that even if nobody ends it.
+const LONGEST_LOAD: Duration = Duration::from_secs(120);
+/// How long it takes at most until the log tells of what was done.
+const TELLING_LIMIT: Duration = Duration::from_secs(20);
 /// So long a request is held back: less than the driver waits before it aborts a command, 10 s.
 const HOLD: Duration = Duration::from_secs(4);
 /// So long nothing can be read when a table is looked for.
@@ -33,8 +36,6 @@ const SLOW_OPERATIONS: u64 = 60;
 /// What is done to the disk.
 struct Fault {
     name: &'static str,
-    /// How long the load takes.
-    time: Duration,
     strike: fn(&RunningLab, &mut DiskControl) -> Result<()>,
     /// What the log must say of it; nothing is to be said when nothing is wrong but the time that it takes.
     told: Option<&'static str>,
@@ -47,7 +48,6 @@ struct Fault {
 const FAULTS: [Fault; 12] = [
     Fault {
         name: "write-error",
-        time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 3, DiskError::Input),
         told: Some("a write at"),
         hidden: false,
@@ -55,7 +55,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "flush-error",
-        time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Flush, 2, DiskError::Input),
         told: Some("a flush"),
         hidden: false,
@@ -63,7 +62,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "no-space",
-        time: TIME,
         strike: |_, disk| disk.fail_once(Operation::Write, 2, DiskError::NoSpace),
         told: Some("a write at"),
         hidden: false,
@@ -71,7 +69,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "errors-for-a-while",
-        time: TIME,
         strike: |_, disk| {
             disk.fail_all(Operation::Write, DiskError::Input)?;
             thread::sleep(Duration::from_millis(300));
@@ -83,7 +80,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "read-error",
-        time: TIME,
         // What the load writes and reads is in memory too; this reads the disk itself. The store's cleaning may be faster and get the error.
         strike: |lab, disk| {
             disk.fail_once(Operation::Read, 3, DiskError::Input)?;
@@ -95,7 +91,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "slow",
-        time: TIME,
         strike: |_, disk| {
             disk.slow(SLOW_OPERATIONS)?;
             thread::sleep(Duration::from_secs(1));
@@ -107,7 +102,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "held-command",
-        time: Duration::from_secs(6),
         strike: |_, disk| {
             disk.hold_next(Operation::Write)?;
             thread::sleep(HOLD);
@@ -119,8 +113,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "hung-command",
-        // It ends with the first command that is answered after the reset.
-        time: TIME,
         strike: |lab, disk| {
             let before = resets(lab)?;
             disk.hang(Operation::Write)?;
@@ -133,7 +125,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "queues-out-of-reach",
-        time: TIME,
         strike: |lab, disk| {
             let before = resets(lab)?;
             disk.deny_memory()?;
@@ -145,7 +136,6 @@ const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "smart-warning",
-        time: TIME,
         strike: |_, disk| disk.warn(&[CriticalWarning::Spare]),
         told: Some("the NVMe controller warns"),
         hidden: true,
@@ -154,7 +144,6 @@ const FAULTS: [Fault; 12] = [
     // Nothing can be read when the partition table is looked for: it is, again and again.
     Fault {
         name: "table-unreadable",
-        time: TIME,
         strike: |lab, disk| {
             disk.fail_all(Operation::Read, DiskError::Input)?;
             kill(lab, "partitions")?;
@@ -168,7 +157,6 @@ const FAULTS: [Fault; 12] = [
     // The same at a start of the whole store; clients are told.
     Fault {
         name: "start-unreadable",
-        time: TIME,
         strike: |lab, disk| {
             disk.fail_all(Operation::Read, DiskError::Input)?;
             for name in ["partitions", "kv-engine", "kv-server"] {
@@ -183,7 +171,7 @@ const FAULTS: [Fault; 12] = [
             );
             Ok(())
         },
-        told: Some("can't be read"),
+        told: Some("no store: a disk's partition table can't be read"),
         hidden: false,
         kills: 3,
     },
@@ -221,14 +209,18 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
     let mut loads = Vec::new();
     for fault in &FAULTS {
         let step = Step::start(format!("Disk fault {}", fault.name));
-        let mut load = KvLoad::new(context, &format!("fault-{}", fault.name), fault.time)?;
+        let mut load = KvLoad::new(context, &format!("fault-{}", fault.name), LONGEST_LOAD)?;
         load.reconnect = true;
+        load.ends_early = true;
         let deaths_before = deaths(lab, 1)?.total;
         let log_before = storage_log(lab)?;
         let summary = load.run(lab, || {
             thread::sleep(CALM);
             let mut disk = DiskControl::open(lab)?;
-            (fault.strike)(lab, &mut disk)
+            (fault.strike)(lab, &mut disk)?;
+            wait_until_told(lab, fault, &log_before)?;
+            thread::sleep(AFTERWARDS);
+            Ok(())
         })?;
         DiskControl::open(lab)?.heal()?;
         if fault.hidden {
@@ -274,6 +266,20 @@ fn faults(context: &Context, lab: &RunningLab) -> Result<()> {
         load.verify(lab)?;
     }
     removal(lab)
+}
+
+/// Waits until the log tells of a fault, if it is to, while the load goes on; whether it did in time is looked at afterwards.
+fn wait_until_told(lab: &RunningLab, fault: &Fault, log_before: &[String]) -> Result<()> {
+    let until = Instant::now() + TELLING_LIMIT;
+    while let Some(told) = fault.told
+        && Instant::now() < until
+        && !storage_log(lab)?
+            .iter()
+            .any(|line| line.contains(told) && !log_before.contains(line))
+    {
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// The controller is pulled out: the store says that it can't write, what is in memory is still read, and everything else goes on.

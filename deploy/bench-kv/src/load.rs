@@ -49,6 +49,7 @@ pub fn all(machine: &Machine, whose: &str, loads: &[Load], images: Option<&Image
             let step = Step::start(format!("{load} on {whose}"));
             // Connections, and with the first load the store's tables, are warm then.
             run(machine, load, load.requests / 20)?;
+            let before = images.map(|_| Commits::read(machine)).transpose()?;
             let counted = machine.count(|| run(machine, load, load.requests))?;
             let outcome = Outcome {
                 instructions_per_request: counted.instructions / load.requests as f64,
@@ -64,9 +65,61 @@ pub fn all(machine: &Machine, whose: &str, loads: &[Load], images: Option<&Image
                 let profile = images.profile(&counted.before, &counted.after, load.requests, "request");
                 print!("{profile}");
             }
+            if let Some(before) = before {
+                println!("\n{}", Commits::read(machine)?.since(before));
+            }
             Ok(outcome)
         })
         .collect()
+}
+
+/// What the appliance's store has done since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Commits {
+    groups: u64,
+    flushes: u64,
+    written_bytes: u64,
+}
+
+impl Commits {
+    fn read(machine: &Machine) -> Result<Self> {
+        let text = machine.console("kv stats --json")?;
+        Self::parse(&text).with_context(|| format!("`kv stats --json` can't be read:\n{text}"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value: serde_json::Value = text
+            .lines()
+            .find_map(|line| serde_json::from_str(line.trim()).ok())?;
+        let number = |name: &str| value.get(name)?.as_u64();
+        Some(Self {
+            groups: number("groups")?,
+            flushes: number("flushes")?,
+            written_bytes: number("written_bytes")?,
+        })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            groups: self.groups.saturating_sub(before.groups),
+            flushes: self.flushes.saturating_sub(before.flushes),
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+        }
+    }
+}
+
+impl fmt::Display for Commits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            groups,
+            flushes,
+            written_bytes,
+        } = self;
+        write!(
+            formatter,
+            "{groups} groups, {flushes} flushes or forced writes, {written_bytes} bytes written"
+        )
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -127,5 +180,21 @@ mod tests {
         let result = parse(text).unwrap();
         assert_eq!((result.rate, result.p50_ms, result.p99_ms), (1000.5, 1.1, 3.0));
         assert!(parse("WARNING: nothing").is_err());
+    }
+
+    #[test]
+    fn commits_are_counted_from_the_consoles_answer() {
+        let answer =
+            |groups| format!("kv stats\n{{\"groups\":{groups},\"flushes\":3,\"written_bytes\":4096}}\n");
+        let (before, after) = (
+            Commits::parse(&answer(5)).unwrap(),
+            Commits::parse(&answer(9)).unwrap(),
+        );
+        let between = after.since(before);
+        assert_eq!(
+            (between.groups, between.flushes, between.written_bytes),
+            (4, 0, 0)
+        );
+        assert_eq!(Commits::parse("no store"), None);
     }
 }

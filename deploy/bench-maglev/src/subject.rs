@@ -3,9 +3,10 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use maglev::balancer::{BATCH, Balancer, Verdict};
+use maglev::balancer::{BATCH, Balancer};
 use maglev::connection_table::LONGEST_TIMEOUT_SECONDS;
 use maglev::control::Control;
+use maglev::frame::Verdict;
 use side_by_side::{Round, processor_time_nanoseconds};
 
 use crate::Mode;

@@ -13,7 +13,8 @@ use classifier::destination::{Destinations, Recent, VirtualService};
 use httpd::request::{self, Parsed};
 use interface::balance::Protocol;
 use isolation::image::{Expected, Verified, verify};
-use maglev::packet::{self, PlainIpv4, PlainPattern};
+use maglev::packet;
+use maglev::plain_packet::{PlainIpv4, PlainPattern};
 use std::sync::LazyLock;
 
 /// A target: its name, and what is done with an input.

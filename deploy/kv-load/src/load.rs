@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub struct Load {
     pub value_bytes: usize,
     /// For how long.
     pub time: Duration,
+    /// Ends it before that once it is true.
+    pub stop: Arc<AtomicBool>,
     /// How long a connection or a reply may take.
     pub patience: Duration,
     /// Whether a broken connection is made again; otherwise the load of that connection ends with it.
@@ -139,7 +143,7 @@ impl Worker {
 
     fn run(&mut self) {
         let until = Instant::now() + self.load.time;
-        while Instant::now() < until {
+        while Instant::now() < until && !self.load.stop.load(Ordering::Relaxed) {
             let index = self.random.usize(..self.versions.len().max(1));
             let key = format!("{}{}-{index}", self.load.prefix, self.number);
             let goes_on = match self.random.u32(..100) {

@@ -4,7 +4,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{io, thread};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -45,6 +48,9 @@ enum Command {
         /// For how long, in milliseconds.
         #[arg(long, default_value_t = 10_000)]
         duration_ms: u64,
+        /// End before that when the standard input ends.
+        #[arg(long)]
+        until_input_ends: bool,
         /// Connect again when a connection breaks.
         #[arg(long)]
         reconnect: bool,
@@ -71,12 +77,23 @@ fn main() -> Result<()> {
             keys,
             value_bytes,
             duration_ms,
+            until_input_ends,
             reconnect,
             mark,
             seed,
             prefix,
         } => {
+            let stop = Arc::new(AtomicBool::new(false));
+            if until_input_ends {
+                let stop = stop.clone();
+                thread::spawn(move || {
+                    // An input that can't be read has ended too.
+                    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                    stop.store(true, Ordering::Relaxed);
+                });
+            }
             let load = Load {
+                stop,
                 to: arguments.to,
                 connections,
                 keys,

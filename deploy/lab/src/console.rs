@@ -14,28 +14,29 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 const PROMPT_PATIENCE: Duration = Duration::from_secs(5);
 /// Silence after which what looks like a prompt is one.
 const SILENCE: Duration = Duration::from_millis(150);
+/// The same where it is known how a prompt looks: only an answer that stops for so long at a copy of it would be cut.
+const BRIEF_SILENCE: Duration = Duration::from_millis(10);
 /// Ctrl-A, which begins an escape from the terminal.
 const ESCAPE: u8 = 0x01;
 
 /// Types a command at the serial shell and returns what it printed, without echo and prompt.
 ///
-/// The prompt is whatever the shell shows after an empty line, so nothing here depends on its text.
+/// The prompt is whatever the shell shows after an empty line, so nothing here depends on its text. Two empty lines are typed: what comes
+/// twice is the whole of it, without a long wait for more.
 ///
 /// # Errors
 /// When the console can't be reached, shows no prompt, or the command doesn't end within `limit`.
 pub fn run_command(socket: &Path, command: &str, limit: Duration) -> Result<String> {
     let mut console = Console::open(socket)?;
-    console.type_line("")?;
-    let prompt = console.read_until(PROMPT_PATIENCE, |text| {
-        let line = last_line(text);
-        (!line.trim().is_empty()).then(|| line.to_owned())
-    });
-    let Some(prompt) = prompt? else {
+    console.type_line("\r")?;
+    let Some(prompt) = console.read_until(PROMPT_PATIENCE, prompt_in)? else {
         bail!("the serial console shows no prompt")
     };
     console.text.clear();
     console.type_line(command)?;
-    let output = console.read_until(limit, |text| output_before(text, &prompt, command))?;
+    let output = console.read_until(limit, |text| {
+        Some((output_before(text, &prompt, command)?, BRIEF_SILENCE))
+    })?;
     output.with_context(|| {
         format!(
             "`{command}` didn't end within {:.0} s; so far:\n{}",
@@ -56,7 +57,6 @@ impl Console {
     fn open(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("the serial console {} can't be reached", socket.display()))?;
-        stream.set_read_timeout(Some(SILENCE))?;
         Ok(Self {
             stream,
             text: String::new(),
@@ -70,28 +70,36 @@ impl Console {
             .context("the serial console is gone")
     }
 
-    /// Reads until `found` gives a result after a silence, or the time is over.
-    fn read_until<T>(&mut self, limit: Duration, found: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+    /// Reads until `found` gives a result and nothing more comes for as long as it says, or the time is over.
+    fn read_until<T>(
+        &mut self,
+        limit: Duration,
+        found: impl Fn(&str) -> Option<(T, Duration)>,
+    ) -> Result<Option<T>> {
         let until = Instant::now() + limit;
         let mut buffer = [0; 4096];
+        let mut result = None;
         while Instant::now() < until {
+            let silence = result.as_ref().map_or(SILENCE, |(_, silence)| *silence);
+            self.stream.set_read_timeout(Some(silence))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("the serial console was closed"),
                 Ok(length) => {
                     for byte in buffer.get(..length).unwrap_or_default() {
                         self.text.extend(self.filter.pass(*byte));
                     }
+                    result = found(&self.text);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    if let Some(result) = found(&self.text) {
-                        return Ok(Some(result));
+                    if result.is_some() {
+                        break;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("the serial console is gone"),
             }
         }
-        Ok(found(&self.text))
+        Ok(result.map(|(result, _)| result))
     }
 }
 
@@ -126,17 +134,21 @@ impl EscapeFilter {
     }
 }
 
-fn last_line(text: &str) -> &str {
-    text.rsplit_once('\n').map_or(text, |(_, line)| line)
+/// The last line as the prompt, and how long nothing must follow until it counts: hardly at all when the line before it is the same.
+fn prompt_in(text: &str) -> Option<(String, Duration)> {
+    let mut lines = text.rsplit('\n');
+    let last = lines.next().filter(|line| !line.trim().is_empty())?;
+    let is_whole = lines.next() == Some(last);
+    Some((last.to_owned(), if is_whole { BRIEF_SILENCE } else { SILENCE }))
 }
 
 /// What was printed between the echo of the command and the next prompt, once that is there.
 fn output_before(text: &str, prompt: &str, command: &str) -> Option<String> {
     let body = text.strip_suffix(prompt)?;
-    // The echo is the first line; without it the prompt seen is the one that the command was typed at.
-    let (echo, output) = body.split_once('\n')?;
-    echo.contains(command)
-        .then(|| output.trim_end_matches('\n').to_owned())
+    // Before the echo, or on its line, may be the prompt of an empty line; without the echo the prompt seen is the one that the command was typed at.
+    let echo = body.find(command)?;
+    let (_, output) = body.get(echo..)?.split_once('\n')?;
+    (output.is_empty() || output.ends_with('\n')).then(|| output.trim_end_matches('\n').to_owned())
 }
 
 /// Joins this terminal with the console until Ctrl-A X or the machine's end.
@@ -260,6 +272,27 @@ mod tests {
     fn output_comes_without_echo_prompt_and_colours() {
         let output = with_shell("name   state\r\n\x1b[1mixgbe\x1b[0m  running", "domains").unwrap();
         assert_eq!(output, "name   state\nixgbe  running");
+    }
+
+    #[test]
+    fn a_prompt_that_comes_twice_needs_no_long_silence() {
+        let silence = |text| prompt_in(text).map(|(prompt, silence)| (prompt, silence == BRIEF_SILENCE));
+        let prompt = |is_whole| Some(("box> ".to_owned(), is_whole));
+        assert_eq!(silence("said before\nbox> \nbox> "), prompt(true));
+        assert_eq!(silence("said before\nbox> "), prompt(false));
+        assert_eq!(silence("box> \nbo"), Some(("bo".to_owned(), false)));
+        assert_eq!(silence("box> \n"), None);
+    }
+
+    #[test]
+    fn a_prompt_that_is_late_is_no_output() {
+        let output = |text| output_before(text, "box> ", "domains");
+        assert_eq!(output("\nbox> domains\nixgbe\nbox> ").as_deref(), Some("ixgbe"));
+        assert_eq!(output("\nbox> doma"), None);
+        assert_eq!(output("\nbox> "), None);
+        // In the midst of a line it is none.
+        assert_eq!(output("domains\nthe box> "), None);
+        assert_eq!(output("domains\nbox> ").as_deref(), Some(""));
     }
 
     #[test]

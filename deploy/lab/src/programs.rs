@@ -38,7 +38,7 @@ impl Programs {
     /// When something can't be installed, fetched or built; the message says what to do.
     pub fn prepare(root: &Path) -> Result<Self> {
         build(root, &["lab-node", "nic-model"])?;
-        Self::prepare_built(root)
+        Self::prepare_built(&release_directory(root))
     }
 
     /// The same for a lab without an appliance.
@@ -51,22 +51,25 @@ impl Programs {
         Ok(Self::built(root))
     }
 
-    /// The same where the project's own were built before.
+    /// The same where the project's own were built before, and are in `directory`.
     ///
     /// # Errors
     /// As [`Programs::prepare`].
-    pub fn prepare_built(root: &Path) -> Result<Self> {
+    pub fn prepare_built(directory: &Path) -> Result<Self> {
         let qemu = provision::qemu()?;
         provision::ensure_programs(&[Program::IP, Program::CURL, Program::PING])?;
         Ok(Self {
             qemu: Some(qemu),
-            ..Self::built(root)
+            ..Self::in_directory(directory)
         })
     }
 
     /// Where the project's programs are when they were built before; nothing is built or checked.
     pub fn built(root: &Path) -> Self {
-        let directory = root.join("target/release");
+        Self::in_directory(&release_directory(root))
+    }
+
+    fn in_directory(directory: &Path) -> Self {
         Self {
             node: directory.join("lab-node"),
             nic_model: directory.join("nic-model"),
@@ -75,14 +78,23 @@ impl Programs {
     }
 }
 
-/// Builds all of [`TEST_PROGRAMS`], and returns the path of the one with the tests. In one call, because Cargo gives shared crates the features that
-/// what is built together asks for, and builds them anew for each program that is built alone.
+/// Builds all of [`TEST_PROGRAMS`], and returns the directory that they are in.
+///
+/// With the profile of the host tests, which optimises what carries traffic, and with the features that crates have when the whole workspace is
+/// built: nearly all that they are made of is there already when the host tests were run.
 ///
 /// # Errors
 /// When one can't be built.
 pub fn build_test_programs(root: &Path) -> Result<PathBuf> {
-    build(root, &TEST_PROGRAMS)?;
-    Ok(root.join("target/release/tests"))
+    let step = Step::start(format!("Building {}", TEST_PROGRAMS.join(", ")));
+    let mut command = cargo_build(root);
+    command.arg("--workspace");
+    for program in TEST_PROGRAMS {
+        command.args(["--bin", program]);
+    }
+    run(command)?;
+    step.done("");
+    Ok(root.join("target/debug"))
 }
 
 /// Builds the TCG plugin that counts guest instructions, and returns its path.
@@ -91,7 +103,7 @@ pub fn build_test_programs(root: &Path) -> Result<PathBuf> {
 /// When it can't be built.
 pub fn instruction_counter(root: &Path) -> Result<PathBuf> {
     build(root, &["instruction-counter"])?;
-    Ok(root.join("target/release/libinstruction_counter.so"))
+    Ok(release_directory(root).join("libinstruction_counter.so"))
 }
 
 /// Builds another of the project's host programs, and returns its path.
@@ -100,20 +112,35 @@ pub fn instruction_counter(root: &Path) -> Result<PathBuf> {
 /// When it can't be built.
 pub fn build_program(root: &Path, package: &str) -> Result<PathBuf> {
     build(root, &[package])?;
-    Ok(root.join("target/release").join(package))
+    Ok(release_directory(root).join(package))
 }
 
 /// Builds host programs for speed: they carry the traffic that is measured.
 fn build(root: &Path, packages: &[&str]) -> Result<()> {
     let step = Step::start(format!("Building {}", packages.join(", ")));
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(root).args(["build", "--quiet", "--release"]);
+    let mut command = cargo_build(root);
+    command.arg("--release");
     for package in packages {
         command.args(["--package", package]);
     }
+    run(command)?;
+    step.done("");
+    Ok(())
+}
+
+fn release_directory(root: &Path) -> PathBuf {
+    root.join("target/release")
+}
+
+fn cargo_build(root: &Path) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root).args(["build", "--quiet"]);
+    command
+}
+
+fn run(mut command: Command) -> Result<()> {
     if !command.status().context("cargo can't be run")?.success() {
         bail!("the build failed; what the compiler said is above");
     }
-    step.done("");
     Ok(())
 }

@@ -1,4 +1,7 @@
 //! `cargo xtask test`: everything CI runs, step by step, with the time each took.
+//!
+//! The end-to-end tests wait much of their time, for machines more than for CPUs. What only computes goes on beside them, with what they leave of
+//! the CPUs (`beside.rs`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,6 +12,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use rules::{Project, Violation};
 
+use crate::beside::{Images, Steps};
 use crate::cargo::{cargo, succeeds};
 
 #[derive(Args)]
@@ -26,53 +30,78 @@ struct Step {
     name: &'static str,
     about: &'static str,
     run: fn(&Path) -> Result<bool>,
+    /// Whether it only computes, and so may run beside the end-to-end tests.
+    computes: bool,
 }
+
+/// What came of a step.
+pub struct Outcome {
+    /// The step.
+    pub name: &'static str,
+    /// Whether it passed.
+    pub passed: bool,
+    /// How long it took.
+    pub time: Duration,
+}
+
+const HOST: &str = "host";
+const END_TO_END: &str = "end-to-end";
 
 const STEPS: [Step; 9] = [
     Step {
         name: "format",
         about: "rustfmt changes nothing",
         run: format,
+        computes: false,
     },
     Step {
         name: "lints",
         about: "no warning from rustc or clippy",
         run: lints,
+        computes: true,
     },
     Step {
         name: "unsafe",
         about: "no `unsafe` outside kernel/, and none inside without its argument",
         run: unsafe_gate,
+        computes: false,
     },
     Step {
         name: "layers",
         about: "every crate depends only on what its layer may",
         run: layers,
+        computes: false,
     },
     Step {
         name: "dependencies",
         about: "every registry crate on the appliance has its reason",
         run: dependencies,
+        computes: false,
     },
     Step {
         name: "planted",
         about: "the three rules notice violations planted in a copy",
         run: planted,
+        computes: false,
     },
     Step {
-        name: "host",
+        name: HOST,
         about: "unit and property tests on this machine",
         run: host,
+        computes: false,
     },
     Step {
         name: "models",
         about: "what several CPUs touch, in every order that the model checker tries",
         run: models,
+        computes: true,
     },
     Step {
-        name: "end-to-end",
+        name: END_TO_END,
         about: "the image booted in the lab",
-        run: end_to_end,
+        // With what runs beside it.
+        run: |root| end_to_end(root, None, Vec::new(), &mut Vec::new()),
+        computes: false,
     },
 ];
 
@@ -90,31 +119,48 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
     {
         bail!("there is no step `{unknown}`; `cargo xtask test --list` names them");
     }
-    let mut results: Vec<(&str, bool, Duration)> = Vec::new();
-    for step in &STEPS {
-        if !arguments.only.is_empty() && !arguments.only.iter().any(|name| name == step.name) {
-            continue;
-        }
+    let is_chosen =
+        |step: &&Step| arguments.only.is_empty() || arguments.only.iter().any(|name| name == step.name);
+    let boots = STEPS.iter().filter(is_chosen).any(|step| step.name == END_TO_END);
+    let (beside, first): (Vec<&Step>, Vec<&Step>) = STEPS
+        .iter()
+        .filter(is_chosen)
+        .partition(|step| boots && step.computes);
+    let mut images = None;
+    let mut outcomes = Vec::new();
+    for step in first {
         eprintln!("── {}: {}", step.name, step.about);
         let started = Instant::now();
+        if step.name == HOST && boots {
+            images = Images::begin(root);
+        }
+        let outcome = if step.name == END_TO_END {
+            let names = beside.iter().map(|step| step.name).collect();
+            end_to_end(root, images.take(), names, &mut outcomes)
+        } else {
+            (step.run)(root)
+        };
         // An error of one step must not hide what the others would say.
-        let passed = (step.run)(root).unwrap_or_else(|error| {
+        let passed = outcome.unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
             false
         });
-        results.push((step.name, passed, started.elapsed()));
+        outcomes.push(Outcome {
+            name: step.name,
+            passed,
+            time: started.elapsed(),
+        });
     }
-
     eprintln!();
-    for (name, passed, time) in &results {
+    for Outcome { name, passed, time } in &outcomes {
         println!(
             "{} {name:<14} {:>7.1} s",
             if *passed { "✓" } else { "✗" },
             time.as_secs_f64()
         );
     }
-    let failed = results.iter().filter(|(_, passed, _)| !passed).count();
-    println!("steps: {} passed, {failed} failed", results.len() - failed);
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
+    println!("steps: {} passed, {failed} failed", outcomes.len() - failed);
     Ok(if failed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -126,16 +172,37 @@ fn format(root: &Path) -> Result<bool> {
     succeeds(cargo(root).args(["fmt", "--all", "--check"]))
 }
 
+/// All crates for this machine, and the kernel as it boots: what touches hardware is in no other build.
 fn lints(root: &Path) -> Result<bool> {
-    succeeds(cargo(root).args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    let nothing = "0".repeat(64);
+    let clippy = |chosen: &[&str]| {
+        succeeds(
+            cargo(root)
+                .args(["clippy", "--quiet"])
+                .args(chosen)
+                .args(["--", "-D", "warnings"])
+                // What a build for a boot is told; nobody boots this.
+                .env("APPLIANCE_PUBLIC_KEY", &nothing)
+                .env("APPLIANCE_INTERFACE_HASH", &nothing)
+                .env("APPLIANCE_COMPILER", "")
+                .env("APPLIANCE_FLAGS", ""),
+        )
+    };
+    let everything = clippy(&["--workspace", "--all-targets"])?;
+    // A target, as for a boot: without one, build scripts would be built for `panic = "abort"` too.
+    let kernel = clippy(&[
+        "--profile",
+        "firmware",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        "--package",
+        "firmware",
+        "--package",
+        "isolation",
+        "--package",
+        "kernel",
+    ])?;
+    Ok(everything && kernel)
 }
 
 fn unsafe_gate(root: &Path) -> Result<bool> {
@@ -188,14 +255,25 @@ fn models(root: &Path) -> Result<bool> {
     succeeds(cargo(root).args(["test", "--quiet", "--package", "models"]))
 }
 
-/// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are.
-fn end_to_end(root: &Path) -> Result<bool> {
-    let program = lab::build_test_programs(root)?;
-    succeeds(
-        Command::new(program)
+/// The end-to-end tests are a program, not `#[test]`s: they need an image, a lab and minutes, and say how far they are. Steps of the names `beside` run
+/// beside it, and add their outcomes to `outcomes`.
+fn end_to_end(
+    root: &Path,
+    images: Option<Images>,
+    beside: Vec<&'static str>,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<bool> {
+    let programs = lab::build_test_programs(root)?;
+    // Not before: Cargo builds one thing at a time.
+    let beside = Steps::begin(root, images, beside);
+    let passed = succeeds(
+        Command::new(programs.join("tests"))
             .current_dir(root)
-            .arg("--programs-are-built"),
-    )
+            .arg("--programs")
+            .arg(&programs),
+    );
+    outcomes.extend(beside.end());
+    passed
 }
 
 fn report(violations: &[Violation]) -> bool {

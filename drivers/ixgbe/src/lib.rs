@@ -29,13 +29,19 @@ pub use startup::Start;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use device::{Device, Exported};
+use dma::ClaimError;
 use dma::ixgbe::Adapter;
 use domain_rt::{StartError, thread};
 use interface::net::NetDevice;
 
-/// Starts the domain: the device comes up, and is exported.
+/// Starts the domain: the device comes up, and is exported. A machine without one has a driver that offers nothing.
 pub fn start() -> Result<(), StartError> {
-    let device = Adapter::claim(0)
+    let adapter = Adapter::claim(0);
+    if let Err(ClaimError::NotFound) = adapter {
+        log::warn!("no 82599 found: the appliance goes on without a network");
+        return Ok(());
+    }
+    let device = adapter
         .map_err(DeviceError::Claim)
         .and_then(|adapter| Device::start(adapter, thread::cpu_count()))
         .map_err(|error| StartError::new(format_args!("{error}")))?;

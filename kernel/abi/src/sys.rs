@@ -192,9 +192,9 @@ pub struct SysTable {
     /// Says how a claimed device is brought to rest when the domain dies: by the registers of BAR `bar`, in the order of the `count` steps at
     /// `steps`. When all of them succeed, and [`REST_DRAIN_NS`] later, it doesn't touch memory any more, whatever the domain has done with it. Returns a [`status`] code.
     pub device_rest_by: extern "C" fn(device: u64, bar: u32, steps: *const RestStep, count: usize) -> u32,
-    /// Routes MSI-X entry `entry` to `cpu`; returns the interrupt's number, 0 when there is none left.
+    /// Routes MSI-X entry `entry` to `cpu`; returns the interrupt, 0 when there is none left. It is good for as long as the domain lives.
     pub interrupt_attach: extern "C" fn(device: u64, entry: u32, cpu: u32) -> u64,
-    /// Blocks until the interrupt comes, or one came since the last wait, or until `deadline_ns`; returns a [`wake`] code.
+    /// Blocks until `interrupt`, which [`SysTable::interrupt_attach`] gave, comes, or one came since the last wait, or until `deadline_ns`; returns a [`wake`] code.
     pub interrupt_wait: extern "C" fn(interrupt: u64, deadline_ns: u64) -> u32,
     /// Allocates ring memory of `size` bytes, page aligned, zeroed, and lets the device use memory; freed when the domain dies.
     pub dma_allocate: extern "C" fn(device: u64, size: usize) -> RawDma,

@@ -35,14 +35,23 @@ fn detect() -> bool {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn by_instruction(crc: u32, bytes: &[u8]) -> u32 {
-    use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
+    use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u16, _mm_crc32_u32, _mm_crc32_u64};
     let (words, rest) = bytes.as_chunks::<8>();
     let mut state = u64::from(!crc);
     for word in words {
         state = _mm_crc32_u64(state, u64::from_le_bytes(*word));
     }
     let mut state = state as u32;
-    for &byte in rest {
+    let mut rest = rest;
+    if let Some((four, behind)) = rest.split_first_chunk() {
+        state = _mm_crc32_u32(state, u32::from_le_bytes(*four));
+        rest = behind;
+    }
+    if let Some((two, behind)) = rest.split_first_chunk() {
+        state = _mm_crc32_u16(state, u16::from_le_bytes(*two));
+        rest = behind;
+    }
+    if let Some(&byte) = rest.first() {
         state = _mm_crc32_u8(state, byte);
     }
     !state

@@ -23,7 +23,7 @@ pub mod thread;
 
 pub use rref::handle::ConnectError;
 pub use rref::{BootBytes, Handle, Interface, OwnerId, caller};
-pub use start::{StartError, connect, connect_and, export, is_live, reconnect};
+pub use start::{StartError, connect, connect_and, export, is_live, reconnect, start_with};
 
 #[doc(hidden)]
 pub use start::enter;

@@ -8,6 +8,11 @@ use core::fmt;
 use rref::handle::ConnectError;
 use rref::{Handle, Interface, OutOfMemory, OwnerId, RpcError};
 
+/// One wait for whoever a start waits for, milliseconds.
+const LONG_WAIT_MS: u64 = 60_000;
+/// Until somebody who answers, but has nothing to give, is asked again, milliseconds.
+const ANSWER_PAUSE_MS: u64 = 1_000;
+
 /// Why a domain can't start; it then dies with this as its cause.
 #[derive(Clone, Debug)]
 pub struct StartError(String);
@@ -76,6 +81,61 @@ pub fn connect_and<T: ?Sized + Interface, R, E: fmt::Display>(
             Ok(answer) => return Ok((handle, answer)),
             Err(_) if !is_live(handle.target()) => not = handle.target(),
             Err(error) => return Err(StartError::new(format_args!("{name}: {error}"))),
+        }
+    }
+}
+
+/// Has a start go on with `then` once somebody answers behind the import `name`: connects it, makes a first call, and hands over what that gave.
+///
+/// When there is no answer within `wait_ms`, the start is over without it: the domain runs, offers nothing yet, and goes on in a thread of its own as soon as
+/// there is one. So a device that isn't there is no reason to die, nor for domains that start later to wait.
+///
+/// # Errors
+/// When the manifest doesn't let it connect, and what `then` says; later than `wait_ms`, the domain dies of either.
+pub fn start_with<T: ?Sized + Interface, R, E: fmt::Display>(
+    name: &'static str,
+    wait_ms: u64,
+    call: impl Fn(&Handle<T>) -> Result<R, E> + Send + 'static,
+    then: impl FnOnce(Handle<T>, R) -> Result<(), StartError> + Send + 'static,
+) -> Result<(), StartError> {
+    match first_answer(name, wait_ms, &call)? {
+        Ok((handle, answer)) => return then(handle, answer),
+        Err(reason) => log::warn!("waiting for `{name}`: {reason}"),
+    }
+    crate::thread::spawn(name, None, move || {
+        let outcome = loop {
+            match first_answer(name, LONG_WAIT_MS, &call) {
+                Ok(Ok((handle, answer))) => break then(handle, answer),
+                Ok(Err(_)) => crate::thread::sleep_ms(ANSWER_PAUSE_MS),
+                Err(error) => break Err(error),
+            }
+        };
+        match outcome {
+            Ok(()) => log::info!("`{name}` is there"),
+            Err(error) => panic!("cannot start: {error}"),
+        }
+    })?;
+    Ok(())
+}
+
+/// What the import `name` answers to a first call, or why there is no answer by then.
+fn first_answer<T: ?Sized + Interface, R, E: fmt::Display>(
+    name: &str,
+    wait_ms: u64,
+    call: &impl Fn(&Handle<T>) -> Result<R, E>,
+) -> Result<Result<(Handle<T>, R), String>, StartError> {
+    let deadline = crate::clock::now_ns().saturating_add(wait_ms.saturating_mul(1_000_000));
+    let mut not = OwnerId::NONE;
+    loop {
+        let handle = match Handle::connect(name, not, deadline) {
+            Ok(handle) => handle,
+            Err(error @ ConnectError::Unavailable) => return Ok(Err(alloc::format!("{error}"))),
+            Err(error) => return Err(error.into()),
+        };
+        match call(&handle) {
+            Ok(answer) => return Ok(Ok((handle, answer))),
+            Err(_) if !is_live(handle.target()) => not = handle.target(),
+            Err(error) => return Ok(Err(alloc::format!("{error}"))),
         }
     }
 }

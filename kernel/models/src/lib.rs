@@ -18,6 +18,8 @@ mod broadcast;
 #[cfg(test)]
 mod crossing;
 #[cfg(test)]
+mod halting;
+#[cfg(test)]
 mod line;
 #[cfg(test)]
 mod machine;

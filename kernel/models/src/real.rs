@@ -2,6 +2,8 @@
 
 pub(super) use super::x86 as atomic;
 
+#[path = "../../core/src/sched/halted.rs"]
+pub mod halted;
 #[path = "../../isolation/src/line.rs"]
 pub mod line;
 #[path = "../../core/src/membarrier.rs"]

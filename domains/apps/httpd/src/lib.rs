@@ -47,30 +47,36 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use collector::Collector;
+use config::Config;
 use counters::Counters;
-use domain_rt::{Handle, StartError, connect_and, thread};
+use domain_rt::{Handle, StartError, start_with, thread};
 use interface::socket::Sockets;
 use interface::update::Uploads;
 use log::{info, warn};
 use server::{Shard, Shared};
 use site::Site;
 
-/// How long a start waits for the stack.
-const STACK_WAIT_MS: u64 = 10_000;
+/// How long a start waits for the stack, milliseconds; then it serves when the stack comes.
+const STACK_WAIT_MS: u64 = 2_000;
 
-/// Reads configuration and site and starts a thread for each shard of the stack, on that shard's CPU.
+/// Reads configuration and site and serves on the stack; later, when there is none yet.
 ///
 /// # Errors
-/// A mistake in config/appliance.toml, no stack, or no memory for the threads.
+/// A mistake in config/appliance.toml, or no memory for the threads.
 pub fn start() -> Result<(), StartError> {
     let config = settings::at_start(config::read)?;
     let site = Site::load();
     if site.is_empty() {
         warn!("the boot archive has no site: only /metrics and /healthz are there");
     }
-    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
-        stack.shards()
-    })?;
+    let ask = |stack: &Handle<dyn Sockets>| stack.shards();
+    start_with("sockets", STACK_WAIT_MS, ask, move |sockets, shards| {
+        serve(config, site, &sockets, shards)
+    })
+}
+
+/// Starts a thread for each shard of the stack, on that shard's CPU.
+fn serve(config: Config, site: Site, sockets: &Handle<dyn Sockets>, shards: u16) -> Result<(), StartError> {
     let uploads = match config.upload_token {
         Some(_) => Some(domain_rt::connect::<dyn Uploads>("uploads", 0)?),
         None => None,

@@ -61,7 +61,8 @@ mod waiting;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
-use domain_rt::{Handle, StartError, clock, connect_and, export, thread};
+use config::Config;
+use domain_rt::{Handle, StartError, clock, export, start_with, thread};
 use interface::metrics::Metrics;
 use interface::socket::Sockets;
 use log::info;
@@ -70,22 +71,27 @@ use server::Server;
 use service::Service;
 use shard::Shard;
 
-/// How long a start waits for the stack.
-const STACK_WAIT_MS: u64 = 10_000;
+/// How long a start waits for the stack, milliseconds; then it serves when the stack comes.
+const STACK_WAIT_MS: u64 = 2_000;
 
-/// Reads the configuration and starts a thread for each shard of the stack, on that shard's CPU, and one that reads the store.
+/// Reads the configuration and serves on the stack; later, when there is none yet.
 ///
 /// # Errors
-/// A mistake in config/appliance.toml, no stack, or no memory for the threads.
+/// A mistake in config/appliance.toml, or no memory for the threads.
 pub fn start() -> Result<(), StartError> {
     let config = settings::at_start(config::read)?;
     if !config.enabled {
         info!("not enabled");
         return Ok(());
     }
-    let (sockets, shards) = connect_and("sockets", STACK_WAIT_MS, |stack: &Handle<dyn Sockets>| {
-        stack.shards()
-    })?;
+    let ask = |stack: &Handle<dyn Sockets>| stack.shards();
+    start_with("sockets", STACK_WAIT_MS, ask, move |sockets, shards| {
+        serve(config, &sockets, shards)
+    })
+}
+
+/// Starts a thread for each shard of the stack, on that shard's CPU, and one that reads the store.
+fn serve(config: Config, sockets: &Handle<dyn Sockets>, shards: u16) -> Result<(), StartError> {
     let now_ns = clock::now_ns();
     let boot_ms = (clock::unix_time_s() * 1000).saturating_sub(now_ns / 1_000_000);
     let now_ms = boot_ms + now_ns / 1_000_000;

@@ -188,6 +188,8 @@ pub struct Pump<'a> {
     pub outgoing: VecDeque<RRef<Block>>,
     under_way: usize,
     batch: Option<BlockBatch>,
+    /// When the last turn ended.
+    pub now_ns: u64,
 }
 
 impl<'a> Pump<'a> {
@@ -199,6 +201,7 @@ impl<'a> Pump<'a> {
             outgoing: VecDeque::new(),
             under_way: 0,
             batch: None,
+            now_ns: clock::now_ns(),
         }
     }
 
@@ -223,7 +226,7 @@ impl<'a> Pump<'a> {
         }
         // What has no room in this batch is handed over before anything is waited for.
         let answer = if self.outgoing.is_empty() && self.under_way != 0 && finished.is_empty() {
-            let deadline_ns = clock::now_ns().saturating_add(SECOND_NS);
+            let deadline_ns = self.now_ns.saturating_add(SECOND_NS);
             self.device.exchange_until(self.queue, batch, deadline_ns)
         } else {
             self.device.exchange(self.queue, batch)
@@ -245,12 +248,14 @@ impl<'a> Pump<'a> {
             }
         }
         self.batch = Some(batch);
+        self.now_ns = clock::now_ns();
         // The device is full, or this call ends for another's sake.
         if finished.is_empty() && !self.is_idle() {
             let waited = self
                 .device
-                .wait(self.queue, clock::now_ns().saturating_add(SECOND_NS))
+                .wait(self.queue, self.now_ns.saturating_add(SECOND_NS))
                 .map_err(|error| error.to_string())?;
+            self.now_ns = clock::now_ns();
             if waited == WaitResult::Cancelled {
                 return Err("it was called off".into());
             }
@@ -282,7 +287,11 @@ struct Run<'a> {
     pump: Pump<'a>,
     plan: Plan,
     unit: u16,
-    info: UnitInfo,
+    /// Logical blocks of an operation, and of a page.
+    per_operation: u64,
+    per_page: u64,
+    /// Operations that fit on the partition.
+    places: u64,
     slots: Vec<Slot>,
     /// Where the next operation goes, or the state of the generator of places.
     place: u64,
@@ -313,7 +322,8 @@ impl<'a> Run<'a> {
             }
             slots.push(Slot { pages, begun_ns: 0 });
         }
-        let places = info.blocks / blocks_of(&info, plan.block_bytes);
+        let per_operation = blocks_of(&info, plan.block_bytes);
+        let places = info.blocks / per_operation;
         if places == 0 {
             return Err("the partition is smaller than one block".into());
         }
@@ -321,7 +331,9 @@ impl<'a> Run<'a> {
             pump,
             plan,
             unit,
-            info,
+            per_operation,
+            per_page: blocks_of(&info, BLOCK_BYTES as u32),
+            places,
             slots,
             place: 0,
             latencies: Histogram::default(),
@@ -341,7 +353,7 @@ impl<'a> Run<'a> {
             if !self.pump.turn(&mut finished)? {
                 return Err(BlockError::Lost.to_string());
             }
-            now_ns = clock::now_ns();
+            now_ns = self.pump.now_ns;
             for page in finished.drain(..) {
                 self.finish(page, now_ns, now_ns < end_ns);
             }
@@ -358,9 +370,12 @@ impl<'a> Run<'a> {
 
     /// Starts an operation.
     fn begin(&mut self, number: usize, now_ns: u64) {
-        let per_operation = blocks_of(&self.info, self.plan.block_bytes);
-        let per_page = blocks_of(&self.info, BLOCK_BYTES as u32);
-        let places = (self.info.blocks / per_operation).max(1);
+        let Run {
+            per_operation,
+            per_page,
+            places,
+            ..
+        } = *self;
         self.place = self.place.wrapping_add(1);
         let place = if self.plan.sequential {
             self.place % places

@@ -153,7 +153,7 @@ impl Run<'_> {
         let mut finished = Vec::new();
         while !self.pump.is_idle() {
             let is_lost = !self.pump.turn(&mut finished)?;
-            let now_ns = clock::now_ns();
+            let now_ns = self.pump.now_ns;
             if is_lost {
                 self.forget_under_way();
                 if now_ns < end_ns {

@@ -19,12 +19,12 @@ mod stock;
 mod tests;
 
 use domain_rt::{Handle, StartError, thread};
-use interface::net::NetDevice;
+use interface::net::{DeviceInfo, NetDevice};
 use log::info;
 use runner::{Imports, Runner};
 
-/// How long the start waits for the NIC, milliseconds: longer than the shadow itself waits for a driver.
-const NIC_WAIT_MS: u64 = 10_000;
+/// How long the start waits for the NIC, milliseconds; then the rest is done when it comes.
+const NIC_WAIT_MS: u64 = 2_000;
 
 const IMPORTS: Imports = Imports {
     nic: "nic",
@@ -33,10 +33,17 @@ const IMPORTS: Imports = Imports {
     services: "services",
 };
 
-/// Starts a runner for each queue of the NIC that has a CPU.
+/// Starts a runner for each queue of the NIC that has a CPU; later, when there is no NIC yet.
 pub fn start() -> Result<(), StartError> {
-    let (nic, device) =
-        domain_rt::connect_and(IMPORTS.nic, NIC_WAIT_MS, |nic: &Handle<dyn NetDevice>| nic.info())?;
+    domain_rt::start_with(
+        IMPORTS.nic,
+        NIC_WAIT_MS,
+        |nic: &Handle<dyn NetDevice>| nic.info(),
+        run,
+    )
+}
+
+fn run(nic: Handle<dyn NetDevice>, device: DeviceInfo) -> Result<(), StartError> {
     let queues = device.queues.min(thread::cpu_count());
     for queue in 0..queues {
         let runner = Runner::new(queue, nic.clone(), &IMPORTS);

@@ -12,121 +12,15 @@ use prefetch::prefetch;
 
 use crate::connection_table::{ConnectionTable, FlowState, Life};
 use crate::counters::{CpuCounters, DropReason};
+use crate::frame::{Frame, FrameMut, Frames, Slices, Verdict};
 use crate::lifetime::{Event, Lives, Timeouts};
-use crate::packet::{FragmentKey, Parsed, PlainIpv4, PlainPattern, parse};
+use crate::packet::{FragmentKey, Parsed, parse};
+use crate::plain_packet::{PlainIpv4, PlainPattern};
 use crate::snapshot::{Identity, Published, RecentVip, Snapshot, Target, VipIndex};
 use crate::table::BackendSlot;
 
 /// Frames that are worked on together; longer slices are cut into batches of as many.
 pub const BATCH: usize = 32;
-
-/// A frame that can be read and changed in place.
-pub trait FrameMut {
-    /// The frame from its destination MAC address to the end of its payload, without the checksum.
-    fn bytes(&mut self) -> &mut [u8];
-}
-
-impl FrameMut for &mut [u8] {
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self
-    }
-}
-
-impl<const N: usize> FrameMut for [u8; N] {
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self
-    }
-}
-
-impl FrameMut for alloc::vec::Vec<u8> {
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self
-    }
-}
-
-/// Frames of a batch, in order.
-pub trait Frames {
-    /// One of them.
-    type Frame<'a>: Frame
-    where
-        Self: 'a;
-
-    /// Those from the `first` on; the same ones in the same order each time.
-    fn from(&mut self, first: usize) -> impl Iterator<Item = Self::Frame<'_>>;
-}
-
-/// A frame that is to be decided on.
-pub trait Frame {
-    /// The frame's bytes, as [`FrameMut::bytes`]. `None` says that the batch ends before it.
-    fn bytes(&mut self) -> Option<&mut [u8]>;
-
-    /// Writes the two addresses that a frame begins with, if it is long enough for them; returns its length.
-    fn address(&mut self, addresses: &[u8; 12]) -> usize;
-
-    /// Takes the decision on it; called once for each that has bytes, first on those that are for no VIP.
-    fn decide(&mut self, verdict: Verdict);
-}
-
-/// Frames and their verdicts side by side.
-struct Slices<'a, F> {
-    frames: &'a mut [F],
-    verdicts: &'a mut [Verdict],
-}
-
-impl<F: FrameMut> Frames for Slices<'_, F> {
-    type Frame<'a>
-        = (&'a mut F, &'a mut Verdict)
-    where
-        Self: 'a;
-
-    #[inline(always)]
-    fn from(&mut self, first: usize) -> impl Iterator<Item = Self::Frame<'_>> {
-        let frames = self.frames.get_mut(first..).unwrap_or_default();
-        frames
-            .iter_mut()
-            .zip(self.verdicts.get_mut(first..).unwrap_or_default())
-    }
-}
-
-impl<F: FrameMut> Frame for (&mut F, &mut Verdict) {
-    #[inline(always)]
-    fn bytes(&mut self) -> Option<&mut [u8]> {
-        Some(self.0.bytes())
-    }
-
-    #[inline(always)]
-    fn address(&mut self, addresses: &[u8; 12]) -> usize {
-        address(self.0.bytes(), addresses)
-    }
-
-    #[inline(always)]
-    fn decide(&mut self, verdict: Verdict) {
-        *self.1 = verdict;
-    }
-}
-
-/// [`Frame::address`] of a frame with these bytes.
-#[inline(always)]
-pub fn address(frame: &mut [u8], addresses: &[u8; 12]) -> usize {
-    if let Some(header) = frame.first_chunk_mut() {
-        *header = *addresses;
-    }
-    frame.len()
-}
-
-/// What is to be done with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is for no VIP: somebody else's.
-    NotMine,
-    /// Send it; it is addressed to the backend with this slot.
-    Transmit(BackendSlot),
-    /// Throw it away.
-    Drop(DropReason),
-}
 
 /// How long the fragments of one datagram may be apart (RFC 791 suggests 15 seconds).
 const FRAGMENT_SECONDS: u16 = 15;

@@ -12,9 +12,11 @@
 //! | [`connection_table`] | one CPU's memory of which backend a flow has |
 //! | [`lifetime`] | how long a flow is remembered |
 //! | [`packet`] | what the balancer reads of a frame |
+//! | [`plain_packet`] | the same of those that nearly all are, with fewer steps |
 //! | [`kept`] | what outlives the domain besides the tables |
 //! | [`control`] | VIPs and backends at run time: add, drain, remove, weights; publishes snapshots |
 //! | [`snapshot`] | the immutable state that every CPU forwards by |
+//! | [`frame`] | a frame and the verdict on it, whoever holds them |
 //! | [`balancer`] | one CPU's forwarding of packet batches |
 //! | [`counters`] | packets, bytes and connections per VIP and per backend |
 //! | `server` | the domain around all that |
@@ -31,10 +33,12 @@ pub mod config;
 pub mod connection_table;
 pub mod control;
 pub mod counters;
+pub mod frame;
 pub mod hash;
 pub mod kept;
 pub mod lifetime;
 pub mod packet;
+pub mod plain_packet;
 mod server;
 pub mod snapshot;
 pub mod table;

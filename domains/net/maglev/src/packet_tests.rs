@@ -1,10 +1,11 @@
-//! Tests of `packet.rs`: each class of frame, and that no bytes at all can hurt.
+//! Tests of `packet.rs` and `plain_packet.rs`: each class of frame, and that no bytes at all can hurt.
 
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::plain_packet::{PlainIpv4, PlainPattern};
 
 const CLIENT: u32 = 0x0a52_6302;
 const VIP: u32 = 0x0a52_6364;

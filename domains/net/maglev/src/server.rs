@@ -3,10 +3,11 @@
 //! One shard per receive queue, each with its own lock that nobody else takes while packets flow. A thread asks the stack
 //! for the backends' addresses once a second, and at once for those that are unknown.
 
-use crate::balancer::{self, BATCH, Balancer as Shard, FrameMut, Frames, Verdict as Decision, address};
+use crate::balancer::{BATCH, Balancer as Shard};
 use crate::config::Config;
 use crate::connection_table;
 use crate::control::{BackendSpec, BackendState as State, Control, ControlError};
+use crate::frame::{self, FrameMut, Frames, Verdict as Decision, address};
 use crate::hash::HashSeed;
 use crate::kept::{Kept, Left};
 use crate::packet::{MacAddress as Mac, Protocol as Transport};
@@ -56,7 +57,7 @@ impl Frames for Singles<'_> {
 
 struct Single<'a>(&'a mut Packet);
 
-impl balancer::Frame for Single<'_> {
+impl frame::Frame for Single<'_> {
     #[inline(always)]
     fn bytes(&mut self) -> Option<&mut [u8]> {
         self.0.is_received_whole().then(|| self.0.frame_mut())

@@ -11,7 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::connection_table::BackendRef;
 use crate::hash::FlowHasher;
-use crate::packet::{Addresses, FlowKey, MacAddress, PlainIpv4, PlainPattern, Protocol, destination_key};
+use crate::packet::{Addresses, FlowKey, MacAddress, Protocol};
+use crate::plain_packet::{PlainIpv4, PlainPattern, destination_key};
 use crate::table::{BackendSlot, LookupTable};
 
 /// Index of a VIP in a snapshot.

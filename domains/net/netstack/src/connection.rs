@@ -238,22 +238,29 @@ impl Connection {
             && socket.state() == State::Established
     }
 
-    /// What a segment that just came changed for the owner.
-    ///
-    /// Bytes for an owner that has closed are thrown away here: nobody will ask for them.
+    /// Throws away what the socket has received, for an owner that has closed and won't ask for it: how many bytes.
+    pub fn discard_received(&mut self) -> usize {
+        let socket = self.socket();
+        // Twice, since the ring's content may be in two parts; it fails only when nothing can come any more.
+        (0..2)
+            .map(|_| socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap_or(0))
+            .sum()
+    }
+
+    /// Whether the peer, after this segment, sends to nobody: the owner has closed, the peer has acknowledged all that was sent and the end of it, and bytes
+    /// still came (RFC 1122, 4.2.2.13). Those that came before the end was acknowledged may have crossed it on the way, and a reset for them could cost the
+    /// peer the last answer (RFC 9112, 9.6): they are thrown away.
+    pub fn is_sent_to_nobody(&mut self) -> bool {
+        let discarded_bytes = self.discard_received();
+        discarded_bytes > 0 && matches!(self.socket_ref().state(), State::FinWait2 | State::TimeWait)
+    }
+
+    /// What a segment that just came changed for the owner, who has not closed.
     pub fn after_receiving(&mut self, payload_bytes: usize) -> News {
         let wants_room = self.wants_room;
         let threshold = if wants_room { self.room_threshold() } else { 0 };
-        let (connecting, told_finished, closed) =
-            (self.connecting, self.told_finished, self.linger_ns.is_some());
+        let (connecting, told_finished) = (self.connecting, self.told_finished);
         let socket = self.socket();
-        if closed {
-            // Twice, since the ring's content may be in two parts; it fails only when nothing can come any more.
-            for _ in 0..2 {
-                socket.recv(|bytes| (bytes.len(), ())).ok();
-            }
-            return News::default();
-        }
         let mut news = News {
             readable: payload_bytes > 0 && socket.recv_queue() > 0,
             writable: false,

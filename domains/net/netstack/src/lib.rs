@@ -54,7 +54,7 @@ pub mod udp;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use domain_rt::{BootBytes, Handle, OwnerId, StartError, thread};
-use interface::net::{NetConfiguration, NetDevice};
+use interface::net::{DeviceInfo, NetConfiguration, NetDevice};
 use interface::path::{Neighbours, PacketProcessor};
 use interface::socket::Sockets;
 
@@ -64,10 +64,12 @@ const DEVICE: &str = "nic";
 const FOLLOW_WAIT_MS: u64 = 3_600_000;
 /// Pause before a device is asked again that refuses its configuration.
 const REFUSED_PAUSE_MS: u64 = 1_000;
-/// How long the start waits for the network device.
-const DEVICE_WAIT_MS: u64 = 10_000;
+/// How long the start waits for the network device; then the rest is done when it comes.
+const DEVICE_WAIT_MS: u64 = 2_000;
+/// How long one that has answered may take to live through its configuration.
+const CONFIGURE_WAIT_MS: u64 = 10_000;
 
-/// Starts the domain: reads config/appliance.toml, asks the device what it is, and offers the three interfaces.
+/// Starts the domain: reads config/appliance.toml, asks the device what it is, and offers the three interfaces; later, when there is no device yet.
 pub fn start() -> Result<(), StartError> {
     if BootBytes::open(settings::PATH).is_none() {
         log::warn!(
@@ -76,15 +78,20 @@ pub fn start() -> Result<(), StartError> {
         );
     }
     let config = settings::at_start(config::read)?;
-    let (_, information) =
-        domain_rt::connect_and(DEVICE, DEVICE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
-            device.info()
-        })?;
-    let stack = Arc::new(stack::Stack::new(config, &information));
+    let ask = |device: &Handle<dyn NetDevice>| device.info();
+    domain_rt::start_with(DEVICE, DEVICE_WAIT_MS, ask, move |_, information| {
+        offer(config, &information)
+    })
+}
+
+/// Configures the device, and offers the three interfaces.
+fn offer(config: config::Config, information: &DeviceInfo) -> Result<(), StartError> {
+    let stack = Arc::new(stack::Stack::new(config, information));
     let configuration = stack.device_configuration();
-    let (device, ()) = domain_rt::connect_and(DEVICE, DEVICE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
-        device.configure(configuration)
-    })?;
+    let (device, ()) =
+        domain_rt::connect_and(DEVICE, CONFIGURE_WAIT_MS, |device: &Handle<dyn NetDevice>| {
+            device.configure(configuration)
+        })?;
     thread::spawn("device", None, move || {
         follow_device(device.target(), &configuration)
     })?;

@@ -3,7 +3,7 @@
 //! The answer, if there is one at once, is left in `reply`; everything else that is to be sent is found by `flush.rs` when the
 //! connection is marked dirty.
 
-use crate::connection::{Connection, listening_set};
+use crate::connection::{Connection, News, listening_set};
 use crate::demultiplex::{Claim, Datagram, ETHERNET_BYTES, FlowKey, Refusal, Segment, flag, narrow};
 use crate::device::Exchange;
 use crate::echo;
@@ -190,7 +190,15 @@ impl Shard {
         if lost {
             connection.needed_ns = now_ns;
         }
-        let news = connection.after_receiving(segment.payload_bytes);
+        let news = if connection.linger_ns.is_none() {
+            connection.after_receiving(segment.payload_bytes)
+        } else if connection.is_sent_to_nobody() {
+            self.statistics.aborted += 1;
+            self.reply_bytes = 0;
+            return self.reset(ticket, now_ns);
+        } else {
+            News::default()
+        };
         if segment.flags & flag::RST != 0 && connection.socket_ref().state() == tcp::State::Closed {
             self.statistics.aborted += 1;
         }

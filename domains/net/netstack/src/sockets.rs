@@ -485,6 +485,7 @@ impl Sockets for Shared {
                 if connection.linger_ns.is_none() {
                     connection.linger_ns = Some(clock::now_ns().saturating_add(linger_ns));
                     connection.socket().close();
+                    connection.discard_received();
                     shard.mark_dirty(ticket);
                 }
                 Ok(())

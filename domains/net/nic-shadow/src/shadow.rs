@@ -21,8 +21,6 @@ pub const OUTAGE_WAIT_MS: u64 = 5_000;
 const QUEUE_LIMIT: usize = 64;
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
-/// What a caller hears while there never was a driver.
-const NO_DEVICE: NetError = NetError::NoQueue { queue: 0, queues: 0 };
 
 /// One queue's way to the driver, on cache lines of its own.
 #[derive(Default)]
@@ -88,10 +86,10 @@ impl Shadow {
         let deadline_ns = deadline(OUTAGE_WAIT_MS);
         let mut not = OwnerId::NONE;
         loop {
-            let handle = self.control_handle(not, deadline_ns).ok_or(NO_DEVICE)?;
+            let handle = self.control_handle(not, deadline_ns).ok_or(NetError::NoDevice)?;
             match call(&handle) {
                 Err(NetError::Dead(_)) if clock::now_ns() < deadline_ns => not = handle.target(),
-                Err(NetError::Dead(_)) => return Err(NO_DEVICE),
+                Err(NetError::Dead(_)) => return Err(NetError::NoDevice),
                 Err(error) => return Err(error),
                 Ok(answer) => return Ok((answer, handle.target())),
             }
@@ -216,7 +214,7 @@ impl NetDevice for Shadow {
         // Set first: a driver that comes up from here on is told it, whoever connects.
         let before = self.driver.set_configuration(Some(configuration));
         match self.control(|driver| driver.configure(configuration)) {
-            Ok(_) | Err(NO_DEVICE) => Ok(()),
+            Ok(_) | Err(NetError::NoDevice) => Ok(()),
             Err(error) => {
                 self.driver.set_configuration(before);
                 Err(error)
@@ -228,7 +226,7 @@ impl NetDevice for Shadow {
         match self.control(|driver| driver.link()) {
             Ok((link, _)) => Ok(link),
             // No driver, no link.
-            Err(NO_DEVICE) => Ok(LinkState::default()),
+            Err(NetError::NoDevice) => Ok(LinkState::default()),
             Err(error) => Err(error),
         }
     }
@@ -273,7 +271,7 @@ impl NetDevice for Shadow {
     fn statistics(&self) -> Result<NetStatistics, NetError> {
         let statistics = match self.control(|driver| driver.statistics()) {
             Ok((reading, incarnation)) => self.counters.lock().add(incarnation, reading),
-            Err(NO_DEVICE) => self.counters.lock().known(),
+            Err(NetError::NoDevice) => self.counters.lock().known(),
             Err(error) => return Err(error),
         };
         Ok(NetStatistics {

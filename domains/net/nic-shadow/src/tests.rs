@@ -331,7 +331,7 @@ fn a_configuration_set_before_there_is_a_driver_is_told_to_the_first() {
     let (shadow, _) = shadow("early");
     // Nothing is behind the import: the host answers at once instead of after the wait.
     assert_eq!(shadow.configure(NetConfiguration::default()), Ok(()));
-    assert_eq!(shadow.info(), Err(NetError::NoQueue { queue: 0, queues: 0 }));
+    assert_eq!(shadow.info(), Err(NetError::NoDevice));
     let lost = exchange(&shadow, 0, 3, 5);
     assert_eq!((lost.received.len(), lost.spare.len()), (0, 5));
     let (first, _) = driver("early");

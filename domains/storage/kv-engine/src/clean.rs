@@ -15,7 +15,7 @@ use crate::layout::Header;
 use crate::record::{Head, Kind, LAST, LOOSE, Record, Seed};
 use crate::state::{RESERVED_FOR_DELETIONS, Segment, State, Use};
 use crate::walk::{Step, hash_of, step};
-use crate::write_out::Goal;
+use crate::write_out::{Goal, Waiter, wake_all};
 use alloc::vec::Vec;
 use domain_rt::thread;
 use interface::key_value::StoreError;
@@ -117,7 +117,10 @@ impl<D: Disk> Engine<D> {
     pub(crate) fn clean_or_wait(&self) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
         if state.cleaning {
-            state.waiters.push(thread::id());
+            state.waiters.push(Waiter {
+                thread: thread::id(),
+                goal: None,
+            });
             drop(state);
             self.wait()?;
             return Ok(true);
@@ -145,11 +148,7 @@ impl<D: Disk> Engine<D> {
         let result = self.clean_segment(number, segment);
         let mut state = self.state.lock();
         state.cleaning = false;
-        let waiters = core::mem::take(&mut state.waiters);
-        drop(state);
-        for waiter in waiters {
-            thread::unpark(waiter);
-        }
+        wake_all(state);
         result.map(|()| true)
     }
 

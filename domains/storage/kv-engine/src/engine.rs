@@ -81,6 +81,7 @@ pub(crate) fn store_error(error: DiskError) -> StoreError {
 #[derive(Default)]
 struct Demand {
     room: Room,
+    entries: usize,
     insertions: usize,
     /// It names values that were staged.
     is_staged: bool,
@@ -103,6 +104,7 @@ impl Demand {
                 Entry::Clear => (Kind::Clear, 0, 0),
                 Entry::Key { .. } => return Err(StoreError::Malformed),
             };
+            demand.entries += 1;
             demand.insertions += usize::from(matches!(kind, Kind::Put | Kind::PutLong));
             demand.room.add(kind, key_bytes, value_bytes);
         }
@@ -149,13 +151,9 @@ impl<D: Disk> Engine<D> {
                 Self::check_staged(state, group)?;
             }
             let sequence = state.appended + 1;
-            let mut entries = Reader::new(group).flatten().peekable();
             let mut ended = false;
-            while let Some(entry) = entries.next() {
-                let flags = match entries.peek() {
-                    Some(_) => 0,
-                    None => LAST,
-                };
+            for (index, entry) in Reader::new(group).flatten().enumerate() {
+                let flags = if index + 1 == demand.entries { LAST } else { 0 };
                 ended = Self::push_entry(state, entry, sequence, flags)?;
             }
             if !ended {
@@ -195,6 +193,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Adds a group's entry; false when that took no record.
+    #[inline]
     fn push_entry(state: &mut State, entry: Entry<'_>, sequence: u64, flags: u8) -> Result<bool, StoreError> {
         let head = |kind| Head {
             kind,
@@ -203,16 +202,16 @@ impl<D: Disk> Engine<D> {
         };
         match entry {
             Entry::Put { key, value } => {
-                let hash = state.secret.hash(key);
+                let hash = state.hasher.hash(key);
                 state.push(head(Kind::Put), hash, key, value)?;
             }
             Entry::PutStaged { key, value, .. } => {
                 let staging = state.staging.remove(&value).ok_or(StoreError::NotFound)?;
-                let hash = state.secret.hash(key);
+                let hash = state.hasher.hash(key);
                 state.push(head(Kind::PutLong), hash, key, &staging.value.encode())?;
             }
             Entry::Delete { key } => {
-                let hash = state.secret.hash(key);
+                let hash = state.hasher.hash(key);
                 if state.find(hash).is_none() {
                     return Ok(false);
                 }

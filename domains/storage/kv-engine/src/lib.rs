@@ -36,6 +36,7 @@ pub mod image;
 pub mod index;
 pub mod key_hash;
 pub mod layout;
+mod missing;
 pub mod open;
 pub mod place;
 mod read;

@@ -62,7 +62,7 @@ impl<D: Disk> Engine<D> {
     /// Opens the store on `disk`, or makes one if it is blank. `progress` is told the share that is done, in percent.
     ///
     /// # Errors
-    /// [`StoreError::Unrecognised`] when the partition holds something else, [`StoreError::NoPartition`] when it is too small,
+    /// [`StoreError::Unrecognised`] when the partition holds something else, [`StoreError::TooSmall`],
     /// [`StoreError::OutOfMemory`] when the index doesn't fit, [`StoreError::Device`].
     pub fn open(disk: D, options: Options, progress: impl Fn(u8)) -> Result<Engine<D>, StoreError> {
         let runs = Runs::new(disk);

@@ -5,28 +5,29 @@
 //! committed for a while. An appliance without a disk has this thread ask once in a while, and nothing else.
 
 use crate::config;
-use crate::device::{FindError, Partition};
+use crate::device::Partition;
 use crate::engine::{Engine, Limits};
+use crate::missing;
 use crate::open::Options;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use domain_rt::sync::Mutex;
-use domain_rt::{StartError, clock, thread};
+use domain_rt::{ConnectError, StartError, clock, thread};
 use interface::block::BlockDevice;
 use interface::key_value::{
     Appended, CheckReport, KeyValueStore, ReadValue, Scanned, StoreBuffer, StoreError, StoreStatistics,
 };
-use interface::partition::STORE_PARTITION;
+use interface::partition::{Disks, STORE_PARTITION};
 use log::{error, info, warn};
 use rref::RRef;
 use spin::Once;
 
 /// The import that is the disk.
 const IMPORT: &str = "disk";
-/// How often a partition is looked for, and how long its provider is waited for, milliseconds.
+/// The import that knows what is on the disks.
+const TABLES: &str = "tables";
+/// How often a store that can't be opened is tried again, and how long the disk's domain is waited for, milliseconds.
 const LOOK_MS: u64 = 1_000;
-/// How long a store that can't be opened is left alone.
-const RETRY_MS: u64 = 1_000;
 /// How often the house is kept when nothing asks for it.
 const HOUSEKEEPING_MS: u64 = 5_000;
 const NS_PER_MS: u64 = 1_000_000;
@@ -58,21 +59,19 @@ impl Shared {
                 Ok(engine) => return self.engine.call_once(|| engine),
                 Err(reason) => {
                     self.report(reason);
-                    let wait_ms = match reason {
-                        StoreError::NoPartition => LOOK_MS,
-                        _ => RETRY_MS,
-                    };
-                    thread::sleep_ms(wait_ms);
+                    thread::sleep_ms(LOOK_MS);
                 }
             }
         }
     }
 
     fn try_open(&self, limits: Limits) -> Result<Engine<Partition>, StoreError> {
-        let handle =
-            domain_rt::connect::<dyn BlockDevice>(IMPORT, LOOK_MS).map_err(|_| StoreError::NoPartition)?;
-        let partition = Partition::find(IMPORT, handle, STORE_PARTITION).map_err(|error| match error {
-            FindError::NoPartition | FindError::Device(_) => StoreError::NoPartition,
+        let handle = domain_rt::connect::<dyn BlockDevice>(IMPORT, LOOK_MS).map_err(|error| match error {
+            ConnectError::NotGranted => StoreError::NoDisk,
+            _ => StoreError::Unreachable,
+        })?;
+        let partition = Partition::find(IMPORT, handle, STORE_PARTITION).map_err(|error| {
+            missing::reason(error, || domain_rt::connect::<dyn Disks>(TABLES, LOOK_MS).ok())
         })?;
         *self.status.lock() = StoreError::Opening(0);
         let start_ns = clock::now_ns();

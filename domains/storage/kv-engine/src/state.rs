@@ -4,10 +4,11 @@
 use crate::disk::DiskError;
 use crate::image::{Action, Image, Note, summary_words};
 use crate::index::Index;
-use crate::key_hash::{KeyHash, Secret};
+use crate::key_hash::{Hasher, KeyHash, Secret};
 use crate::layout::{Header, Layout};
 use crate::place::{Class, Place};
 use crate::record::{Head, Kind, LAST, LOOSE, LongValue, PieceName};
+use crate::write_out::Waiter;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use domain_rt::thread::ThreadId;
@@ -106,6 +107,8 @@ pub struct State {
     pub layout: Layout,
     /// What hashes begin with.
     pub secret: Secret,
+    /// For the keys of groups.
+    pub hasher: Hasher,
     /// All segments.
     pub segments: Vec<Segment>,
     /// Those that are free, in the order in which they became so.
@@ -153,7 +156,7 @@ pub struct State {
     /// Why the last one did.
     pub last_error: Option<DiskError>,
     /// Threads that wait for a write-out or for cleaning.
-    pub waiters: Vec<ThreadId>,
+    pub waiters: Vec<Waiter>,
     /// Memory for the next write-out's list of requests.
     pub requests: Vec<RRef<Block>>,
     /// Who cleans in the background.
@@ -165,12 +168,14 @@ pub struct State {
 impl State {
     /// Without any segment in use.
     pub fn new(layout: Layout, index_limit_bytes: usize) -> State {
+        let secret = Secret {
+            high: layout.secret[0],
+            low: layout.secret[1],
+        };
         State {
             layout,
-            secret: Secret {
-                high: layout.secret[0],
-                low: layout.secret[1],
-            },
+            secret,
+            hasher: Hasher::new(secret),
             segments: alloc::vec![Segment::default(); layout.segments as usize],
             free: VecDeque::new(),
             log: BTreeMap::new(),
@@ -353,19 +358,21 @@ impl State {
     }
 
     fn count_live(&mut self, place: Place) {
-        self.live_bytes += weight(place);
+        let weight = weight(place);
+        self.live_bytes += weight;
         self.keys += u64::from(place.class() != Class::Piece);
         if let Some(segment) = self.segment_of(place) {
-            segment.live_bytes += weight(place);
+            segment.live_bytes += weight;
             segment.live_records += 1;
         }
     }
 
     fn count_dead(&mut self, place: Place) {
-        self.live_bytes = self.live_bytes.saturating_sub(weight(place));
+        let weight = weight(place);
+        self.live_bytes = self.live_bytes.saturating_sub(weight);
         self.keys = self.keys.saturating_sub(u64::from(place.class() != Class::Piece));
         if let Some(segment) = self.segment_of(place) {
-            segment.live_bytes = segment.live_bytes.saturating_sub(weight(place));
+            segment.live_bytes = segment.live_bytes.saturating_sub(weight);
             segment.live_records = segment.live_records.saturating_sub(1);
         }
     }

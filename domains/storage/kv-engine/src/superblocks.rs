@@ -19,7 +19,7 @@ pub(crate) fn read_block<D: Disk>(runs: &Runs<D>, offset: u64) -> Result<Vec<u8>
 pub(crate) fn find_layout<D: Disk>(runs: &Runs<D>) -> Result<Option<(Layout, u64)>, StoreError> {
     let partition_bytes = runs.shape().bytes();
     if partition_bytes < HEAD_BYTES {
-        return Err(StoreError::NoPartition);
+        return Err(StoreError::TooSmall);
     }
     let mut best = None;
     let mut is_blank = true;
@@ -68,7 +68,7 @@ pub(crate) fn format<D: Disk>(runs: &Runs<D>, options: Options) -> Result<Layout
     let random = [(); 3].map(|()| (options.random)());
     let shape = runs.shape();
     let layout = Layout::choose(shape.bytes(), shape.block_bytes, options.segment_bytes, random)
-        .map_err(|_| StoreError::NoPartition)?;
+        .map_err(|_| StoreError::TooSmall)?;
     let mut head = alloc::vec![0; HEAD_BYTES as usize];
     runs.read(0, &mut head).map_err(store_error)?;
     let mut is_blank = head.iter().all(|&byte| byte == 0);

@@ -378,7 +378,7 @@ fn only_a_blank_partition_gets_a_store() {
     }
     assert_eq!(
         open(SimulatedDisk::new(1 << 20)).err(),
-        Some(StoreError::NoPartition)
+        Some(StoreError::TooSmall)
     );
 }
 

@@ -8,7 +8,8 @@ use crate::engine::{Engine, store_error};
 use crate::layout::Header;
 use crate::state::{State, Use};
 use alloc::vec::Vec;
-use domain_rt::thread;
+use domain_rt::sync::MutexGuard;
+use domain_rt::thread::{self, ThreadId};
 use interface::key_value::StoreError;
 use log::warn;
 use rref::block::{BLOCK_BYTES, Block, Fault};
@@ -28,6 +29,24 @@ pub(crate) enum Goal {
     Durable(u64),
     /// All that is in memory is durable, records of no group included.
     AllDurable,
+}
+
+/// A thread that waits for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// The thread.
+    pub(crate) thread: ThreadId,
+    /// What it waits to be reached by the one that writes out; it waits for cleaning if there is nothing.
+    pub(crate) goal: Option<Goal>,
+}
+
+/// Wakes all that wait.
+pub(crate) fn wake_all(mut state: MutexGuard<'_, State>) {
+    let waiters = core::mem::take(&mut state.waiters);
+    drop(state);
+    for waiter in waiters {
+        thread::unpark(waiter.thread);
+    }
 }
 
 /// One step on the way.
@@ -84,7 +103,10 @@ impl<D: Disk> Engine<D> {
             }
             if state.writing {
                 let failures = state.failures;
-                state.waiters.push(thread::id());
+                state.waiters.push(Waiter {
+                    thread: thread::id(),
+                    goal: Some(goal),
+                });
                 drop(state);
                 self.wait()?;
                 state = self.state.lock();
@@ -96,8 +118,15 @@ impl<D: Disk> Engine<D> {
             let mut requests = core::mem::take(&mut state.requests);
             let step = match self.plan(&mut state, goal, &mut requests) {
                 Ok(Some(step)) => step,
-                Ok(None) => return Ok(state.durable),
-                Err(error) => return Err(store_error(error)),
+                Ok(None) => {
+                    let durable = state.durable;
+                    wake_all(state);
+                    return Ok(durable);
+                }
+                Err(error) => {
+                    wake_all(state);
+                    return Err(store_error(error));
+                }
             };
             state.writing = true;
             drop(state);
@@ -120,16 +149,27 @@ impl<D: Disk> Engine<D> {
                     }
                 }
             }
+            if let Some(error) = failed {
+                wake_all(state);
+                return Err(store_error(error));
+            }
+            if state.reached(goal) {
+                // One of those for whom it isn't enough goes on.
+                let durable = state.durable;
+                wake_all(state);
+                return Ok(durable);
+            }
             if !state.waiters.is_empty() {
+                // Whoever needs more than was reached by this step would only wait again.
                 let waiters = core::mem::take(&mut state.waiters);
+                let is_due = |waiter: &Waiter| waiter.goal.is_none_or(|goal| state.reached(goal));
+                let (due, rest): (Vec<_>, Vec<_>) = waiters.into_iter().partition(is_due);
+                state.waiters = rest;
                 drop(state);
-                for waiter in waiters {
-                    thread::unpark(waiter);
+                for waiter in due {
+                    thread::unpark(waiter.thread);
                 }
                 state = self.state.lock();
-            }
-            if let Some(error) = failed {
-                return Err(store_error(error));
             }
         }
     }

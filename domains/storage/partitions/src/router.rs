@@ -43,6 +43,13 @@ struct State {
     sleepers: Vec<ThreadId>,
 }
 
+/// Who makes a call, and where among the queue's users it was found: others may be forgotten while the lock isn't held.
+#[derive(Clone, Copy)]
+struct Caller {
+    id: OwnerId,
+    place: usize,
+}
+
 /// What one incarnation of a domain has in one queue.
 struct User {
     id: OwnerId,
@@ -52,6 +59,13 @@ struct User {
     finished: VecDeque<RRef<Block>>,
     /// All that was under way is gone.
     failed: Option<BlockError>,
+}
+
+impl User {
+    /// Whether there is something to fetch.
+    fn has_news(&self) -> bool {
+        !self.finished.is_empty() || self.failed.is_some()
+    }
 }
 
 /// The queues.
@@ -108,7 +122,7 @@ impl Router {
         extent_of: impl Fn(u16) -> Option<Extent>,
     ) -> Result<BlockBatch, BlockError> {
         let queue = self.queue(number)?;
-        let mut state = self.enter(queue, user)?;
+        let (mut state, user) = self.enter(queue, user)?;
         let state = &mut *state;
         let (device, requests) = self.prepare(state, user, requests, &extent_of)?;
         let offered = requests.len();
@@ -126,15 +140,15 @@ impl Router {
         deadline_ns: u64,
     ) -> Result<BlockBatch, BlockError> {
         let queue = self.queue(number)?;
-        let mut state = self.enter(queue, user)?;
-        if state.has_waiter || state.has_news(user) {
+        let (mut state, user) = self.enter(queue, user)?;
+        if state.has_waiter || state.user(user).is_some_and(|own| own.has_news()) {
             drop(state);
-            let batch = self.exchange(number, user, requests, extent_of)?;
+            let batch = self.exchange(number, user.id, requests, extent_of)?;
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            self.wait(number, user, deadline_ns)?;
-            return self.exchange(number, user, batch, |_| None);
+            self.wait(number, user.id, deadline_ns)?;
+            return self.exchange(number, user.id, batch, |_| None);
         }
         let (device, requests) = self.prepare(&mut state, user, requests, &extent_of)?;
         // Others may use the queue meanwhile. They find what is under way counted already, and leave answers with their owner.
@@ -159,21 +173,22 @@ impl Router {
         &self,
         queue: &'a Mutex<State>,
         user: OwnerId,
-    ) -> Result<impl DerefMut<Target = State> + use<'a>, BlockError> {
-        let state = queue.lock();
-        if state.users.iter().any(|known| known.id == user) {
-            return Ok(state);
+    ) -> Result<(impl DerefMut<Target = State> + use<'a>, Caller), BlockError> {
+        let mut state = queue.lock();
+        if let Some(place) = state.users.iter().position(|known| known.id == user) {
+            return Ok((state, Caller { id: user, place }));
         }
         drop(state);
         self.admit(user)?;
-        let mut state = queue.lock();
+        state = queue.lock();
+        let place = state.users.len();
         state.users.push(User {
             id: user,
             under_way: 0,
             finished: VecDeque::new(),
             failed: None,
         });
-        Ok(state)
+        Ok((state, Caller { id: user, place }))
     }
 
     /// Puts stamps on requests; gives those that are to be handed over, and the device.
@@ -181,7 +196,7 @@ impl Router {
     fn prepare(
         &self,
         state: &mut State,
-        user: OwnerId,
+        user: Caller,
         mut requests: BlockBatch,
         extent_of: &impl Fn(u16) -> Option<Extent>,
     ) -> Result<(Handle<dyn BlockDevice>, BlockBatch), BlockError> {
@@ -191,7 +206,7 @@ impl Router {
         }
         let mut refused = 0;
         for request in requests.iter_mut() {
-            refused += usize::from(!stamp(request, user, extent_of));
+            refused += usize::from(!stamp(request, user.id, extent_of));
         }
         if refused != 0 {
             requests = take_refused(requests, own)?;
@@ -292,7 +307,7 @@ impl Router {
 fn settle(
     state: &mut State,
     number: u16,
-    user: OwnerId,
+    user: Caller,
     offered: usize,
     device: &Handle<dyn BlockDevice>,
     answers: Result<BlockBatch, BlockError>,
@@ -303,7 +318,7 @@ fn settle(
         Ok(answers) => answers,
         Err(error) => {
             if is_same {
-                gone(state, user, offered, error)?;
+                gone(state, user.id, offered, error)?;
             } else if let Some(error) = state.user(user).and_then(|own| own.failed.take()) {
                 return Err(error);
             }
@@ -315,18 +330,18 @@ fn settle(
     // Finished ones come first.
     let is_submitted = |answer: &Block| answer.progress() == Progress::Submitted;
     let is_full = answers.len() == BATCH_CAPACITY && answers.get(0).is_some_and(is_submitted);
-    if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user) {
+    if !is_full && own.finished.is_empty() && answers.iter().all(|answer| owner_of(answer) == user.id) {
         own.under_way = own.under_way.saturating_sub(answers.len());
         answers.iter_mut().for_each(restore);
         return Ok(answers);
     }
-    let (mut answers, mut no_room) = state.sort(answers, user);
+    let (mut answers, mut no_room) = state.sort(answers, user.id);
     if is_full && no_room.len() == BATCH_CAPACITY {
         // The device is full, and had no room in the batch for answers either.
         match device.exchange(number, answers) {
-            Ok(more) => answers = state.sort(more, user).0,
+            Ok(more) => answers = state.sort(more, user.id).0,
             Err(error) => {
-                gone(state, user, 0, error)?;
+                gone(state, user.id, 0, error)?;
                 return BlockBatch::new().map_err(|OutOfMemory| BlockError::OutOfMemory);
             }
         }
@@ -344,15 +359,20 @@ fn settle(
 
 impl State {
     /// What a user has here.
-    fn user(&mut self, id: OwnerId) -> Option<&mut User> {
-        self.users.iter_mut().find(|known| known.id == id)
+    #[inline(always)]
+    fn user(&mut self, caller: Caller) -> Option<&mut User> {
+        let is_caller = |known: &User| known.id == caller.id;
+        let place = if self.users.get(caller.place).is_some_and(is_caller) {
+            caller.place
+        } else {
+            self.users.iter().position(is_caller)?
+        };
+        self.users.get_mut(place)
     }
 
     /// Whether a user has something to fetch.
     fn has_news(&self, id: OwnerId) -> bool {
-        let has_news =
-            |known: &User| known.id == id && (!known.finished.is_empty() || known.failed.is_some());
-        self.users.iter().any(has_news)
+        self.users.iter().any(|known| known.id == id && known.has_news())
     }
 
     /// Gives each answer to its owner; gives the empty batch, and those of `caller`'s that had no room, in their order.
@@ -431,7 +451,15 @@ fn gone(state: &mut State, caller: OwnerId, offered: usize, error: BlockError) -
     if lost == 0 && died { Ok(()) } else { Err(error) }
 }
 
+#[inline(always)]
 fn wake(sleepers: &mut Vec<ThreadId>) {
+    if !sleepers.is_empty() {
+        wake_all(sleepers);
+    }
+}
+
+#[cold]
+fn wake_all(sleepers: &mut Vec<ThreadId>) {
     for sleeper in sleepers.drain(..) {
         thread::unpark(sleeper);
     }

@@ -12,6 +12,9 @@ impl Requests {
     /// Fills a batch with finished requests.
     #[inline]
     pub(super) fn harvest(&mut self, batch: &mut BlockBatch, now: &impl Fn() -> u64) {
+        if !self.has_finished() {
+            return;
+        }
         loop {
             while !self.finished.is_empty() && !batch.is_full() {
                 if let Some(block) = self.finished.pop_front() {
@@ -68,7 +71,10 @@ impl Requests {
                         None => finished.push_back(block),
                     }
                 }
-                continue;
+                if ring.has_completion() {
+                    continue;
+                }
+                break;
             }
             let Some(mut done) = ring.finished() else { break };
             let command = under_way

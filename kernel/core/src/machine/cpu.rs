@@ -10,6 +10,7 @@ use super::sync::InterruptLock;
 use super::thread::scheduler::Scheduler;
 use super::{apic, fault};
 use crate::membarrier::Listener;
+use crate::sched::halted::HaltedThread;
 use abi::ThreadHeader;
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -53,6 +54,8 @@ pub struct Cpu {
     /// The local APIC's number.
     pub(super) apic_id: u32,
     pub(super) scheduler: InterruptLock<Scheduler>,
+    /// The thread on whose stack this CPU is idle.
+    pub(super) halted: HaltedThread,
     /// What it has answered of `smp::broadcast`, and whether it is idle.
     pub(super) listener: Listener,
     /// Number of the last TLB flush that this CPU has done.
@@ -147,6 +150,7 @@ pub(super) fn prepare(index: u32, apic_id: u32) -> &'static Cpu {
         index,
         apic_id,
         scheduler: InterruptLock::new(Scheduler::new()),
+        halted: HaltedThread::default(),
         listener: Listener::default(),
         flush_seen: AtomicU64::new(0),
         in_exception: AtomicBool::new(false),

@@ -333,7 +333,9 @@ fn exception(cpu: &Cpu, vector: u8, context: &mut InterruptContext) {
 
 fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
     smp::leave_idle(cpu);
-    cpu.interrupts.fetch_add(1, Ordering::Relaxed);
+    // Only this CPU counts, with interrupts off.
+    let count = cpu.interrupts.load(Ordering::Relaxed);
+    cpu.interrupts.store(count.wrapping_add(1), Ordering::Relaxed);
     let mut answered = None;
     match vector {
         TIMER_VECTOR => scheduler::timer_fired(cpu),
@@ -344,6 +346,10 @@ fn interrupt(cpu: &'static Cpu, vector: u8, context: &mut InterruptContext) {
             let slot = cpu.handlers.get(usize::from(vector - FIRST_DEVICE_VECTOR));
             if let Some(handler) = slot.map(InterruptLock::lock).as_deref().and_then(Option::as_ref) {
                 handler();
+            }
+            if cpu.halted.is_woken() {
+                // The thread goes on where the CPU was halted, and what else is due comes with the timer's own interrupt.
+                return apic::end_of_interrupt();
             }
         }
         _ => {}

@@ -6,6 +6,7 @@
 
 mod descriptor;
 mod protection;
+mod queue;
 mod receive;
 mod ring;
 mod transmit;

@@ -4,12 +4,10 @@
 //! in order, with the length that hardware wrote, cut to what the packet has room for. When to post and when to look is the driver's.
 
 use super::descriptor::{RECEIVE_DONE, ReceiveStatus, is_plain};
-use super::ring::{
-    self, DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, TAIL, mask_of, receive_register,
-};
+use super::queue::Queue;
+use super::ring::{DCA_CONTROL, DCTL, ENABLE, RSCCTL, RingError, SRRCTL, receive_register};
 use super::{QueueClaim, TransmitRing};
-use crate::memory::{Descriptors, Slots};
-use alloc::boxed::Box;
+use crate::memory::Slots;
 use core::sync::atomic::{Ordering, fence};
 use rref::packet::{BUFFER_BYTES, HEADROOM_BYTES, PACKET_BYTES, Verdict};
 use rref::{Packet, PacketBatch, RRef};
@@ -28,50 +26,36 @@ const _: () = assert!(PACKET_BYTES - HEADROOM_BYTES == BUFFER_BYTES && BUFFER_BY
 
 /// One receive queue.
 ///
-/// `taken <= published <= posted`, running counts of slots; `buffers` has a packet for each slot from `taken` up to `posted`, which is
+/// `taken <= published <= posted`, running counts of slots; the queue has a packet for each slot from `taken` up to `posted`, which is
 /// fewer than all. Hardware reaches slots below `published` only.
 pub struct ReceiveRing<const SLOTS: usize> {
-    claim: QueueClaim,
-    base: u32,
-    memory: Descriptors<SLOTS>,
-    buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
+    queue: Queue<SLOTS>,
     taken: u32,
     published: u32,
     posted: u32,
     control: u32,
-    /// Whether hardware may hold posted buffers.
-    running: bool,
 }
 
 impl<const SLOTS: usize> ReceiveRing<SLOTS> {
-    const MASK: u32 = mask_of(SLOTS);
-
     pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
         let base = receive_register(claim.queue, 0);
-        // Before there is memory that the device could reach: see `Adapter::new`.
-        ring::turn_off(claim.registers(), base)?;
-        let memory = claim.descriptors()?;
         Ok(ReceiveRing {
-            claim,
-            base,
-            memory,
-            buffers: Box::new([const { None }; SLOTS]),
+            queue: Queue::new(claim, base)?,
             taken: 0,
             published: 0,
             posted: 0,
             control: 0,
-            running: false,
         })
     }
 
     /// The queue's number.
     pub fn queue(&self) -> u16 {
-        self.claim.queue
+        self.queue.number()
     }
 
     /// Packets that it can hold.
     pub fn capacity(&self) -> usize {
-        Self::MASK as usize
+        Queue::<SLOTS>::MASK as usize
     }
 
     /// Packets in it.
@@ -89,7 +73,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     /// Packets that still fit.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        Self::MASK as usize - self.len()
+        Queue::<SLOTS>::MASK as usize - self.len()
     }
 
     /// Turns the queue on, with an empty ring. Post packets after it, and publish them.
@@ -97,39 +81,24 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     /// Packets of an earlier run that [`stop`](Self::stop) left in it are dropped.
     pub fn start(&mut self) -> Result<(), RingError> {
         self.stop()?;
-        // From here on the device may not be reset: what follows programs it.
-        self.claim.shared.running.add();
-        self.running = true;
-        self.buffers.fill_with(|| None);
         (self.taken, self.published, self.posted) = (0, 0, 0);
-        let registers = self.claim.registers();
-        ring::set_extent(&self.claim, self.base, &self.memory);
-        registers.write_trusted(self.base + SRRCTL, SRRCTL_VALUE);
-        registers.write_trusted(self.base + RSCCTL, 0);
-        registers.write_trusted(self.base + DCA_CONTROL, DCA_VALUE);
-        registers.write_trusted(self.base + TAIL, 0);
-        ring::turn_on(registers, self.base, self.control)?;
-        Ok(())
+        self.queue.start(self.control, |queue| {
+            queue.write(SRRCTL, SRRCTL_VALUE);
+            queue.write(RSCCTL, 0);
+            queue.write(DCA_CONTROL, DCA_VALUE);
+        })
     }
 
     /// Turns the queue off. Unpublished and unfilled packets stay in the ring until it is started again or dropped.
     pub fn stop(&mut self) -> Result<(), RingError> {
-        if self.running {
-            ring::turn_off(self.claim.registers(), self.base)?;
-            ring::drain();
-            self.running = false;
-            self.claim.shared.running.remove();
-        }
-        Ok(())
+        self.queue.stop()
     }
 
     /// Whether hardware takes the VLAN tag off frames of this queue (7.4.4).
     pub fn set_vlan_strip(&mut self, strip: bool) {
         self.control = if strip { VLAN_STRIP } else { 0 };
-        if self.running {
-            self.claim
-                .registers()
-                .write_trusted(self.base + DCTL, self.control | ENABLE);
+        if self.queue.is_running() {
+            self.queue.write(DCTL, self.control | ENABLE);
         }
     }
 
@@ -139,15 +108,9 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         if self.room() == 0 {
             return Err(packet);
         }
-        put(self.memory.slots(), &mut self.buffers, self.posted, packet);
+        put(self.queue.slots(), &mut self.queue.buffers, self.posted, packet);
         self.posted = self.posted.wrapping_add(1);
         Ok(())
-    }
-
-    #[inline(always)]
-    fn buffer(&mut self, count: u32) -> &mut Option<RRef<Packet>> {
-        // The remainder is below the array's length; the optimiser sees that too.
-        &mut self.buffers[count as usize % SLOTS]
     }
 
     /// Gives hardware what was posted: one register write, or none when nothing was.
@@ -157,11 +120,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
             return;
         }
         self.published = self.posted;
-        // The device must see descriptors no later than the tail that covers them.
-        fence(Ordering::Release);
-        self.claim
-            .registers()
-            .write_trusted(self.base + TAIL, self.posted & Self::MASK);
+        self.queue.set_tail(self.posted);
     }
 
     /// What hardware wrote about the `ahead`-th packet from the head; `None` while it is hardware's.
@@ -171,14 +130,14 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
             return None;
         }
         let count = self.taken.wrapping_add(ahead);
-        let high = self.memory.slots().high(count);
+        let high = self.queue.slots().high(count);
         if high & RECEIVE_DONE == 0 {
             return None;
         }
         // What hardware wrote before DD must not be read before it.
         fence(Ordering::Acquire);
         Some(ReceiveStatus {
-            low: self.memory.slots().low(count),
+            low: self.queue.slots().low(count),
             high,
         })
     }
@@ -187,7 +146,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     #[inline]
     pub fn take(&mut self) -> Option<(RRef<Packet>, ReceiveStatus)> {
         let status = self.peek(0)?;
-        let mut packet = self.buffer(self.taken).take()?;
+        let mut packet = self.queue.buffer(self.taken).take()?;
         self.taken = self.taken.wrapping_add(1);
         packet.reset();
         packet.resize(usize::from(status.length()));
@@ -204,7 +163,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
         mut describe: impl FnMut(&mut Packet, ReceiveStatus),
     ) -> u32 {
         // Copies and locals, here and below: a store to a packet could, for all the optimiser knows, change a field of this.
-        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let (slots, buffers) = (self.queue.slots(), &mut *self.queue.buffers);
         let mut taken = self.taken;
         let end = taken.wrapping_add(self.published.wrapping_sub(taken).min(frames.room() as u32));
         let mut back = frames.back();
@@ -233,7 +192,7 @@ impl<const SLOTS: usize> ReceiveRing<SLOTS> {
     #[inline(always)]
     pub fn post_sent<const SENT_SLOTS: usize>(&mut self, sent: &mut TransmitRing<SENT_SLOTS>) {
         let room = self.room() as u32;
-        let (slots, buffers) = (self.memory.slots(), &mut *self.buffers);
+        let (slots, buffers) = (self.queue.slots(), &mut *self.queue.buffers);
         let mut posted = self.posted;
         sent.drain_sent(
             |packet| {
@@ -261,17 +220,4 @@ fn put<const SLOTS: usize>(
     slots.write(count, packet.physical() + Packet::RECEIVE_OFFSET as u64, 0);
     // Nothing is there; forgetting it spares its drop code.
     core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
-}
-
-impl<const SLOTS: usize> Drop for ReceiveRing<SLOTS> {
-    fn drop(&mut self) {
-        if self.stop().is_err() {
-            // Hardware may still write to them: they stay this domain's until the kernel, which stops the device first, takes
-            // everything back. So does the queue.
-            for buffer in self.buffers.iter_mut() {
-                core::mem::forget(buffer.take());
-            }
-            self.claim.keep();
-        }
-    }
 }

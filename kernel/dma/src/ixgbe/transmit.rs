@@ -5,13 +5,11 @@
 
 use super::QueueClaim;
 use super::descriptor::{ContextDescriptor, REPORT, TRANSMIT_DONE, TransmitFlags, data_word};
-use super::ring::{
-    self, DCA_CONTROL, RingError, TAIL, WRITE_BACK_HIGH, WRITE_BACK_LOW, mask_of, transmit_register,
-};
-use crate::memory::{Descriptors, Slots};
+use super::queue::Queue;
+use super::ring::{DCA_CONTROL, RingError, WRITE_BACK_HIGH, WRITE_BACK_LOW, transmit_register};
+use crate::memory::Slots;
 use abi::TransmitPlace;
 use alloc::boxed::Box;
-use core::sync::atomic::{Ordering, fence};
 use rref::packet::{Marks, Outline};
 use rref::{Packet, PacketBatch, RRef};
 
@@ -38,12 +36,9 @@ pub struct FrameKind {
 /// `cleaned <= done <= published <= pushed`, running counts of slots; those from `cleaned` up to `pushed`, fewer than all, may hold a
 /// packet (a context descriptor's slot holds none). Hardware has reported all below `done`.
 pub struct TransmitRing<const SLOTS: usize> {
-    claim: QueueClaim,
-    base: u32,
-    memory: Descriptors<SLOTS>,
+    queue: Queue<SLOTS>,
     /// Of count 0.
     place: TransmitPlace,
-    buffers: Box<[Option<RRef<Packet>>; SLOTS]>,
     cleaned: u32,
     done: u32,
     published: u32,
@@ -54,24 +49,16 @@ pub struct TransmitRing<const SLOTS: usize> {
     reports: Box<[u32; SLOTS]>,
     reports_head: u32,
     reports_tail: u32,
-    running: bool,
 }
 
 impl<const SLOTS: usize> TransmitRing<SLOTS> {
-    const MASK: u32 = mask_of(SLOTS);
-
     pub(super) fn new(claim: QueueClaim) -> Result<Self, RingError> {
-        let base = transmit_register(claim.queue, 0);
-        // Before there is memory that the device could reach: see `Adapter::new`.
-        ring::turn_off(claim.registers(), base)?;
-        let memory = claim.descriptors()?;
-        let place = memory.transmit_place(claim.queue);
+        let (number, base) = (claim.queue, transmit_register(claim.queue, 0));
+        let queue = Queue::new(claim, base)?;
+        let place = queue.memory().transmit_place(number);
         Ok(TransmitRing {
-            claim,
-            base,
-            memory,
+            queue,
             place,
-            buffers: Box::new([const { None }; SLOTS]),
             cleaned: 0,
             done: 0,
             published: 0,
@@ -80,18 +67,17 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
             reports: Box::new([0; SLOTS]),
             reports_head: 0,
             reports_tail: 0,
-            running: false,
         })
     }
 
     /// The queue's number.
     pub fn queue(&self) -> u16 {
-        self.claim.queue
+        self.queue.number()
     }
 
     /// Descriptors that it can hold.
     pub fn capacity(&self) -> usize {
-        Self::MASK as usize
+        Queue::<SLOTS>::MASK as usize
     }
 
     /// Descriptors in it.
@@ -115,43 +101,24 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     /// Descriptors that still fit.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        Self::MASK as usize - self.len()
+        Queue::<SLOTS>::MASK as usize - self.len()
     }
 
     /// Turns the queue on, with an empty ring; what an earlier run left in it is dropped. Transmission must be enabled first (4.6.8).
     pub fn start(&mut self) -> Result<(), RingError> {
         self.stop()?;
-        // From here on the device may not be reset: what follows programs it.
-        self.claim.shared.running.add();
-        self.running = true;
-        self.buffers.fill_with(|| None);
         (self.cleaned, self.done, self.published, self.pushed) = (0, 0, 0, 0);
         (self.reports_head, self.reports_tail, self.last) = (0, 0, (u32::MAX, 0));
-        let registers = self.claim.registers();
-        ring::set_extent(&self.claim, self.base, &self.memory);
-        registers.write_trusted(self.base + WRITE_BACK_LOW, 0);
-        registers.write_trusted(self.base + WRITE_BACK_HIGH, 0);
-        registers.write_trusted(self.base + DCA_CONTROL, DCA_VALUE);
-        registers.write_trusted(self.base + TAIL, 0);
-        ring::turn_on(registers, self.base, CONTROL)?;
-        Ok(())
+        self.queue.start(CONTROL, |queue| {
+            queue.write(WRITE_BACK_LOW, 0);
+            queue.write(WRITE_BACK_HIGH, 0);
+            queue.write(DCA_CONTROL, DCA_VALUE);
+        })
     }
 
     /// Turns the queue off. Packets in it stay until it is started again or dropped.
     pub fn stop(&mut self) -> Result<(), RingError> {
-        if self.running {
-            ring::turn_off(self.claim.registers(), self.base)?;
-            ring::drain();
-            self.running = false;
-            self.claim.shared.running.remove();
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn buffer(&mut self, count: u32) -> &mut Option<RRef<Packet>> {
-        // The remainder is below the array's length; the optimiser sees that too.
-        &mut self.buffers[count as usize % SLOTS]
+        self.queue.stop()
     }
 
     /// Adds a packet as the next buffer of a frame of `frame_bytes` in all; gives it back when the ring is full or the packet empty.
@@ -167,9 +134,9 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         }
         let outline = packet.outline();
         let word = put(
-            self.memory.slots(),
+            self.queue.slots(),
             self.place,
-            &mut self.buffers,
+            &mut self.queue.buffers,
             self.pushed,
             packet,
             outline,
@@ -191,7 +158,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         accept: impl Fn(&Packet) -> bool,
     ) -> (usize, usize) {
         // Copies and locals: a store to a packet could, for all the optimiser knows, change a field of this.
-        let (slots, place, buffers) = (self.memory.slots(), self.place, &mut *self.buffers);
+        let (slots, place, buffers) = (self.queue.slots(), self.place, &mut *self.queue.buffers);
         let FrameKind {
             marks,
             shortest_bytes,
@@ -200,7 +167,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         } = kind;
         let first = self.pushed;
         let (mut pushed, mut word, mut bytes) = (first, 0, 0);
-        let room = Self::MASK.wrapping_sub(first.wrapping_sub(self.cleaned));
+        let room = Queue::<SLOTS>::MASK.wrapping_sub(first.wrapping_sub(self.cleaned));
         // SAFETY: `put` keeps the packet in `buffers`, from which it is taken when the device has sent it.
         unsafe {
             frames.take_front_while(
@@ -231,7 +198,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
             return false;
         }
         let [low, high] = context.words();
-        self.memory.slots().write(self.pushed, low, high);
+        self.queue.slots().write(self.pushed, low, high);
         self.pushed = self.pushed.wrapping_add(1);
         true
     }
@@ -244,15 +211,11 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         if end == self.published {
             return;
         }
-        self.memory.slots().write_high(count, word | REPORT);
+        self.queue.slots().write_high(count, word | REPORT);
         self.reports[self.reports_tail as usize % SLOTS] = count;
         self.reports_tail = self.reports_tail.wrapping_add(1);
         self.published = end;
-        // The device must see descriptors no later than the tail that covers them.
-        fence(Ordering::Release);
-        self.claim
-            .registers()
-            .write_trusted(self.base + TAIL, end & Self::MASK);
+        self.queue.set_tail(end);
     }
 
     /// The oldest descriptor that will report and hasn't been seen to.
@@ -266,7 +229,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     pub fn look(&mut self) -> bool {
         let before = self.done;
         while let Some(count) = self.next_report()
-            && self.memory.slots().high(count) & TRANSMIT_DONE != 0
+            && self.queue.slots().high(count) & TRANSMIT_DONE != 0
         {
             self.done = count.wrapping_add(1);
             self.reports_head = self.reports_head.wrapping_add(1);
@@ -278,7 +241,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     #[inline]
     pub fn has_report(&self) -> bool {
         self.next_report()
-            .is_some_and(|count| self.memory.slots().high(count) & TRANSMIT_DONE != 0)
+            .is_some_and(|count| self.queue.slots().high(count) & TRANSMIT_DONE != 0)
     }
 
     /// Takes a packet that hardware had reported sent at the last [`look`](Self::look), oldest first.
@@ -287,7 +250,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
         while self.cleaned != self.done {
             let count = self.cleaned;
             self.cleaned = count.wrapping_add(1);
-            let packet = self.buffer(count).take();
+            let packet = self.queue.buffer(count).take();
             if packet.is_some() {
                 return packet;
             }
@@ -299,7 +262,7 @@ impl<const SLOTS: usize> TransmitRing<SLOTS> {
     /// descriptors.
     #[inline(always)]
     pub(super) fn drain_sent(&mut self, mut each: impl FnMut(RRef<Packet>), limit: u32) {
-        let buffers = &mut *self.buffers;
+        let buffers = &mut *self.queue.buffers;
         let mut cleaned = self.cleaned;
         let end = cleaned.wrapping_add(self.done.wrapping_sub(cleaned).min(limit));
         while cleaned != end {
@@ -338,16 +301,4 @@ fn put<const SLOTS: usize>(
     // Nothing is there; forgetting it spares its drop code.
     core::mem::forget(buffers[count as usize % SLOTS].replace(packet));
     word
-}
-
-impl<const SLOTS: usize> Drop for TransmitRing<SLOTS> {
-    fn drop(&mut self) {
-        if self.stop().is_err() {
-            // As for a receive ring: hardware may still read them.
-            for buffer in self.buffers.iter_mut() {
-                core::mem::forget(buffer.take());
-            }
-            self.claim.keep();
-        }
-    }
 }

@@ -7,12 +7,12 @@
 
 use super::black_box;
 use super::domain::{domain_name, domain_of, is_live};
-use super::interrupt::{self, Attached};
+use super::interrupt::{self, Attached, Line};
 use crate::black_box::EventKind;
 use crate::exclusive::Register;
 use abi::manifest::DeviceClaim;
 use abi::place::{DESCRIPTOR_BYTES, SENT};
-use abi::sys::{REST_DRAIN_NS, RawBar, RawDma, RestStep, status, wake};
+use abi::sys::{REST_DRAIN_NS, RawBar, RawDma, RestStep, status};
 use abi::{OwnerId, TransmitPlace, current};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -367,7 +367,7 @@ pub fn rest_by(device: u64, bar: u32, steps: &[RestStep]) -> u32 {
     }
 }
 
-/// Routes an MSI-X entry of a claimed device; the interrupt's number, or 0.
+/// Routes an MSI-X entry of a claimed device; the address of its line, which lives as long as the incarnation, or 0.
 pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
     let owner = current().owner();
     let (Some(domain), Some(function), Ok(entry)) =
@@ -375,9 +375,9 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
     else {
         return 0;
     };
-    let id = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-    match interrupt::attach(function, entry, cpu, id) {
+    match interrupt::attach(function, entry, cpu) {
         Ok(attached) => {
+            let address = attached.address();
             let mut life = domain.life.lock();
             if is_live(owner) {
                 life.holdings.devices.routed.push(attached);
@@ -387,7 +387,7 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
                     EventKind::InterruptAttached,
                     format_args!("entry {entry} on CPU {cpu}"),
                 );
-                return id;
+                return address;
             }
             drop(life);
             0
@@ -400,17 +400,14 @@ pub fn interrupt_attach(device: u64, entry: u32, cpu: u32) -> u64 {
 }
 
 /// Waits for an interrupt of the running domain; an `abi::sys::wake` code.
-pub fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
-    let line = domain_of(current().owner()).and_then(|domain| {
-        let life = domain.life.lock();
-        life.holdings
-            .devices
-            .routed
-            .iter()
-            .find(|attached| attached.id() == interrupt)
-            .map(Attached::line)
-    });
-    line.map_or(wake::CANCELLED, |line| line.wait(deadline_ns))
+///
+/// # Safety
+/// `interrupt` is what [`interrupt_attach`] gave the running domain's incarnation, and not 0.
+pub unsafe fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
+    let line = core::ptr::with_exposed_provenance::<Line>(interrupt as usize);
+    // SAFETY: It is the address of a line that is among the incarnation's holdings, where it stays until every thread has left the
+    // incarnation; this one is in it.
+    unsafe { &*line }.wait(deadline_ns)
 }
 
 /// Physically contiguous, zeroed memory for the rings of a claimed device.

@@ -16,7 +16,6 @@ use kernel::machine::thread::ThreadId;
 
 /// An interrupt that may be waited for.
 pub struct Line {
-    id: u64,
     state: LineState,
     /// How often it came.
     count: AtomicU64,
@@ -66,14 +65,9 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// The interrupt's number.
-    pub fn id(&self) -> u64 {
-        self.line.id
-    }
-
-    /// What can be waited for.
-    pub fn line(&self) -> Arc<Line> {
-        self.line.clone()
+    /// Where the [`Line`] is that can be waited for, as long as this lives.
+    pub fn address(&self) -> u64 {
+        Arc::as_ptr(&self.line).expose_provenance() as u64
     }
 }
 
@@ -87,10 +81,9 @@ impl Drop for Attached {
     }
 }
 
-/// Routes an entry of `function` to `cpu`, with interrupt number `id` at its end.
-pub fn attach(function: &'static Function, entry: u16, cpu: u32, id: u64) -> Result<Attached, PciError> {
+/// Routes an entry of `function` to `cpu`.
+pub fn attach(function: &'static Function, entry: u16, cpu: u32) -> Result<Attached, PciError> {
     let line = Arc::new(Line {
-        id,
         state: LineState::default(),
         count: AtomicU64::new(0),
     });

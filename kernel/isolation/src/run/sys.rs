@@ -277,7 +277,8 @@ calls! {
     }
 
     fn interrupt_wait(interrupt: u64, deadline_ns: u64) -> u32 {
-        trusted(|| device::interrupt_wait(interrupt, deadline_ns))
+        // SAFETY: Trusted libraries alone call this, with what the call above gave to the same incarnation.
+        trusted(|| unsafe { device::interrupt_wait(interrupt, deadline_ns) })
     }
 
     fn dma_allocate(device: u64, size: usize) -> RawDma {

@@ -237,7 +237,7 @@ fn look(thread: &ThreadHeader, found: Found, moment: Moment) -> Sight {
     };
     thread.orphaned.store(orphaned, Ordering::Relaxed);
     sight.close = is_near(orphaned, GRACE_MS);
-    if found == Found::Parked || records().next().is_some_and(|inner| is_bounded(inner)) {
+    if found == Found::Parked || records().next().is_some_and(is_bounded) {
         thread.stalled.store(0, Ordering::Relaxed);
     }
     let mut is_inside = dead.is_some();

@@ -1,9 +1,9 @@
-//! What the commands of all collections have in common: random choices, scans, and the borrowing of a collection beside the reply.
+//! What the commands of all collections have in common: random choices, scans, removals, and the borrowing of a collection beside the reply.
 
 use crate::command::Context;
 use crate::error::CommandError;
 use crate::glob;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Events, Keyspace};
 use crate::number;
 use crate::protocol::{Arguments, Reply};
 use crate::stable_map::Slot;
@@ -19,6 +19,40 @@ const REPEATED_LIMIT: u64 = 1 << 20;
 #[inline]
 pub fn peek<T: Collection>(keyspace: &Keyspace, database: usize, slot: Slot) -> Option<&T> {
     keyspace.entry(database, slot)?.value.downcast()
+}
+
+/// SREM and its like: takes the elements from index 2 on out of the collection of the key at index 1, by `remove`, which tells whether there was one, and
+/// replies how many there were.
+///
+/// # Errors
+/// When the key holds something else.
+pub fn remove_elements<T: Collection>(
+    context: &mut Context<'_>,
+    class: Events,
+    event: &'static str,
+    remove: impl Fn(&mut T, &[u8]) -> bool,
+) -> Result<(), CommandError> {
+    let (key, arguments) = (context.argument(1), context.arguments);
+    let Some(slot) = context.collection::<T>(key)? else {
+        context.reply.integer(0);
+        return Ok(());
+    };
+    let mut removed = 0;
+    if let Some((collection, id, journal)) = context.get_mut::<T>(slot) {
+        let kind = collection.kind();
+        for element in arguments.from(2) {
+            if remove(collection, element) {
+                journal.delete_element(id, kind, element);
+                removed += 1;
+            }
+        }
+    }
+    if removed > 0 {
+        context.changed(slot, class, event, key);
+        context.remove_if_empty(slot, key);
+    }
+    context.reply.count(removed);
+    Ok(())
 }
 
 /// How many random elements a command is to give.

@@ -1,6 +1,6 @@
 //! Commands of hashes.
 
-use super::collections::{Sample, Scan, peek};
+use super::collections::{Sample, Scan, peek, remove_elements};
 use crate::command::{Command, Context, Flags, ONE_KEY, command};
 use crate::decimal;
 use crate::error::CommandError;
@@ -120,26 +120,7 @@ fn hmget(context: &mut Context<'_>) -> Outcome {
 }
 
 fn hdel(context: &mut Context<'_>) -> Outcome {
-    let (key, arguments) = (context.argument(1), context.arguments);
-    let Some(slot) = context.collection::<Hash>(key)? else {
-        context.reply.integer(0);
-        return Ok(());
-    };
-    let mut removed = 0;
-    if let Some((hash, id, journal)) = context.get_mut::<Hash>(slot) {
-        for field in arguments.from(2) {
-            if hash.remove(field) {
-                journal.delete_element(id, Kind::Hash, field);
-                removed += 1;
-            }
-        }
-    }
-    if removed > 0 {
-        context.changed(slot, Events::HASH, "hdel", key);
-        context.remove_if_empty(slot, key);
-    }
-    context.reply.count(removed);
-    Ok(())
+    remove_elements(context, Events::HASH, "hdel", Hash::remove)
 }
 
 fn hexists(context: &mut Context<'_>) -> Outcome {

@@ -1,6 +1,6 @@
 //! Commands of sets; those that combine several are in `set_algebra.rs`.
 
-use super::collections::{Sample, Scan, peek};
+use super::collections::{Sample, Scan, peek, remove_elements};
 use crate::command::{Command, Context, Flags, Keys, ONE_KEY, command};
 use crate::error::CommandError;
 use crate::keyspace::Events;
@@ -65,26 +65,7 @@ fn sadd(context: &mut Context<'_>) -> Outcome {
 }
 
 fn srem(context: &mut Context<'_>) -> Outcome {
-    let (key, arguments) = (context.argument(1), context.arguments);
-    let Some(slot) = context.collection::<Set>(key)? else {
-        context.reply.integer(0);
-        return Ok(());
-    };
-    let mut removed = 0;
-    if let Some((set, id, journal)) = context.get_mut::<Set>(slot) {
-        for member in arguments.from(2) {
-            if set.remove(member) {
-                journal.delete_element(id, Kind::Set, member);
-                removed += 1;
-            }
-        }
-    }
-    if removed > 0 {
-        context.changed(slot, Events::SET, "srem", key);
-        context.remove_if_empty(slot, key);
-    }
-    context.reply.count(removed);
-    Ok(())
+    remove_elements(context, Events::SET, "srem", Set::remove)
 }
 
 fn smove(context: &mut Context<'_>) -> Outcome {

@@ -1,7 +1,7 @@
 //! Commands that add to sorted sets, take from them, and look members up; ranges are in `sorted_set_ranges.rs`, combinations in `sorted_set_algebra.rs`.
 
 use super::blocking_lists::{keys, ready};
-use super::collections::{Sample, Scan, key_count, peek};
+use super::collections::{Sample, Scan, key_count, peek, remove_elements};
 use super::lists::pop_limit;
 use crate::client::TimeoutReply;
 use crate::command::{Command, Context, Flags, Keys, NO_KEYS, ONE_KEY, command};
@@ -240,26 +240,12 @@ fn add(context: &mut Context<'_>, options: AddOptions, first: usize) -> Outcome 
 }
 
 fn zrem(context: &mut Context<'_>) -> Outcome {
-    let (key, arguments) = (context.argument(1), context.arguments);
-    let Some(slot) = context.collection::<SortedSet>(key)? else {
-        context.reply.integer(0);
-        return Ok(());
-    };
-    let mut removed = 0;
-    if let Some((set, id, journal)) = context.get_mut::<SortedSet>(slot) {
-        for member in arguments.from(2) {
-            if set.remove(member).is_some() {
-                journal.delete_element(id, Kind::SortedSet, member);
-                removed += 1;
-            }
-        }
-    }
-    if removed > 0 {
-        context.changed(slot, Events::SORTED_SET, "zrem", key);
-        context.remove_if_empty(slot, key);
-    }
-    context.reply.count(removed);
-    Ok(())
+    remove_elements(
+        context,
+        Events::SORTED_SET,
+        "zrem",
+        |set: &mut SortedSet, member| set.remove(member).is_some(),
+    )
 }
 
 fn zcard(context: &mut Context<'_>) -> Outcome {

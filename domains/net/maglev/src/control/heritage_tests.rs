@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::balancer::{Balancer, Verdict};
+use crate::balancer::Balancer;
+use crate::frame::Verdict;
 
 const CONFIG: &str = r#"
     [[maglev.vip]]

@@ -100,6 +100,94 @@ fn the_peer_closes_first() {
     assert_eq!(lab.sockets.statistics().expect("up").connections, 0);
 }
 
+/// Nobody reads what comes after the application has closed. While the end may have crossed it on the way it is taken and thrown away, so that the last
+/// answer arrives; a peer that has acknowledged the end and goes on is told by a reset (RFC 1122, 4.2.2.13).
+#[test]
+fn a_peer_that_sends_on_after_the_close_is_reset() {
+    for with_socket in [false, true] {
+        let mut lab = Lab::new(CONFIG);
+        lab.listen(80, 8);
+        let mut peer = Peer::new(4000, 80);
+        peer.open(&mut lab);
+        let socket = accept(&lab)[0];
+        if with_socket {
+            // A segment beyond a hole is smoltcp's.
+            let mut ahead = peer.clone();
+            ahead.sequence += 3;
+            lab.exchange(&[ahead.data(b"d")]);
+        }
+        lab.exchange(&[peer.data(b"unread")]);
+        assert_eq!(lab.send(socket, b"413 Too Large"), 13);
+        lab.sockets.close(socket).expect("open");
+        let answers = lab.exchange(&[]);
+        let last = answers
+            .iter()
+            .map(|answer| parse(answer))
+            .next_back()
+            .expect("the answer and its end");
+        assert_eq!(last.control, TcpControl::Fin);
+        // On its way when the end came: acknowledged, and neither delivered nor refused.
+        for answer in lab.exchange(&[peer.data(b"more")]) {
+            assert_ne!(parse(&answer).control, TcpControl::Rst);
+        }
+        for answer in &answers {
+            peer.take(answer);
+        }
+        let answers = lab.exchange(&[peer.segment(TcpControl::None, &[])]);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| parse(answer).control != TcpControl::Rst)
+        );
+        assert_eq!(lab.sockets.statistics().expect("up").connections, 1);
+
+        // What was taken before comes again: an acknowledgement will do.
+        let mut repeated = peer.clone();
+        repeated.sequence -= 4;
+        let answers = lab.exchange(&[repeated.data(b"more")]);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| parse(answer).control != TcpControl::Rst)
+        );
+
+        let answers = lab.exchange(&[peer.data(b"and more")]);
+        assert_eq!(answers.len(), 1, "socket {with_socket}");
+        let answer = parse(&answers[0]);
+        assert_eq!(
+            (answer.control, answer.sequence),
+            (TcpControl::Rst, peer.acknowledgement)
+        );
+        let events = lab.events();
+        assert!(events.iter().any(|event| event.closed && event.socket == socket));
+        let statistics = lab.sockets.statistics().expect("up");
+        assert_eq!((statistics.connections, statistics.aborted), (0, 1));
+        assert_eq!(
+            lab.stack
+                .common
+                .buffer_bytes
+                .load(std::sync::atomic::Ordering::Relaxed),
+            0
+        );
+    }
+}
+
+/// The same for last words in one segment with the peer's own end.
+#[test]
+fn last_words_after_the_close_are_reset() {
+    let mut lab = Lab::new(CONFIG);
+    lab.listen(80, 8);
+    let mut peer = Peer::new(4000, 80);
+    peer.open(&mut lab);
+    let socket = accept(&lab)[0];
+    lab.sockets.close(socket).expect("open");
+    let answers = lab.exchange(&[]);
+    assert_eq!(peer.take(&answers[0]).control, TcpControl::Fin);
+    let answers = lab.exchange(&[peer.segment(TcpControl::Fin, b"but")]);
+    assert_eq!(parse(&answers[0]).control, TcpControl::Rst);
+    assert_eq!(lab.sockets.statistics().expect("up").connections, 0);
+}
+
 #[test]
 fn a_reset_ends_the_connection() {
     let mut lab = Lab::new(CONFIG);

@@ -10,17 +10,27 @@ use interface::socket::{EventList, ListenOptions, Sockets};
 use netstack::stack::{Shared, Stack};
 use rref::packet::Verdict;
 use rref::{Handle, OwnerId, Packet, PacketBatch, RRef};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::lab::{self, CONFIG, Lab, Peer, STACK_MAC};
 
 /// A device that only says what it is and notes how it is set.
-struct Device(Mutex<Option<NetConfiguration>>);
+struct Device {
+    configuration: Mutex<Option<NetConfiguration>>,
+    is_there: AtomicBool,
+}
 
-static DEVICE: Device = Device(Mutex::new(None));
+static DEVICE: Device = Device {
+    configuration: Mutex::new(None),
+    is_there: AtomicBool::new(false),
+};
 
 impl NetDevice for Device {
     fn info(&self) -> Result<DeviceInfo, NetError> {
+        if !self.is_there.load(Ordering::Relaxed) {
+            return Err(NetError::NoDevice);
+        }
         Ok(DeviceInfo {
             mac: MacAddress(STACK_MAC),
             queues: 2,
@@ -30,7 +40,7 @@ impl NetDevice for Device {
         })
     }
     fn configure(&self, configuration: NetConfiguration) -> Result<(), NetError> {
-        *self.0.lock().expect("unpoisoned") = Some(configuration);
+        *self.configuration.lock().expect("unpoisoned") = Some(configuration);
         Ok(())
     }
     fn link(&self) -> Result<LinkState, NetError> {
@@ -52,8 +62,20 @@ fn starts_with_the_operators_file_and_configures_the_device() {
     let _attached = attach();
     add_boot_file("config/appliance.toml", CONFIG.as_bytes());
     provide_mortal::<dyn NetDevice>("nic", &DEVICE);
+    // Without a card behind the shadow the start is over all the same; what it is about comes with the card.
+    netstack::start().expect("a right file");
+    assert_eq!(*DEVICE.configuration.lock().expect("unpoisoned"), None);
+    DEVICE.is_there.store(true, Ordering::Relaxed);
+    while DEVICE.configuration.lock().expect("unpoisoned").take().is_none() {
+        std::thread::yield_now();
+    }
+
     netstack::start().expect("a device and a right file");
-    let configuration = DEVICE.0.lock().expect("unpoisoned").expect("configured");
+    let configuration = DEVICE
+        .configuration
+        .lock()
+        .expect("unpoisoned")
+        .expect("configured");
     assert_eq!(configuration.frame_bytes, 1514);
     let groups: Vec<_> = configuration.multicast.iter().flatten().collect();
     for group in [
@@ -66,9 +88,9 @@ fn starts_with_the_operators_file_and_configures_the_device() {
 
     // Another device, which knows nothing.
     kill("nic");
-    *DEVICE.0.lock().expect("unpoisoned") = None;
+    *DEVICE.configuration.lock().expect("unpoisoned") = None;
     provide_mortal::<dyn NetDevice>("nic", &DEVICE);
-    while *DEVICE.0.lock().expect("unpoisoned") != Some(configuration) {
+    while *DEVICE.configuration.lock().expect("unpoisoned") != Some(configuration) {
         std::thread::yield_now();
     }
 }

@@ -148,8 +148,8 @@ pub unsafe fn name_and_stack(header: &ThreadHeader) -> (&'static str, Range<usiz
         // read, and by themselves.
         Some(thread) => unsafe {
             let inner = thread.inner.get();
-            let name: &'static [u8; NAME_BYTES] = &*(&raw const (*inner).name);
-            let stack = &*(&raw const (*inner).stack);
+            let name: &'static [u8; NAME_BYTES] = &(*inner).name;
+            let stack = &(*inner).stack;
             let name = name.get(..(*inner).name_length).unwrap_or_default();
             let range = stack.as_ref().map_or(0..0, |stack| stack.bottom()..stack.top());
             (core::str::from_utf8(name).unwrap_or("?"), range)

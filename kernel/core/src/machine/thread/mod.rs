@@ -400,6 +400,9 @@ pub fn yield_to_holder() {
 /// Wakes a thread, or makes its next [`park_until`] return at once; false if it has ended. From anywhere,
 /// interrupt handlers included.
 pub fn unpark(id: ThreadId) -> bool {
+    if cpu::current().halted.wake(id.number()) {
+        return true;
+    }
     let wake = |cpu, scheduler: &mut scheduler::Scheduler, thread, inner: &mut Inner| {
         let parked = inner.state == State::Parked;
         let runs = inner.tokens.send(parked, Wake::Woken);

@@ -6,6 +6,9 @@
 //! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
 //! the thread that has just been queued or parked.
 //!
+//! A thread that blocks while no other can run isn't left at all: the CPU is idle on that thread's stack (`idle.rs`), and goes on from there when
+//! the thread is woken. Its deadline is kept apart from the queue's timers meanwhile.
+//!
 //! The timer is set for the next deadline, for the end of the slice while another thread waits, and for the next look of the
 //! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
@@ -58,6 +61,10 @@ pub struct Scheduler {
     threads: usize,
     running: Option<Queued>,
     idle: Option<Queued>,
+    /// The parked thread on whose stack the CPU is idle, until it is woken or another one runs.
+    halted: Option<Queued>,
+    /// Its deadline, which is in no other list.
+    halted_until_ns: u64,
     reaper: Option<ThreadId>,
     /// Threads that have ended, whose stacks the reaper frees.
     ended: Vec<Queued>,
@@ -80,6 +87,8 @@ impl Scheduler {
             threads: 0,
             running: None,
             idle: None,
+            halted: None,
+            halted_until_ns: NEVER,
             reaper: None,
             ended: Vec::new(),
             slice_start_ns: 0,
@@ -109,8 +118,47 @@ impl Scheduler {
         thread: &'static Thread,
         inner: &mut super::Inner,
     ) -> Option<&'static Cpu> {
-        self.queue.stop_timer(thread.into());
+        if self.halted == Some(thread.into()) {
+            self.end_halt();
+        } else {
+            self.queue.stop_timer(thread.into());
+        }
         self.enqueue(cpu, thread, inner)
+    }
+
+    /// The CPU is idle from here on, on the stack of the running thread, which is parked until `deadline_ns`.
+    #[inline]
+    fn begin_halt(&mut self, cpu: &Cpu, idle: Queued, deadline_ns: u64, now_ns: u64) {
+        self.account(now_ns);
+        self.slice_start_ns = now_ns;
+        self.halted = self.running;
+        self.halted_until_ns = deadline_ns;
+        self.set_running(cpu, idle);
+        // All else that the timer is needed for, it was needed for already.
+        if deadline_ns < self.armed_ns {
+            self.armed_ns = deadline_ns;
+            clock::arm_timer(now_ns, deadline_ns);
+        }
+    }
+
+    /// The CPU was idle on `thread`'s stack, and goes on with it: no other thread is ready.
+    #[inline]
+    fn go_on(&mut self, cpu: &Cpu, thread: Queued, now_ns: u64) {
+        self.end_halt();
+        self.leave_idle(now_ns);
+        self.slice_start_ns = now_ns;
+        self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
+        self.set_running(cpu, thread);
+        if self.armed_ns > self.pace.due_ns() {
+            self.arm(now_ns);
+        }
+    }
+
+    /// The thread on whose stack the CPU is idle is an ordinary one from here on; its deadline.
+    #[inline]
+    fn end_halt(&mut self) -> u64 {
+        self.halted = None;
+        core::mem::replace(&mut self.halted_until_ns, NEVER)
     }
 
     fn enqueue(
@@ -150,21 +198,31 @@ impl Scheduler {
         let next = self.queue.pop().or(self.idle)?;
         self.account(now_ns);
         if self.running == self.idle {
-            self.watches_idle = true;
-            self.pace.resume(now_ns);
+            self.leave_idle(now_ns);
         }
-        self.running = Some(next);
         self.slice_start_ns = now_ns;
         self.slice_end_ns = now_ns.saturating_add(SLICE_NS);
-        // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
-        let inner = unsafe { &mut *next.thread().inner.get() };
-        inner.state = State::Running;
-        cpu.current.store(
-            core::ptr::from_ref(&next.thread().header).cast_mut(),
-            Ordering::Relaxed,
-        );
+        self.set_running(cpu, next);
         self.arm(now_ns);
         Some(next)
+    }
+
+    /// Out of idleness: a look that didn't come isn't made up for.
+    #[inline]
+    fn leave_idle(&mut self, now_ns: u64) {
+        self.watches_idle = true;
+        self.pace.resume(now_ns);
+    }
+
+    #[inline]
+    fn set_running(&mut self, cpu: &Cpu, thread: Queued) {
+        self.running = Some(thread);
+        let thread = thread.thread();
+        // SAFETY: The thread is on this CPU, whose lock is held (`self` is behind it).
+        let inner = unsafe { &mut *thread.inner.get() };
+        inner.state = State::Running;
+        cpu.current
+            .store(core::ptr::from_ref(&thread.header).cast_mut(), Ordering::Relaxed);
     }
 
     /// Adds what the running thread has used.
@@ -188,6 +246,7 @@ impl Scheduler {
         if (!is_idle || self.watches_idle) && watch().is_some() {
             next = next.min(self.pace.due_ns());
         }
+        next = next.min(self.halted_until_ns);
         if next < self.armed_ns {
             self.armed_ns = next;
             clock::arm_timer(now_ns, next);
@@ -221,6 +280,15 @@ impl Scheduler {
     /// Queues the threads whose deadline has come.
     fn expire(&mut self, now_ns: u64) {
         while let Some(thread) = self.queue.pop_expired(now_ns) {
+            // SAFETY: As in `take_next`.
+            let inner = unsafe { &mut *thread.thread().inner.get() };
+            inner.tokens.send(true, Wake::TimedOut);
+            self.queue_ready(thread, inner);
+        }
+        if self.halted_until_ns <= now_ns
+            && let Some(thread) = self.halted
+        {
+            self.end_halt();
             // SAFETY: As in `take_next`.
             let inner = unsafe { &mut *thread.thread().inner.get() };
             inner.tokens.send(true, Wake::TimedOut);
@@ -403,7 +471,10 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
     let thread = running(cpu);
     let wake = match begin_park(cpu, thread, deadline_ns) {
         Ok(next) => {
-            switch(thread, next);
+            match next {
+                Some(next) => switch(thread, next),
+                None => idle::halt(cpu, thread),
+            }
             // SAFETY: The thread runs, with interrupts off, so nobody else uses this field.
             unsafe { (*thread.inner.get()).tokens.wake() }
         }
@@ -413,8 +484,8 @@ pub(super) fn park(deadline_ns: u64) -> Wake {
     wake
 }
 
-/// Parks the running thread; the thread to switch to, or why it needn't wait.
-fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> Result<Queued, Wake> {
+/// Parks the running thread; the thread to switch to, `None` if the CPU becomes idle on this one's stack, or why it needn't wait.
+fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> Result<Option<Queued>, Wake> {
     let mut scheduler = cpu.scheduler.lock();
     // SAFETY: The lock of the thread's CPU is held.
     let inner = unsafe { &mut *thread.inner.get() };
@@ -426,8 +497,15 @@ fn begin_park(cpu: &'static Cpu, thread: &'static Thread, deadline_ns: u64) -> R
         return Err(Wake::TimedOut);
     }
     inner.state = State::Parked;
-    scheduler.queue.start_timer(deadline_ns, thread.into());
-    scheduler.take_next(cpu, now).ok_or(Wake::Woken)
+    if scheduler.queue.has_ready() {
+        scheduler.queue.start_timer(deadline_ns, thread.into());
+        return Ok(scheduler.take_next(cpu, now));
+    }
+    if let Some(idle) = scheduler.idle {
+        cpu.halted.begin(thread.header.id.load(Ordering::Relaxed));
+        scheduler.begin_halt(cpu, idle, deadline_ns, now);
+    }
+    Ok(None)
 }
 
 /// See [`super::yield_now`] and, for one that is `locking`, [`super::yield_to_holder`].

@@ -3,7 +3,7 @@
 use super::super::super::cpu::{self, Cpu};
 use super::super::super::{clock, smp};
 use super::super::{SLOTS, ThreadId, park};
-use super::{Queued, switch};
+use super::{Queued, Thread, Wake, switch};
 use core::sync::atomic::Ordering;
 use x86_64::instructions::interrupts as processor;
 
@@ -54,5 +54,50 @@ pub(in super::super) fn idle_loop() -> ! {
         smp::enter_idle(cpu);
         // An interrupt that comes between the two instructions ends the halt at once.
         processor::enable_and_hlt();
+    }
+}
+
+/// Idles on the stack of the running thread, which has been parked, until it is woken or another one can run. Returns, with interrupts off, when the
+/// thread has the CPU again.
+pub(super) fn halt(cpu: &'static Cpu, thread: &'static Thread) {
+    let this = Queued::from(thread);
+    let next = loop {
+        smp::enter_idle(cpu);
+        // An interrupt that comes between the two instructions ends the halt at once.
+        processor::enable_and_hlt();
+        processor::disable();
+        smp::leave_idle(cpu);
+        let mut scheduler = cpu.scheduler.lock();
+        let now = clock::now_ns();
+        if cpu.halted.is_woken() {
+            // SAFETY: The lock of the thread's CPU is held.
+            let inner = unsafe { &mut *thread.inner.get() };
+            cpu.halted.end();
+            // If somebody else has woken it too, this wake is one for the next time.
+            let is_halted = scheduler.halted == Some(this);
+            inner.tokens.send(is_halted, Wake::Woken);
+            if is_halted {
+                if !scheduler.queue.has_ready() {
+                    return scheduler.go_on(cpu, this, now);
+                }
+                scheduler.end_halt();
+                scheduler.queue_ready(this, inner);
+            }
+        }
+        scheduler.expire(now);
+        if scheduler.queue.has_ready() {
+            if scheduler.halted == Some(this) {
+                let deadline_ns = scheduler.end_halt();
+                scheduler.queue.start_timer(deadline_ns, this);
+            }
+            cpu.halted.end();
+            break scheduler.take_next(cpu, now);
+        }
+        scheduler.arm(now);
+    };
+    if let Some(next) = next
+        && next != this
+    {
+        switch(thread, next);
     }
 }
