@@ -46,7 +46,6 @@ pub struct ThreadHeader {
 pub const LOOKS_KEPT: usize = 8;
 
 /// A look of the kernel's watch at a thread; written and read by the kernel alone.
-#[derive(Default)]
 pub struct Look {
     /// When, nanoseconds since boot.
     pub at_ns: AtomicU64,
