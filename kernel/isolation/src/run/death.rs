@@ -363,13 +363,26 @@ fn wait_until_left(incarnation: OwnerId) {
     }
 }
 
+/// What helps a thread out of a dead incarnation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The end of a wait, which it is in or may be about to begin.
+    EndOfWait,
+    /// The same; it leaves at once then.
+    EndOfWaitAndTurn,
+    /// Its turn: it leaves with its next instruction.
+    Turn,
+    /// Nothing: it is deeper in another domain, and comes when that lets it.
+    Time,
+}
+
 /// Threads that have a dead incarnation on their chain, or may have.
 struct Inside {
     /// Whether there are any, and any of this CPU.
     any: bool,
     any_here: bool,
     /// Those of them that aren't known to be on their way out.
-    threads: Vec<(ThreadId, machine::State)>,
+    threads: Vec<(ThreadId, Way)>,
 }
 
 impl Inside {
@@ -402,21 +415,30 @@ impl Inside {
             }
             self.any = true;
             self.any_here |= header.cpu.load(Ordering::Relaxed) == here;
+            // Whoever is in a live domain takes turns with its other threads, as long as that may be.
+            let leaves_at_once = stands_still && header.owner() == incarnation;
+            let way = match (state == machine::State::Ready, leaves_at_once) {
+                (false, false) => Way::EndOfWait,
+                (false, true) => Way::EndOfWaitAndTurn,
+                (true, true) => Way::Turn,
+                (true, false) => Way::Time,
+            };
             if self.threads.len() < self.threads.capacity() {
-                self.threads.push((id, state));
+                self.threads.push((id, way));
             }
         });
     }
 
-    /// Makes the waits of those that were seen return, so that they look at their chains, and lets them run before others. Nobody else is woken: what
-    /// isn't concerned needn't run now.
+    /// Makes the waits of those that were seen return, so that they look at their chains, and lets those run before others that leave at once. Nobody else
+    /// is woken: what isn't concerned needn't run now.
     fn send_out(&mut self) {
-        for (id, state) in self.threads.drain(..) {
-            // One that runs may be about to wait.
-            if state != machine::State::Ready {
+        for (id, way) in self.threads.drain(..) {
+            if matches!(way, Way::EndOfWait | Way::EndOfWaitAndTurn) {
                 machine::cancel(id);
             }
-            machine::hurry(id);
+            if matches!(way, Way::EndOfWaitAndTurn | Way::Turn) {
+                machine::hurry(id);
+            }
         }
     }
 }
