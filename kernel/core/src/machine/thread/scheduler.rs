@@ -1,10 +1,7 @@
-//! Which thread runs on a CPU, and changing from one to another.
+//! Which thread runs on a CPU: when one gets it, and when it loses it. How the CPU changes over is `switch.rs`'s.
 //!
-//! Two ways lead out of a running thread. A thread that blocks saves the callee-saved registers on its own
-//! stack (`switch_stack`). One that is preempted has everything copied from the interrupt stack into its save
-//! area, where trusted code may change it; the return hook sees it before it runs again. Both are entered and
-//! left with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run
-//! the thread that has just been queued or parked.
+//! Threads are left and entered with interrupts off, and the scheduler's lock is released before the switch: only this CPU can run the thread that has
+//! just been queued or parked.
 //!
 //! A thread that blocks while no other can run isn't left at all: the CPU is idle on that thread's stack (`idle.rs`), and goes on from there when
 //! the thread is woken. Its deadline is kept apart from the queue's timers meanwhile.
@@ -13,10 +10,10 @@
 //! watch (`watch.rs`) while the CPU isn't idle; it is left alone when it would fire earlier than needed, and set anew then.
 
 mod idle;
+mod switch;
 
 use super::super::cpu::{self, Cpu};
 use super::super::interrupts::{self, InterruptContext, RESCHEDULE_VECTOR};
-use super::super::memory::Stack;
 use super::super::sync::RawInterruptLock;
 use super::super::{apic, clock};
 use super::watch::{Moment, Watch, watch};
@@ -31,6 +28,8 @@ use lock_api::MutexGuard;
 use x86_64::instructions::interrupts as processor;
 
 pub(super) use idle::{idle_loop, reap};
+pub(super) use switch::first_frame;
+use switch::{enter, switch};
 
 /// Pages of a reaper's stack.
 pub const REAPER_STACK_PAGES: usize = 4;
@@ -317,76 +316,6 @@ impl Scheduler {
     }
 }
 
-core::arch::global_asm!(
-    r#"
-    .section .text.switch, "ax", @progbits
-
-    /* switch_stack(save: rdi, stack: rsi): saves the callee-saved registers and the stack pointer, continues at `stack`. */
-    .global switch_stack
-    switch_stack:
-        push rbp
-        push rbx
-        push r12
-        push r13
-        push r14
-        push r15
-        mov [rdi], rsp
-
-    /* continue_on_stack(_, stack: rsi) */
-    .global continue_on_stack
-    continue_on_stack:
-        mov rsp, rsi
-        pop r15
-        pop r14
-        pop r13
-        pop r12
-        pop rbx
-        pop rbp
-        ret
-
-    /* switch_to_context(save: rdi, context: rsi): the same, but continues with an interrupted context. */
-    .global switch_to_context
-    switch_to_context:
-        push rbp
-        push rbx
-        push r12
-        push r13
-        push r14
-        push r15
-        mov [rdi], rsp
-        mov rdi, rsi
-        jmp resume_context
-    "#
-);
-
-// SAFETY: Defined by the assembly above and by that of `interrupts.rs` (`resume_context`), with these arguments in the registers of the System V ABI.
-unsafe extern "C" {
-    fn switch_stack(save: *mut usize, stack: usize);
-    fn continue_on_stack(unused: usize, stack: usize) -> !;
-    fn switch_to_context(save: *mut usize, context: *const InterruptContext);
-    fn resume_context(context: *const InterruptContext) -> !;
-}
-
-/// Puts onto a new stack what `switch_stack` expects there; the stack pointer for it. The thread begins in
-/// `thread_main` with a frame pointer and a return address of 0, where a backtrace ends.
-pub(super) fn first_frame(stack: &Stack) -> usize {
-    let main = (thread_main as extern "C" fn() -> !) as usize;
-    let frame = [0, 0, 0, 0, 0, 0, main, 0];
-    let at = stack.top() - size_of_val(&frame);
-    // SAFETY: The top of a stack that nobody runs on yet.
-    unsafe { (at as *mut [usize; 8]).write(frame) };
-    at
-}
-
-extern "C" fn thread_main() -> ! {
-    let thread = running(cpu::current());
-    // SAFETY: Entry and argument are written before the thread is queued and not changed afterwards.
-    let (entry, argument) = unsafe { ((*thread.inner.get()).entry, (*thread.inner.get()).argument) };
-    processor::enable();
-    entry(argument);
-    exit()
-}
-
 /// The thread that runs on this CPU.
 fn running(cpu: &Cpu) -> &'static Thread {
     // SAFETY: Once the scheduler runs, the CPU's current header is always the first field of a thread block,
@@ -405,49 +334,6 @@ pub(super) fn lock_of(thread: &Thread) -> MutexGuard<'static, RawInterruptLock, 
             }
         }
     }
-}
-
-/// Leaves `from`, which is parked or queued, for `to`. Interrupts are off; returns when `from` gets the CPU
-/// back.
-fn switch(from: &'static Thread, to: Queued) {
-    let to = to.thread();
-    let save = from.stack_pointer.get();
-    // SAFETY: `to` was taken from this CPU's queue, so it runs nowhere else and its registers are where
-    // `saved` says. `from` goes on from here, with the callee-saved registers that the calling convention
-    // promises, when its stack pointer is used again.
-    unsafe {
-        match prepare_context(to) {
-            Some(context) => switch_to_context(save, context),
-            None => switch_stack(save, *to.stack_pointer.get()),
-        }
-    }
-}
-
-/// Goes on with `to` and never comes back to the caller's stack. Interrupts are off.
-fn enter(to: Queued) -> ! {
-    let to = to.thread();
-    // SAFETY: As in `switch`.
-    unsafe {
-        match prepare_context(to) {
-            Some(context) => resume_context(context),
-            None => continue_on_stack(0, *to.stack_pointer.get()),
-        }
-    }
-}
-
-/// The context to resume if the thread was preempted, after the return hook has seen it.
-fn prepare_context(to: &'static Thread) -> Option<*const InterruptContext> {
-    // SAFETY: The thread is marked as running on this CPU, interrupts are off, so nobody else uses these
-    // fields.
-    let inner = unsafe { &mut *to.inner.get() };
-    if inner.saved != Saved::Preempted {
-        return None;
-    }
-    inner.saved = Saved::OnStack;
-    // SAFETY: As above.
-    let context = unsafe { &mut *to.save_area.get() };
-    interrupts::run_return_hook(&to.header, context);
-    Some(context)
 }
 
 /// Makes the code that is running the idle thread of this CPU.
