@@ -263,7 +263,14 @@ fn end_to_end(
     beside: Vec<&'static str>,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<bool> {
-    let programs = lab::build_test_programs(root)?;
+    let programs = match lab::build_test_programs(root) {
+        Ok(programs) => programs,
+        Err(error) => {
+            // What was to run beside them is run all the same.
+            outcomes.extend(Steps::begin(root, images, beside).end());
+            return Err(error);
+        }
+    };
     // Not before: Cargo builds one thing at a time.
     let beside = Steps::begin(root, images, beside);
     let passed = succeeds(

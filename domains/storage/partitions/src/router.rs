@@ -181,13 +181,17 @@ impl Router {
         drop(state);
         self.admit(user)?;
         state = queue.lock();
-        let place = state.users.len();
-        state.users.push(User {
-            id: user,
-            under_way: 0,
-            finished: VecDeque::new(),
-            failed: None,
-        });
+        // Another thread of the same user may have come first: a user is known once, or what one place counts as under way would be answered at the other.
+        let known = state.users.iter().position(|known| known.id == user);
+        let place = known.unwrap_or(state.users.len());
+        if known.is_none() {
+            state.users.push(User {
+                id: user,
+                under_way: 0,
+                finished: VecDeque::new(),
+                failed: None,
+            });
+        }
         Ok((state, Caller { id: user, place }))
     }
 

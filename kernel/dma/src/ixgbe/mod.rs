@@ -166,6 +166,7 @@ impl Adapter {
             }),
         })
     }
+
     /// Whether a driver had this device before, since the machine started: then it was brought up by this code and nothing else.
     pub fn had_driver(&self) -> bool {
         self.shared.device.had_memory()

@@ -32,6 +32,8 @@ const YIELDED: u64 = 1;
 const LOCKING: u64 = 2;
 /// What `Continuation::seen` is when its callee has been handed over.
 const HANDED_OVER: u32 = u32::MAX;
+/// What it counts to at most: a call without a deadline may take weeks.
+const SEEN_LIMIT: u32 = HANDED_OVER - 1;
 
 /// A domain that is to die.
 #[derive(Clone, Copy)]
@@ -40,7 +42,7 @@ struct Verdict {
     why: Why,
     limit_ms: u32,
     thread: u64,
-    /// The looks that counted, the oldest first: when, and where the thread was.
+    /// The newest looks at the thread, the oldest first: when, and where it was.
     looks: [(u64, u64); LOOKS_KEPT],
 }
 
@@ -261,7 +263,7 @@ fn look(thread: &ThreadHeader, found: Found, moment: Moment) -> Sight {
         }
         let verdict = match record.method() {
             Some(method) => {
-                let seen = seen.saturating_add(share);
+                let seen = seen.saturating_add(share).min(SEEN_LIMIT);
                 record.seen.store(seen, Ordering::Relaxed);
                 match deadline_ms(domain, method) {
                     Some(limit_ms) => {
@@ -321,7 +323,8 @@ fn look_at_own(
 ) -> Option<(Why, u32)> {
     match thread.phase.load(Ordering::Relaxed) {
         phase::STARTING => {
-            let seen = record.seen.load(Ordering::Relaxed).saturating_add(share);
+            let seen = record.seen.load(Ordering::Relaxed);
+            let seen = seen.saturating_add(share).min(SEEN_LIMIT);
             record.seen.store(seen, Ordering::Relaxed);
             let limit_ms = domain.manifest.start_ms;
             return (limit_ms != 0 && is_over(seen, limit_ms)).then_some((Why::Start, limit_ms));
