@@ -58,6 +58,13 @@ impl<T: Copy + PartialEq> RunQueue<T> {
         self.ready.insert(at, thread);
     }
 
+    /// Puts a runnable thread behind the first of those that `is_counted` holds for, or at the end if there is none.
+    pub fn push_behind_first(&mut self, thread: T, is_counted: impl Fn(T) -> bool) {
+        let first = self.ready.iter().position(|&other| is_counted(other));
+        let at = first.map_or(self.ready.len(), |at| at + 1);
+        self.ready.insert(at, thread);
+    }
+
     /// Moves a runnable thread before all others; false if it isn't one.
     pub fn move_first(&mut self, thread: T) -> bool {
         let Some(at) = self.ready.iter().position(|other| *other == thread) else {
@@ -151,6 +158,20 @@ mod tests {
         assert_eq!(
             core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
             ['a', 'c', 'b']
+        );
+    }
+
+    #[test]
+    fn a_thread_that_is_put_behind_the_first_of_a_kind_passes_the_rest() {
+        let mut queue = RunQueue::new();
+        queue.push('A');
+        queue.push('b');
+        queue.push('c');
+        queue.push_behind_first('D', |other| other.is_lowercase());
+        queue.push_behind_first('E', |other| other == 'x');
+        assert_eq!(
+            core::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(),
+            ['A', 'b', 'D', 'c', 'E']
         );
     }
 

@@ -387,7 +387,7 @@ pub fn sleep_until(deadline_ns: u64) -> Wake {
     }
 }
 
-/// Lets the other runnable threads of this CPU run first; a prompt one ([`Builder::prompt`]) only the next of them.
+/// Lets the other runnable threads of this CPU run first; a prompt one ([`Builder::prompt`]) only those up to the first that isn't prompt.
 pub fn yield_now() {
     scheduler::yield_now(false);
 }

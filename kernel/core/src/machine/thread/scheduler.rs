@@ -424,14 +424,17 @@ pub(super) fn yield_now(locking: bool) {
         let mut scheduler = cpu.scheduler.lock();
         let now = clock::now_ns();
         scheduler.expire(now);
-        // SAFETY: The lock of the thread's CPU is held.
-        let inner = unsafe { &mut *thread.inner.get() };
+        // SAFETY: The lock of the CPU is held whose threads these are, and each is looked at by itself.
+        let inner_of = |thread: &'static Thread| unsafe { &mut *thread.inner.get() };
+        let inner = inner_of(thread);
         inner.locking |= locking;
         if scheduler.queue.has_ready() {
             inner.state = State::Ready;
             inner.yielded = true;
             if inner.prompt {
-                scheduler.queue.push_second(thread.into());
+                // Not behind the next one only: two prompt threads that wait for a lock would take turns for ever before the holder's.
+                let is_usual = |other: Queued| !inner_of(other.thread()).prompt;
+                scheduler.queue.push_behind_first(thread.into(), is_usual);
             } else {
                 scheduler.queue.push(thread.into());
             }
