@@ -87,7 +87,7 @@ pub fn connect_and<T: ?Sized + Interface, R, E: fmt::Display>(
 
 /// Has a start go on with `then` once somebody answers behind the import `name`: connects it, makes a first call, and hands over what that gave.
 ///
-/// When there is no answer within `wait_ms`, the start is over without it: the domain runs, offers nothing yet, and goes on in a thread of its own as soon as
+/// When there is no answer within `wait_ms`, or one that there is nothing to give, the start is over without it: the domain runs, offers nothing yet, and goes on in a thread of its own as soon as
 /// there is one. So a device that isn't there is no reason to die, nor for domains that start later to wait.
 ///
 /// # Errors
