@@ -103,6 +103,13 @@ impl Process {
     pub fn last_words(&self, lines: usize) -> String {
         tail(&self.log, lines)
     }
+
+    /// Whether one of the lines that it has written is this one.
+    pub fn has_said(&self, line: &str) -> bool {
+        let log = fs::read(&self.log).unwrap_or_default();
+        log.split(|byte| *byte == b'\n')
+            .any(|written| written == line.as_bytes())
+    }
 }
 
 /// The last lines of a file, or nothing if it can't be read.

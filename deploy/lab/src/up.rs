@@ -280,7 +280,7 @@ impl Lab {
             .state
             .processes
             .iter()
-            .find(|process| process.last_words(1) != BACKEND_READY)
+            .find(|process| !process.has_said(BACKEND_READY))
         {
             let name = late.name.clone();
             self.check_parts()?;
