@@ -39,8 +39,8 @@ const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 const SHARED_GROWTH_PAGES: u64 = 512;
 /// By how much the kernel's heap may grow meanwhile: one step of its, for the reports of deaths.
 const KERNEL_HEAP_GROWTH_PAGES: u64 = 256;
-/// By how much the supervisor and the shell may grow: the records of deaths, of which 1,024 are kept, and the answers that list them.
-const RECORDS_GROWTH_PAGES: u64 = 256;
+/// By how much the running domains may grow: the records of deaths, of which 1,024 are kept, the answers that list them, a peak of traffic.
+const KEPT_GROWTH_PAGES: u64 = 256;
 /// Kills without any load, for an exact count of pages.
 const KILLS_AT_REST: u32 = 20;
 /// Time for a killed domain's service to be back, and for memory to be what it was.
@@ -360,16 +360,17 @@ pub struct Memory {
     shared_pages: u64,
     /// Pages of the kernel's own heap, which grows in steps and holds the reports of deaths, a bounded number of them.
     kernel_heap_pages: u64,
-    /// Private pages of the supervisor, which holds the records of deaths, a bounded number of them, and of the shell, which lists them.
-    records_pages: u64,
+    /// Private pages of the domains that run: the supervisor holds the records of deaths, the shell lists them, and netstack keeps what the traffic's peak has
+    /// needed. What a dead one has left isn't among them.
+    kept_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
     details: String,
 }
 
 impl Memory {
-    /// Pages that are free, or the kernel heap's or those of the records, whose growth is bounded apart ([`return_of_pages`]).
+    /// Pages that are free, or the kernel heap's or the running domains', whose growth is bounded apart ([`return_of_pages`]).
     fn outside_of_use(&self) -> u64 {
-        self.free_pages + self.kernel_heap_pages + self.records_pages
+        self.free_pages + self.kernel_heap_pages + self.kept_pages
     }
 
     /// The same with pages in the shared heap, which keeps as many as the traffic's peak has needed.
@@ -381,15 +382,11 @@ impl Memory {
 fn memory(lab: &RunningLab) -> Result<Memory> {
     let memory = lab.console_json("memory --json")?;
     let domains = lab.console_json("domains --json")?;
-    let mut records_bytes = 0;
-    for keeper in ["init", "shell"] {
-        records_bytes += domains
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|domain| domain["name"] == keeper)
-            .and_then(|domain| domain["memory_bytes"].as_u64())
-            .with_context(|| format!("`domains` gave no memory of {keeper}"))?;
+    let mut kept_bytes = 0;
+    for domain in domains.as_array().into_iter().flatten() {
+        kept_bytes += domain["memory_bytes"]
+            .as_u64()
+            .context("`domains` gave no memory of a domain")?;
     }
     let page_bytes = memory["page_bytes"]
         .as_u64()
@@ -415,7 +412,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
         kernel_heap_pages: memory["uses"]["kernel_heap"]
             .as_u64()
             .context("`memory` gave no number of the kernel heap's pages")?,
-        records_pages: records_bytes / page_bytes,
+        kept_pages: kept_bytes / page_bytes,
         details: format!("{memory}; bytes, private + shared: {}", by_domain.join(", ")),
     })
 }
@@ -447,10 +444,10 @@ pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory
                 before.details,
                 now.details
             );
-            let growth = now.records_pages.saturating_sub(before.records_pages);
+            let growth = now.kept_pages.saturating_sub(before.kept_pages);
             ensure!(
-                growth <= RECORDS_GROWTH_PAGES,
-                "the supervisor and the shell grew by {growth} pages\nbefore: {}\nafter:  {}",
+                growth <= KEPT_GROWTH_PAGES,
+                "the domains grew by {growth} pages\nbefore: {}\nafter:  {}",
                 before.details,
                 now.details
             );
