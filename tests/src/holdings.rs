@@ -22,7 +22,7 @@ const SUPERVISOR_GROWTH: i64 = 256;
 const OBJECTS_UNDER_WAY: i64 = 64;
 /// By how many pages a fresh incarnation's heap may differ from another's, for what it was asked to do.
 const HEAP_GROWTH: i64 = 64;
-/// Threads of the supervisor: two, and one for each domain that may be dead at the same time.
+/// Threads of the supervisor on the lab's two CPUs: two for each, and one for each domain that may be dead at the same time.
 const SUPERVISOR_THREADS: i64 = 16;
 /// Page tables are as many as the addresses need that stacks happen to be at.
 const PAGE_TABLE_GROWTH: i64 = 8;

@@ -39,8 +39,8 @@ const DATAGRAM_TIME: Duration = Duration::from_secs(4);
 const SHARED_GROWTH_PAGES: u64 = 512;
 /// By how much the kernel's heap may grow meanwhile: one step of its, for the reports of deaths.
 const KERNEL_HEAP_GROWTH_PAGES: u64 = 256;
-/// By how much the running domains may grow: the records of deaths, of which 1,024 are kept, the answers that list them, a peak of traffic.
-const KEPT_GROWTH_PAGES: u64 = 256;
+/// By how much the supervisor may grow: its records of deaths, of which it keeps 1,024.
+const RECORDS_GROWTH_PAGES: u64 = 256;
 /// Kills without any load, for an exact count of pages.
 const KILLS_AT_REST: u32 = 20;
 /// Time for a killed domain's service to be back, and for memory to be what it was.
@@ -106,8 +106,9 @@ pub fn driver_once_a_second(context: &Context) -> Result<()> {
             datagrams_to: lab.service("udp", false)?,
         };
         let mut calm = load.in_peace()?;
-        // What the first deaths under load make once and for all is no loss.
-        load.run(|stop| kill_repeatedly(lab, WARM_UP_KILLS, stop))?;
+        // What the first deaths under load make once and for all is no loss, nor what a peak of so many makes netstack keep.
+        let warm_up = if kills > KILLS { KILLS } else { WARM_UP_KILLS };
+        load.run(|stop| kill_repeatedly(lab, warm_up, stop))?;
         let memory_before = settled_memory(lab)?;
         let deaths_before = deaths(lab, 1)?.total;
 
@@ -360,17 +361,16 @@ pub struct Memory {
     shared_pages: u64,
     /// Pages of the kernel's own heap, which grows in steps and holds the reports of deaths, a bounded number of them.
     kernel_heap_pages: u64,
-    /// Private pages of the domains that run: the supervisor holds the records of deaths, the shell lists them, and netstack keeps what the traffic's peak has
-    /// needed. What a dead one has left isn't among them.
-    kept_pages: u64,
+    /// Private pages of the supervisor, which holds the records of deaths, a bounded number of them.
+    supervisor_pages: u64,
     /// The answers of `memory` and `domains`, for a person who looks for a loss.
     details: String,
 }
 
 impl Memory {
-    /// Pages that are free, or the kernel heap's or the running domains', whose growth is bounded apart ([`return_of_pages`]).
+    /// Pages that are free, or the kernel heap's or the supervisor's, whose growth is bounded apart ([`return_of_pages`]).
     fn outside_of_use(&self) -> u64 {
-        self.free_pages + self.kernel_heap_pages + self.kept_pages
+        self.free_pages + self.kernel_heap_pages + self.supervisor_pages
     }
 
     /// The same with pages in the shared heap, which keeps as many as the traffic's peak has needed.
@@ -382,12 +382,13 @@ impl Memory {
 fn memory(lab: &RunningLab) -> Result<Memory> {
     let memory = lab.console_json("memory --json")?;
     let domains = lab.console_json("domains --json")?;
-    let mut kept_bytes = 0;
-    for domain in domains.as_array().into_iter().flatten() {
-        kept_bytes += domain["memory_bytes"]
-            .as_u64()
-            .context("`domains` gave no memory of a domain")?;
-    }
+    let supervisor_bytes = domains
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|domain| domain["name"] == "init")
+        .and_then(|domain| domain["memory_bytes"].as_u64())
+        .context("`domains` gave no memory of the supervisor")?;
     let page_bytes = memory["page_bytes"]
         .as_u64()
         .context("`memory` gave no size of a page")?;
@@ -412,7 +413,7 @@ fn memory(lab: &RunningLab) -> Result<Memory> {
         kernel_heap_pages: memory["uses"]["kernel_heap"]
             .as_u64()
             .context("`memory` gave no number of the kernel heap's pages")?,
-        kept_pages: kept_bytes / page_bytes,
+        supervisor_pages: supervisor_bytes / page_bytes,
         details: format!("{memory}; bytes, private + shared: {}", by_domain.join(", ")),
     })
 }
@@ -444,10 +445,10 @@ pub fn return_of_pages(lab: &RunningLab, before: &Memory, count: impl Fn(&Memory
                 before.details,
                 now.details
             );
-            let growth = now.kept_pages.saturating_sub(before.kept_pages);
+            let growth = now.supervisor_pages.saturating_sub(before.supervisor_pages);
             ensure!(
-                growth <= KEPT_GROWTH_PAGES,
-                "the domains grew by {growth} pages\nbefore: {}\nafter:  {}",
+                growth <= RECORDS_GROWTH_PAGES,
+                "the supervisor grew by {growth} pages\nbefore: {}\nafter:  {}",
                 before.details,
                 now.details
             );

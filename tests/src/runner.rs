@@ -9,6 +9,10 @@ use serde_json::json;
 
 use crate::context::Context;
 
+/// How much of a failure is told once more at the end.
+const FAILURE_LINES: usize = 6;
+const FAILURE_LINE_CHARACTERS: usize = 600;
+
 /// A test.
 pub struct Test {
     /// Its name, to run it alone by.
@@ -50,6 +54,7 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
     let mut failed = 0_usize;
     let mut results = Vec::new();
     let mut times = Vec::new();
+    let mut failures = String::new();
     for test in &chosen {
         eprintln!("▶ {}: {}", test.name, test.about);
         let started = Instant::now();
@@ -62,6 +67,7 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
             Some(error) => {
                 failed += 1;
                 println!("✗ {} ({seconds:.1} s)\n{error}", test.name);
+                failures += &failure(test.name, error);
             }
         }
         times.push((seconds, test.name));
@@ -80,7 +86,8 @@ pub fn run(tests: &[Test], context: &Context, selection: &Selection) -> Result<E
             &json!({ "passed": chosen.len() - failed, "failed": failed, "tests": results }),
         )?;
     }
-    print!("{}", by_time(times));
+    // At the end once more: of a long run that is what a person looks at.
+    print!("{}{failures}", by_time(times));
     println!("{} passed, {failed} failed", chosen.len() - failed);
     Ok(if failed == 0 {
         ExitCode::SUCCESS
@@ -96,6 +103,15 @@ fn by_time(mut times: Vec<(f64, &str)>) -> String {
     times.iter().map(line).collect()
 }
 
+/// What became of a test that failed, its first lines: pages of a domain's log may follow them.
+fn failure(name: &str, error: &str) -> String {
+    let lines = error.lines().take(FAILURE_LINES);
+    lines.fold(format!("✗ {name}\n"), |told, line| {
+        let line: String = line.chars().take(FAILURE_LINE_CHARACTERS).collect();
+        told + "    " + &line + "\n"
+    })
+}
+
 fn write(path: &Path, value: &serde_json::Value) -> Result<()> {
     std::fs::write(path, serde_json::to_vec_pretty(value)?)
         .with_context(|| format!("{} can't be written", path.display()))
@@ -104,6 +120,13 @@ fn write(path: &Path, value: &serde_json::Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_in_a_few_lines() {
+        assert_eq!(failure("short", "why"), "✗ short\n    why\n");
+        let long = failure("long", &"a\n".repeat(100));
+        assert_eq!(long.lines().count(), 1 + FAILURE_LINES);
+    }
 
     #[test]
     fn the_longest_test_comes_first() {

@@ -73,22 +73,13 @@ pub fn connect_and<T: ?Sized + Interface, R, E: fmt::Display>(
     wait_ms: u64,
     call: impl Fn(&Handle<T>) -> Result<R, E>,
 ) -> Result<(Handle<T>, R), StartError> {
-    let deadline = crate::clock::now_ns().saturating_add(wait_ms.saturating_mul(1_000_000));
-    let mut not = OwnerId::NONE;
-    loop {
-        let handle = Handle::connect(name, not, deadline)?;
-        match call(&handle) {
-            Ok(answer) => return Ok((handle, answer)),
-            Err(_) if !is_live(handle.target()) => not = handle.target(),
-            Err(error) => return Err(StartError::new(format_args!("{name}: {error}"))),
-        }
-    }
+    first_answer(name, wait_ms, &call)?.map_err(|reason| StartError::new(format_args!("{name}: {reason}")))
 }
 
 /// Has a start go on with `then` once somebody answers behind the import `name`: connects it, makes a first call, and hands over what that gave.
 ///
-/// When there is no answer within `wait_ms`, or one that there is nothing to give, the start is over without it: the domain runs, offers nothing yet, and goes on in a thread of its own as soon as
-/// there is one. So a device that isn't there is no reason to die, nor for domains that start later to wait.
+/// When there is no answer within `wait_ms`, or one that there is nothing to give, the start is over without it: the domain runs, offers nothing yet, and
+/// goes on in a thread of its own as soon as there is one. So a device that isn't there is no reason to die, nor for domains that start later to wait.
 ///
 /// # Errors
 /// When the manifest doesn't let it connect, and what `then` says; later than `wait_ms`, the domain dies of either.

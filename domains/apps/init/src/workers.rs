@@ -2,8 +2,8 @@
 //!
 //! On each of the first CPUs one leads: it waits in the kernel. A death is handled by whichever of them comes first: mostly that of the CPU where it was
 //! found, so that nothing waits until another CPU takes notice, but never only that one, which may have other work. It first lets another thread
-//! of its CPU lead, so that a death that takes long (a delay, a start that waits for a provider) keeps no other one waiting. There are never more threads
-//! than deaths in hand, and one for each of these CPUs; they are kept.
+//! of its CPU lead, so that a death that takes long (a delay, a start that waits for a provider) keeps no other one waiting. Each of these CPUs begins with
+//! two threads, and has never more than that or than one beside those that have a death in hand; they are kept.
 
 use crate::supervision::Supervision;
 use alloc::boxed::Box;

@@ -146,12 +146,13 @@ impl Session {
         if !self.typing {
             return Ok(());
         }
-        let mut text = String::new();
+        let mut any = false;
+        // Line by line: the whole ring as one text would be a heap that the shell keeps for good.
         while let Some(line) = self.log.unseen()? {
-            text += &format!("\r\x1b[K{}\n", log_view::show(&line));
+            self.write(&format!("\r\x1b[K{}\n", log_view::show(&line)))?;
+            any = true;
         }
-        if !text.is_empty() {
-            self.write(&text)?;
+        if any {
             self.draw_line()?;
         }
         self.typing = false;

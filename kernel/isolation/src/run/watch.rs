@@ -170,11 +170,11 @@ fn keep(thread: &ThreadHeader, found: Found, now_ns: u64) {
     }
 }
 
-/// The newest looks at a thread, at most `count`, the oldest first.
-fn kept(thread: &ThreadHeader, count: u32) -> [(u64, u64); LOOKS_KEPT] {
+/// The newest looks at a thread, the oldest first.
+fn kept(thread: &ThreadHeader) -> [(u64, u64); LOOKS_KEPT] {
     let number = thread.looks.load(Ordering::Relaxed) as usize;
     let mut looks = [(0, 0); LOOKS_KEPT];
-    let count = (count as usize).min(LOOKS_KEPT).min(number);
+    let count = number.min(LOOKS_KEPT);
     for (age, place) in (1..=count).rev().zip(looks.iter_mut()) {
         if let Some(look) = thread.newest_looks.get((number - age) % LOOKS_KEPT) {
             *place = (
@@ -301,7 +301,7 @@ fn look(thread: &ThreadHeader, found: Found, moment: Moment) -> Sight {
             why,
             limit_ms,
             thread: thread.id.load(Ordering::Relaxed),
-            looks: kept(thread, LOOKS_KEPT as u32),
+            looks: kept(thread),
         };
         if PENDING.lock().push(verdict).is_ok() {
             record.seen.store(HANDED_OVER, Ordering::Relaxed);
