@@ -18,7 +18,7 @@ use super::super::sync::RawInterruptLock;
 use super::super::{apic, clock};
 use super::watch::{Moment, Watch, watch};
 use super::{Saved, State, Thread, ThreadId, Wake, unpark};
-use crate::sched::pace::Pace;
+use crate::sched::pace::{Pace, TICK_MS};
 use crate::sched::queue::{PROMPT_SLICE_NS, RunQueue, SLICE_NS};
 use crate::time::NEVER;
 use alloc::vec::Vec;
@@ -70,6 +70,8 @@ pub struct Scheduler {
     /// When the running thread's slice began, and when it ends.
     slice_start_ns: u64,
     slice_end_ns: u64,
+    /// Up to when what it uses has been added to what it has used.
+    accounted_ns: u64,
     /// What the timer is set to.
     armed_ns: u64,
     busy_ns: u64,
@@ -92,6 +94,7 @@ impl Scheduler {
             ended: Vec::new(),
             slice_start_ns: 0,
             slice_end_ns: NEVER,
+            accounted_ns: 0,
             armed_ns: NEVER,
             busy_ns: 0,
             pace: Pace::new(),
@@ -235,19 +238,31 @@ impl Scheduler {
         let slice_ns = if inner.prompt { PROMPT_SLICE_NS } else { SLICE_NS };
         self.slice_start_ns = now_ns;
         self.slice_end_ns = now_ns.saturating_add(slice_ns);
+        self.accounted_ns = now_ns;
         cpu.current
             .store(core::ptr::from_ref(&thread.header).cast_mut(), Ordering::Relaxed);
     }
 
-    /// Adds what the running thread has used.
+    /// Adds what the running thread has used since that was done last.
     fn account(&mut self, now_ns: u64) {
         let Some(running) = self.running else { return };
         // SAFETY: As in `take_next`.
         let inner = unsafe { &mut *running.thread().inner.get() };
-        let used = now_ns.saturating_sub(self.slice_start_ns);
+        let used = self.unaccounted_ns(now_ns);
+        self.accounted_ns = now_ns;
         inner.run_ns += used;
         if !inner.idle {
             self.busy_ns += used;
+        }
+    }
+
+    /// What the running thread has used and isn't added yet. A busy CPU is looked at every [`TICK_MS`]; where that comes late, the host has run something else,
+    /// and that is nobody's use.
+    fn unaccounted_ns(&self, now_ns: u64) -> u64 {
+        let passed_ns = now_ns.saturating_sub(self.accounted_ns);
+        match watch() {
+            Some(_) if self.running != self.idle => passed_ns.min(u64::from(TICK_MS) * 1_000_000),
+            _ => passed_ns,
         }
     }
 
@@ -275,6 +290,7 @@ impl Scheduler {
         }
         let ms = self.pace.look(now_ns)?;
         let watch = watch()?;
+        self.account(now_ns);
         let (mut report, mut waits, mut close) = (false, false, false);
         // SAFETY: `self` is behind the lock of this CPU, which runs this in an interrupt.
         unsafe {
@@ -461,7 +477,7 @@ pub(super) fn own_run_ns() -> u64 {
         let scheduler = cpu.scheduler.lock();
         // SAFETY: The lock of the thread's CPU is held.
         let before = unsafe { (*thread.inner.get()).run_ns };
-        before + clock::now_ns().saturating_sub(scheduler.slice_start_ns)
+        before + scheduler.unaccounted_ns(clock::now_ns())
     };
     if were_enabled {
         processor::enable();
