@@ -208,6 +208,11 @@ impl fmt::Display for ControlError {
     }
 }
 
+/// Every domain of the manifest, in the order of start.
+pub fn domains(control: &dyn DomainControl) -> impl Iterator<Item = Result<DomainStatus, ControlError>> {
+    (0..u16::MAX).map_while(|index| control.status(index).transpose())
+}
+
 /// Life and death of domains: for the supervisor alone.
 #[interface]
 pub trait DomainControl {

@@ -54,6 +54,21 @@ pub struct Event {
     pub received: u32,
 }
 
+impl Event {
+    /// An event of this socket that tells nothing yet.
+    #[inline]
+    pub const fn of(socket: SocketId) -> Event {
+        Event {
+            socket,
+            accepted: None,
+            readable: false,
+            writable: false,
+            closed: false,
+            received: 0,
+        }
+    }
+}
+
 /// Events of one wait.
 #[derive(Exchange, Share)]
 pub struct EventList {

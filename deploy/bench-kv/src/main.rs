@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use lab::{Disk, Guest, Programs};
 use linux_guest::peer;
-use measure::{Figure, Images, Machine, Table};
+use measure::{Figure, Machine, Sides, Table};
 use provision::Program;
 
 use load::{Load, Outcome};
@@ -51,18 +51,8 @@ struct Arguments {
     /// Size of the disk.
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = lab::parse_size)]
     disk_size: u64,
-    /// Only the peer.
-    #[arg(long, conflicts_with = "only_ours")]
-    only_peer: bool,
-    /// Only the appliance.
-    #[arg(long)]
-    only_ours: bool,
-    /// Also say which functions of which of the appliance's images the instructions are executed in.
-    #[arg(long, conflicts_with = "json")]
-    profile: bool,
-    /// How many of the hottest blocks of code a profile lists.
-    #[arg(long, default_value_t = 40)]
-    blocks: usize,
+    #[command(flatten)]
+    sides: Sides,
 }
 
 /// Redis' names of when a write is durable.
@@ -113,19 +103,14 @@ fn run(arguments: &Arguments) -> Result<Table> {
     };
     let durability = arguments.appendfsync;
     let mut ours = None;
-    if !arguments.only_peer {
+    if arguments.sides.has_ours() {
         let (guest, built) = measure::appliance(&root, NAME, |text| set_durability(text, durability))?;
         let guest = Guest {
-            profile: arguments.profile,
+            profile: arguments.sides.profile(),
             ..guest
         };
         let machine = start(guest, disk("ours.raw"))?;
-        let images = if arguments.profile {
-            let console = machine.lab().report().serial;
-            Some(Images::of(&built, &console, arguments.blocks)?)
-        } else {
-            None
-        };
+        let images = arguments.sides.images(&built, &machine)?;
         ours = Some(load::all(
             &machine,
             "the appliance",
@@ -134,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<Table> {
         )?);
     }
     let mut theirs = None;
-    if !arguments.only_ours {
+    if arguments.sides.has_peer() {
         let disk = redis::disk(disk("peer.raw"))?;
         let guest = peer::guest(&directory, &plan, &[peer::Program::RedisServer])?;
         let machine = start(guest, disk)?;

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use lab::{Disk, Guest, Programs};
 use linux_guest::peer;
-use measure::{Figure, Images, Machine, Table};
+use measure::{Figure, Machine, Sides, Table};
 use progress::Step;
 
 /// The lab's name; another one than a person's own.
@@ -49,18 +49,8 @@ struct Arguments {
     /// Bytes of the disk's logical block, 512 or 4096.
     #[arg(long, value_name = "BYTES", default_value_t = 512)]
     disk_block: u32,
-    /// Only the peer.
-    #[arg(long, conflicts_with = "only_ours")]
-    only_peer: bool,
-    /// Only the appliance.
-    #[arg(long)]
-    only_ours: bool,
-    /// Also say which functions of which of the appliance's images the instructions are executed in.
-    #[arg(long, conflicts_with = "json")]
-    profile: bool,
-    /// How many of the hottest blocks of code a profile lists.
-    #[arg(long, default_value_t = 40)]
-    blocks: usize,
+    #[command(flatten)]
+    sides: Sides,
 }
 
 /// What is done with the disk.
@@ -110,25 +100,20 @@ fn run(arguments: &Arguments) -> Result<Table> {
     };
     let seconds = arguments.seconds;
     let mut ours = None;
-    if !arguments.only_peer {
+    if arguments.sides.has_ours() {
         let (guest, built) = measure::appliance(&root, NAME, Ok)?;
         let machine = start(Guest {
-            profile: arguments.profile,
+            profile: arguments.sides.profile(),
             ..guest
         })?;
-        let images = if arguments.profile {
-            let console = machine.lab().report().serial;
-            Some(Images::of(&built, &console, arguments.blocks)?)
-        } else {
-            None
-        };
+        let images = arguments.sides.images(&built, &machine)?;
         appliance::prepare(&machine)?;
         ours = Some(each("the appliance", |kind, depth| {
             appliance::measure(&machine, kind, depth, seconds, images.as_ref())
         })?);
     }
     let mut theirs = None;
-    if !arguments.only_ours {
+    if arguments.sides.has_peer() {
         let machine = start(peer::guest(&directory, &plan, &[peer::Program::Fio])?)?;
         let target = fio::target(&machine)?;
         theirs = Some(each("Linux", |kind, depth| {

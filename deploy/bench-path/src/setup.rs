@@ -55,15 +55,10 @@ pub fn start(root: &Path, cpus: u32, profile: bool) -> Result<Bench> {
         plan,
         programs,
         guest: Some(Guest {
-            kernel: built.kernel.clone(),
-            archive: Some(built.archive.clone()),
-            arguments: String::new(),
             cpus,
-            memory_mib: 1024,
-            disk: None,
             instruction_counter: Some(plugin),
-            restarts: false,
             profile,
+            ..Guest::new(built.kernel.clone(), built.archive.clone())
         }),
         boot_limit: BOOT_LIMIT,
         quiet: false,

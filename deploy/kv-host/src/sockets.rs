@@ -4,9 +4,9 @@ use anyhow::Result;
 use domain_rt::thread::{self, ThreadId, Wake};
 use interface::socket::{
     Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, SendList,
-    Sent, SocketError, SocketId, SocketStatistics, Sockets, StreamBuffer,
+    Sent, SocketError, SocketId, Sockets, StreamBuffer,
 };
-use rref::{BootBytes, RRef};
+use rref::RRef;
 use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -91,12 +91,9 @@ impl Shard {
                     flags.contains(epoll::EventFlags::OUT) && std::mem::take(&mut connection.wants_room);
                 if readable || writable {
                     state.events.push_back(Event {
-                        socket: self.id(index, serial),
-                        accepted: None,
                         readable,
                         writable,
-                        closed: false,
-                        received: 0,
+                        ..Event::of(self.id(index, serial))
                     });
                 }
             }
@@ -149,12 +146,8 @@ impl Shard {
             }
             let accepted = Some(self.id(index, serial));
             state.events.push_back(Event {
-                socket: self.id(u32::MAX, 0),
                 accepted,
-                readable: false,
-                writable: false,
-                closed: false,
-                received: 0,
+                ..Event::of(self.id(u32::MAX, 0))
             });
         }
     }
@@ -248,9 +241,7 @@ impl Sockets for HostSockets {
         Err(SocketError::Unreachable)
     }
 
-    fn bind_udp(&self, _shard: u16, _port: u16) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
+    socket_double::unsupported!(bind_udp, send_file, send_to, statistics);
 
     fn wait(
         &self,
@@ -326,12 +317,8 @@ impl Sockets for HostSockets {
             // There may be more, or the end, of which epoll won't tell again.
             let mut state = self.shard(socket.shard)?.state();
             state.events.push_back(Event {
-                socket,
-                accepted: None,
                 readable: true,
-                writable: false,
-                closed: false,
-                received: 0,
+                ..Event::of(socket)
             });
         }
         buffer.length = length as u32;
@@ -368,19 +355,6 @@ impl Sockets for HostSockets {
         })
     }
 
-    fn send_file(&self, _socket: SocketId, _bytes: BootBytes) -> Result<u32, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn send_to(
-        &self,
-        _socket: SocketId,
-        _to: SocketAddr,
-        _buffer: RRef<StreamBuffer>,
-    ) -> Result<RRef<StreamBuffer>, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
     fn close(&self, socket: SocketId) -> Result<(), SocketError> {
         self.remove(socket)
     }
@@ -402,9 +376,5 @@ impl Sockets for HostSockets {
 
     fn address(&self, index: u16) -> Result<Option<(IpAddr, u8)>, SocketError> {
         Ok((index == 0).then_some((self.bind, 32)))
-    }
-
-    fn statistics(&self) -> Result<SocketStatistics, SocketError> {
-        Ok(SocketStatistics::default())
     }
 }

@@ -30,6 +30,21 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// A machine with this kernel and boot archive, two CPUs and 1 GiB of memory, and nothing else.
+    pub fn new(kernel: PathBuf, archive: PathBuf) -> Self {
+        Self {
+            kernel,
+            archive: Some(archive),
+            arguments: String::new(),
+            cpus: 2,
+            memory_mib: 1024,
+            disk: None,
+            instruction_counter: None,
+            profile: false,
+            restarts: false,
+        }
+    }
+
     /// QEMU's arguments: a q35 with the modelled 82599 behind a root port, so that it is a real Express endpoint, and
     /// nothing else that could carry traffic; an NVMe controller behind another root port, when there is a disk.
     pub fn command_line(&self, sockets: &Sockets, serial_log: &Path) -> Vec<OsString> {

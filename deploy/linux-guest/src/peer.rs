@@ -69,15 +69,8 @@ pub fn guest(directory: &Path, plan: &Plan, programs: &[Program]) -> Result<Gues
     fs::write(&path, &archive).with_context(|| format!("{} can't be written", path.display()))?;
     step.done(format!("Linux {}", parts.kernel_version));
     Ok(Guest {
-        kernel: parts.kernel(),
-        archive: Some(path),
         arguments: "console=ttyS0 quiet panic=-1 mitigations=off".to_owned(),
-        cpus: 2,
-        memory_mib: 1024,
-        disk: None,
-        instruction_counter: None,
-        profile: false,
-        restarts: false,
+        ..Guest::new(parts.kernel(), path)
     })
 }
 

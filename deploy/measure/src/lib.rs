@@ -8,7 +8,9 @@
 mod figures;
 mod machine;
 mod profile;
+mod sides;
 
 pub use figures::{Figure, Table, json, report};
 pub use machine::{Counted, Machine, appliance, end_on_signals, plan, root};
 pub use profile::{Images, Profile};
+pub use sides::Sides;

@@ -144,17 +144,7 @@ pub fn appliance(
         archive: Some(directory.join("boot.tar")),
         ..image_builder::Options::new(root)
     })?;
-    let guest = Guest {
-        kernel: built.kernel.clone(),
-        archive: Some(built.archive.clone()),
-        arguments: String::new(),
-        cpus: 2,
-        memory_mib: 1024,
-        disk: None,
-        instruction_counter: None,
-        profile: false,
-        restarts: false,
-    };
+    let guest = Guest::new(built.kernel.clone(), built.archive.clone());
     Ok((guest, built))
 }
 

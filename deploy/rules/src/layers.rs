@@ -19,7 +19,13 @@ pub const ATTACK_LIBRARY: &str = "attack";
 /// The contracts of attack images.
 const ATTACK_INTERFACE: &str = "attack-interface";
 /// What stands in for the machine in tests on the host.
-const TEST_DOUBLES: [&str; 4] = ["guest-memory", "host-platform", "nic-model", "virtual-disk"];
+const TEST_DOUBLES: [&str; 5] = [
+    "guest-memory",
+    "host-platform",
+    "nic-model",
+    "socket-double",
+    "virtual-disk",
+];
 
 /// Checks every package's dependencies within the project.
 pub fn check(project: &Project) -> Vec<Violation> {

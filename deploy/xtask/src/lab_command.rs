@@ -217,8 +217,6 @@ pub fn up(root: &Path, name: &Name, image: &ImageArguments, machine: &MachineArg
     let built = image.build(root, Some(&name.name))?;
     let archive_mib = std::fs::metadata(&built.archive)?.len() >> 20;
     let guest = Guest {
-        kernel: built.kernel,
-        archive: Some(built.archive),
         arguments: machine.append.clone(),
         cpus: machine.cpus,
         memory_mib: machine.memory + u32::try_from(archive_mib).context("the boot archive is too large")?,
@@ -227,8 +225,7 @@ pub fn up(root: &Path, name: &Name, image: &ImageArguments, machine: &MachineArg
             true => Some(lab::instruction_counter(root)?),
             false => None,
         },
-        profile: false,
-        restarts: false,
+        ..Guest::new(built.kernel, built.archive)
     };
     start(root, name, plan, programs, Some(guest), machine)
 }

@@ -25,11 +25,6 @@ impl Status {
         (self.0 >> 8 & 0x7, self.0 & 0xFF)
     }
 
-    /// Whether an abort ended the command.
-    pub fn is_abort(self) -> bool {
-        self.parts() == (GENERIC, ABORT_REQUESTED)
-    }
-
     /// Whether the same command may do better soon: what stopped it is not the medium's, and passes.
     pub fn is_transient(self) -> bool {
         self.0 & DO_NOT_RETRY == 0
@@ -90,6 +85,5 @@ mod tests {
         assert!(Status(0).is_success());
         // Retry delay and "more" say nothing of success.
         assert!(Status(0x3800).is_success());
-        assert!(Status(0x0007).is_abort());
     }
 }

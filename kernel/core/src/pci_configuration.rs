@@ -164,15 +164,6 @@ pub fn memory_bars(registers: &impl Registers) -> [Option<MemoryBar>; BAR_COUNT]
     bars
 }
 
-/// Gives a memory BAR an address, which must be a multiple of its length.
-pub fn assign_bar(registers: &impl Registers, slot: usize, bar: MemoryBar, address: u64) {
-    let offset = FIRST_BAR + 4 * slot as u16;
-    registers.write(offset, address as u32);
-    if bar.is_64_bit {
-        registers.write(offset + 4, (address >> 32) as u32);
-    }
-}
-
 /// The offset of the function's first capability with this number.
 fn capability(registers: &impl Registers, number: u8) -> Option<u16> {
     if registers.read(COMMAND) & STATUS_HAS_CAPABILITIES == 0 {

@@ -162,8 +162,6 @@ pub mod generated {
 
     /// Proves at compile time that an argument or result may cross.
     pub const fn assert_exchange<T: crate::Exchange>() {}
-    /// Proves at compile time that a lent object is on the shared heap.
-    pub const fn assert_share<T: crate::Share>() {}
     /// Proves at compile time that a method can say that its callee is dead.
     pub const fn assert_outcome<T: crate::Outcome>() {}
 

@@ -63,7 +63,6 @@ struct State {
     /// Requests of these kinds that fail: how many more are carried out before, and how.
     planned: Vec<(Operation, u64, Fault)>,
     removed: bool,
-    read_only: bool,
     changes: u32,
     statistics: BlockStatistics,
 }
@@ -77,11 +76,7 @@ pub struct VirtualDisk {
 impl VirtualDisk {
     /// A disk of zeros.
     pub fn new(geometry: Geometry) -> VirtualDisk {
-        VirtualDisk::with_image(geometry, Image::new(geometry.block_bytes as usize))
-    }
-
-    /// A disk that holds `image`, durable.
-    pub fn with_image(geometry: Geometry, image: Image) -> VirtualDisk {
+        let image = Image::new(geometry.block_bytes as usize);
         let recording = Recording {
             base: image.clone(),
             events: Vec::new(),
@@ -99,7 +94,6 @@ impl VirtualDisk {
                 random: Rng::with_seed(0),
                 planned: Vec::new(),
                 removed: false,
-                read_only: false,
                 changes: 0,
                 statistics: BlockStatistics::default(),
             }),
@@ -125,11 +119,6 @@ impl VirtualDisk {
     /// Takes the disk away: every call says so. What was under way comes to nothing.
     pub fn remove(&self) {
         self.state().removed = true;
-    }
-
-    /// Protects it against writing, or no longer.
-    pub fn set_read_only(&self, read_only: bool) {
-        self.state().read_only = read_only;
     }
 
     /// Says that its units have changed.
@@ -163,12 +152,6 @@ impl VirtualDisk {
         self.state().recording.clone()
     }
 
-    /// The same disk after a power cut now: what was under way or in the cache is lost as `seed` says.
-    pub fn after_power_cut(&self, seed: u64) -> VirtualDisk {
-        let recording = self.recording();
-        VirtualDisk::with_image(self.geometry, recording.cut_at(recording.points(), seed))
-    }
-
     fn queue_error(&self, queue: u16) -> BlockError {
         BlockError::NoQueue {
             queue,
@@ -197,9 +180,6 @@ impl State {
         let bytes = count * u64::from(geometry.block_bytes);
         if request.unit != 0 || count == 0 || !on_disk || moves_data && bytes > BLOCK_BYTES as u64 {
             return self.fail(request, Fault::OutOfRange);
-        }
-        if operation != Operation::Read && self.read_only {
-            return self.fail(request, Fault::ReadOnly);
         }
         match operation {
             Operation::Read => self.read(request, bytes as usize),
@@ -371,7 +351,7 @@ impl BlockDevice for VirtualDisk {
             blocks: self.geometry.blocks,
             volatile_cache: self.geometry.volatile_cache,
             forced_writes: true,
-            read_only: state.read_only,
+            read_only: false,
             deallocate: true,
             atomic_blocks: self.geometry.atomic_blocks,
             transfer_blocks: (BATCH_CAPACITY * BLOCK_BYTES) as u32 / self.geometry.block_bytes,

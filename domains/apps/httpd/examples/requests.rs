@@ -11,7 +11,6 @@
 
 #![forbid(unsafe_code)]
 
-use core::net::{IpAddr, SocketAddr};
 use domain_rt::connect;
 use httpd::collector::Collector;
 use httpd::config::Config;
@@ -19,8 +18,7 @@ use httpd::counters::Counters;
 use httpd::server::{Shard, Shared};
 use httpd::site::Site;
 use interface::socket::{
-    Arrived, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, SendList, Sent, SocketError,
-    SocketId, SocketStatistics, Sockets, StreamBuffer,
+    Event, EventList, ListenOptions, ReceivedBytes, Sent, SocketError, SocketId, Sockets, StreamBuffer,
 };
 use rref::{BootBytes, RRef};
 use std::sync::Arc;
@@ -54,13 +52,8 @@ impl Sockets for Stack {
         Ok(socket(CONNECTIONS))
     }
 
-    fn connect(&self, _shard: u16, _remote: SocketAddr) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn bind_udp(&self, _shard: u16, _port: u16) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
+    socket_double::unsupported!(connect, bind_udp, wait_received, send_many, send_to);
+    socket_double::unsupported!(endpoints, address, statistics);
 
     #[inline(never)]
     fn wait(&self, _: u16, mut events: RRef<EventList>, _: u64) -> Result<RRef<EventList>, SocketError> {
@@ -76,29 +69,12 @@ impl Sockets for Stack {
         events.length = CONNECTIONS;
         for (index, slot) in (0..CONNECTIONS).zip(&mut events.events) {
             *slot = Some(Event {
-                socket: socket(if first { CONNECTIONS } else { index }),
                 accepted: first.then(|| socket(index)),
                 readable: true,
-                writable: false,
-                closed: false,
-                received: 0,
+                ..Event::of(socket(if first { CONNECTIONS } else { index }))
             });
         }
         Ok(events)
-    }
-
-    fn wait_received(
-        &self,
-        _shard: u16,
-        _events: RRef<EventList>,
-        _buffer: RRef<StreamBuffer>,
-        _deadline_ns: u64,
-    ) -> Result<Arrived, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn send_many(&self, _shard: u16, _list: &RRef<SendList>) -> Result<u64, SocketError> {
-        Err(SocketError::Invalid)
     }
 
     #[inline(never)]
@@ -134,33 +110,12 @@ impl Sockets for Stack {
         Ok(bytes.as_slice().len() as u32)
     }
 
-    fn send_to(
-        &self,
-        _socket: SocketId,
-        _to: SocketAddr,
-        _buffer: RRef<StreamBuffer>,
-    ) -> Result<RRef<StreamBuffer>, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
     fn close(&self, _socket: SocketId) -> Result<(), SocketError> {
         Ok(())
     }
 
     fn abort(&self, _socket: SocketId) -> Result<(), SocketError> {
         Ok(())
-    }
-
-    fn endpoints(&self, _socket: SocketId) -> Result<Endpoints, SocketError> {
-        Err(SocketError::NotFound)
-    }
-
-    fn address(&self, _index: u16) -> Result<Option<(IpAddr, u8)>, SocketError> {
-        Ok(None)
-    }
-
-    fn statistics(&self) -> Result<SocketStatistics, SocketError> {
-        Ok(SocketStatistics::default())
     }
 }
 

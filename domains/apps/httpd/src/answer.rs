@@ -135,11 +135,6 @@ impl Answer {
             persistence: Persistence::Close,
         }
     }
-
-    /// Whether the request is refused whatever its body is.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self.content, Content::Plain(_))
-    }
 }
 
 /// What remains to be sent behind the head.

@@ -57,11 +57,9 @@ impl Supervision {
         images: Handle<dyn ImageControl>,
     ) -> Result<Supervision, StartError> {
         let mut domains = Vec::new();
-        for index in 0..u16::MAX {
-            let status = control
-                .status(index)
-                .map_err(|error| StartError::new(format_args!("the list of domains: {error}")))?;
-            let Some(status) = status else { break };
+        for status in interface::kernel::domains(&*control) {
+            let status =
+                status.map_err(|error| StartError::new(format_args!("the list of domains: {error}")))?;
             domains.push(Domain {
                 name: status.name,
                 policy: Policy::from(&status),
@@ -71,7 +69,7 @@ impl Supervision {
         Ok(Supervision {
             control,
             records: Mutex::default(),
-            // The loop that made them counts in `u16`.
+            // They are numbered in `u16`.
             updating: Updating::new(images, domains.len() as u16),
             domains: domains.into_boxed_slice(),
         })

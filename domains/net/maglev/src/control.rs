@@ -151,17 +151,6 @@ impl Control {
         ))
     }
 
-    /// Adds a VIP without backends.
-    ///
-    /// # Errors
-    /// When it exists or there are too many.
-    pub fn add_vip(&mut self, spec: VipSpec) -> Result<(), ControlError> {
-        let index = self.insert_vip(spec)?;
-        self.rebuild(index);
-        self.publish();
-        Ok(())
-    }
-
     /// Adds a backend to a VIP. Its MAC address is asked for by [`unresolved`](Self::unresolved).
     ///
     /// # Errors

@@ -42,5 +42,7 @@ pub mod plain_packet;
 mod server;
 pub mod snapshot;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub use server::start;

@@ -401,6 +401,7 @@ pub fn start() -> Result<(), StartError> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::testing::segment;
 
     const CONFIG: &str = r#"
         [[maglev.vip]]
@@ -420,17 +421,7 @@ mod tests {
     }
 
     fn syn(destination: [u8; 4]) -> Vec<u8> {
-        let mut frame = Vec::from([0u8; 60]);
-        frame[12] = 8;
-        frame[14] = 0x45;
-        frame[17] = 40;
-        frame[23] = 6;
-        frame[26..30].copy_from_slice(&[10, 0, 0, 2]);
-        frame[30..34].copy_from_slice(&destination);
-        frame[36..38].copy_from_slice(&80u16.to_be_bytes());
-        frame[46] = 0x50;
-        frame[47] = 2;
-        frame
+        segment([10, 0, 0, 2], 0, destination, 2)
     }
 
     fn packet(batch: &mut PacketBatch, bytes: &[u8], continues: bool) {

@@ -3,6 +3,7 @@
 //! Frames are written straight into the batch's packets, from the front; packets are free up to the one that was handled last.
 //! A connection sends a bounded burst, then the next one has its turn.
 
+use crate::connection::Connection;
 use crate::demultiplex::{ETHERNET_BYTES, flag};
 use crate::device::Exchange;
 use crate::events::Entry;
@@ -13,6 +14,7 @@ use crate::table::Ticket;
 use crate::transmit::{SentSegment, finish};
 use core::net::IpAddr;
 use core::sync::atomic::Ordering;
+use interface::socket::SocketStatistics;
 use rref::PacketBatch;
 use rref::packet::{ChecksumRequest, HEADROOM_BYTES, PACKET_BYTES, Verdict};
 use smoltcp::socket::tcp;
@@ -79,6 +81,22 @@ impl Last {
             Last::Everything
         } else {
             Last::More
+        }
+    }
+}
+
+/// Notes what a connection has sent, and counts it if that was sent before.
+#[inline]
+fn note_sent(
+    connection: &mut Connection,
+    segment: &SentSegment,
+    statistics: &mut SocketStatistics,
+    now_ns: u64,
+) {
+    if connection.note_sent(segment, now_ns) {
+        statistics.retransmitted += 1;
+        if connection.recovery.is_going_back() {
+            connection.doubt_station();
         }
     }
 }
@@ -287,12 +305,7 @@ impl Shard {
             return Last::Nothing;
         }
         let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        if connection.note_sent(&segment, now_ns) {
-            self.statistics.retransmitted += 1;
-            if connection.recovery.is_going_back() {
-                connection.doubt_station();
-            }
-        }
+        note_sent(connection, &segment, &mut self.statistics, now_ns);
         link.copy_from_slice(&connection.link);
         let frame = packet.resize(ETHERNET_BYTES + sent);
         packet.request = finish(frame, self.capabilities.transmit_checksum);
@@ -324,12 +337,7 @@ impl Shard {
             return Last::Nothing;
         }
         let segment = body.get(..sent).and_then(SentSegment::read).unwrap_or_default();
-        if connection.note_sent(&segment, now_ns) {
-            self.statistics.retransmitted += 1;
-            if connection.recovery.is_going_back() {
-                connection.doubt_station();
-            }
-        }
+        note_sent(connection, &segment, &mut self.statistics, now_ns);
         link.copy_from_slice(&connection.link);
         self.reply_bytes = ETHERNET_BYTES + sent;
         let limit = packets.len();

@@ -44,18 +44,11 @@ impl Shard {
     #[inline]
     fn event(&mut self, entry: Entry, room: &mut [u8]) -> Option<Event> {
         let shard = self.number;
-        let mut event = Event {
-            socket: SocketId {
-                shard,
-                index: 0,
-                serial: 0,
-            },
-            accepted: None,
-            readable: false,
-            writable: false,
-            closed: false,
-            received: 0,
-        };
+        let mut event = Event::of(SocketId {
+            shard,
+            index: 0,
+            serial: 0,
+        });
         match entry {
             Entry::Connection(ticket) => {
                 let connection = self.connections.get_mut(ticket)?;

@@ -56,11 +56,9 @@ impl Scene {
     /// Reads the manifest from the kernel.
     pub fn new(control: Handle<dyn DomainControl>, orders: Arc<StartOrders>) -> Result<Scene, StartError> {
         let mut names = Vec::new();
-        for index in 0..u16::MAX {
-            let status = control
-                .status(index)
-                .map_err(|error| StartError::new(format_args!("the list of domains: {error}")))?;
-            let Some(status) = status else { break };
+        for status in interface::kernel::domains(&*control) {
+            let status =
+                status.map_err(|error| StartError::new(format_args!("the list of domains: {error}")))?;
             names.push(status.name);
         }
         let growing = (0..)

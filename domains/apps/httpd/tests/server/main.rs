@@ -4,18 +4,18 @@
 mod sources;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use interface::net::NetDevice;
 use interface::socket::{
-    Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, SendList,
-    Sent, SocketError, SocketId, SocketStatistics, Sockets, StreamBuffer,
+    EVENT_LIMIT, Event, EventList, ListenOptions, ReceivedBytes, Sent, SocketError, SocketId,
+    SocketStatistics, Sockets, StreamBuffer,
 };
 use interface::supervise::Supervisor;
 use rref::{BootBytes, RRef};
+use socket_double::Pipe;
 use sources::{DEVICE_HANGS, DEVICE_USE, Device, Overseer};
 
 const SHARDS: u16 = 3;
@@ -24,16 +24,6 @@ const CROWDED: u16 = 2;
 /// What a connection takes before its client reads.
 const TRANSMIT_BYTES: usize = 5000;
 const LARGE: usize = 3_000_000;
-
-#[derive(Default)]
-struct Pipe {
-    to_server: VecDeque<u8>,
-    client_closed: bool,
-    to_client: Vec<u8>,
-    blocked: bool,
-    server_closed: bool,
-    aborted: bool,
-}
 
 #[derive(Default)]
 struct Shard {
@@ -79,26 +69,6 @@ impl Stack {
         self.shard(number).unwrap().events.push_back(event);
         self.changed[usize::from(number)].notify_all();
     }
-
-    fn take(pipe: &mut Pipe, bytes: &[u8]) -> u32 {
-        let count = bytes
-            .len()
-            .min(TRANSMIT_BYTES - pipe.to_client.len().min(TRANSMIT_BYTES));
-        pipe.to_client.extend_from_slice(&bytes[..count]);
-        pipe.blocked = count < bytes.len();
-        count as u32
-    }
-}
-
-fn event(socket: SocketId) -> Event {
-    Event {
-        socket,
-        accepted: None,
-        readable: false,
-        writable: false,
-        closed: false,
-        received: 0,
-    }
 }
 
 impl Sockets for Stack {
@@ -124,13 +94,8 @@ impl Sockets for Stack {
         Ok(listener)
     }
 
-    fn connect(&self, _shard: u16, _remote: SocketAddr) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn bind_udp(&self, _shard: u16, _port: u16) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
+    socket_double::unsupported!(connect, bind_udp, wait_received, send_many, send_to);
+    socket_double::unsupported!(endpoints, address);
 
     fn wait(
         &self,
@@ -157,75 +122,25 @@ impl Sockets for Stack {
         Ok(events)
     }
 
-    fn wait_received(
-        &self,
-        _shard: u16,
-        _events: RRef<EventList>,
-        _buffer: RRef<StreamBuffer>,
-        _deadline_ns: u64,
-    ) -> Result<Arrived, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn send_many(&self, _shard: u16, _list: &RRef<SendList>) -> Result<u64, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn receive(
-        &self,
-        socket: SocketId,
-        mut buffer: RRef<StreamBuffer>,
-    ) -> Result<ReceivedBytes, SocketError> {
-        let finished = self.pipe(socket, |pipe| {
-            let count = pipe.to_server.len().min(STREAM_BYTES);
-            for (to, from) in buffer.data.iter_mut().zip(pipe.to_server.drain(..count)) {
-                *to = from;
-            }
-            buffer.length = count as u32;
-            // Like a stack that says so only after the last byte.
-            pipe.client_closed && count == 0
-        })?;
-        Ok(ReceivedBytes {
-            buffer,
-            finished,
-            from: None,
-        })
+    fn receive(&self, socket: SocketId, buffer: RRef<StreamBuffer>) -> Result<ReceivedBytes, SocketError> {
+        self.pipe(socket, |pipe| pipe.receive(buffer))
     }
 
     fn send(&self, socket: SocketId, buffer: RRef<StreamBuffer>) -> Result<Sent, SocketError> {
-        let taken = self.pipe(socket, |pipe| {
-            Stack::take(pipe, &buffer.data[..buffer.length as usize])
-        })?;
+        let taken = self.pipe(socket, |pipe| pipe.send_buffer(&buffer))??;
         Ok(Sent { buffer, taken })
     }
 
     fn send_file(&self, socket: SocketId, bytes: BootBytes) -> Result<u32, SocketError> {
-        self.pipe(socket, |pipe| Stack::take(pipe, bytes.as_slice()))
-    }
-
-    fn send_to(
-        &self,
-        _socket: SocketId,
-        _to: SocketAddr,
-        _buffer: RRef<StreamBuffer>,
-    ) -> Result<RRef<StreamBuffer>, SocketError> {
-        Err(SocketError::Invalid)
+        self.pipe(socket, |pipe| pipe.send(bytes.as_slice()))
     }
 
     fn close(&self, socket: SocketId) -> Result<(), SocketError> {
-        self.pipe(socket, |pipe| pipe.server_closed = true)
+        self.pipe(socket, |pipe| pipe.closed = true)
     }
 
     fn abort(&self, socket: SocketId) -> Result<(), SocketError> {
         self.pipe(socket, |pipe| pipe.aborted = true)
-    }
-
-    fn endpoints(&self, _socket: SocketId) -> Result<Endpoints, SocketError> {
-        Err(SocketError::NotFound)
-    }
-
-    fn address(&self, _index: u16) -> Result<Option<(IpAddr, u8)>, SocketError> {
-        Ok(None)
     }
 
     fn statistics(&self) -> Result<SocketStatistics, SocketError> {
@@ -283,22 +198,26 @@ impl Client {
         };
         let mut state = STACK.shard(shard).unwrap();
         let listener = state.listener.expect("the server listens");
-        state.pipes.insert(serial, Pipe::default());
+        let pipe = Pipe {
+            end_comes_alone: true,
+            ..Pipe::with_room(TRANSMIT_BYTES)
+        };
+        state.pipes.insert(serial, pipe);
         drop(state);
         STACK.tell(Event {
             accepted: Some(socket),
-            ..event(listener)
+            ..Event::of(listener)
         });
         Client { socket }
     }
 
     fn write(&self, bytes: &[u8]) {
         STACK
-            .pipe(self.socket, |pipe| pipe.to_server.extend(bytes))
+            .pipe(self.socket, |pipe| pipe.arrived.extend(bytes))
             .unwrap();
         STACK.tell(Event {
             readable: true,
-            ..event(self.socket)
+            ..Event::of(self.socket)
         });
     }
 
@@ -306,7 +225,7 @@ impl Client {
         STACK.pipe(self.socket, |pipe| pipe.client_closed = true).unwrap();
         STACK.tell(Event {
             readable: true,
-            ..event(self.socket)
+            ..Event::of(self.socket)
         });
     }
 
@@ -318,7 +237,7 @@ impl Client {
             let number = usize::from(self.socket.shard);
             let mut state = STACK.shard(self.socket.shard).unwrap();
             let pipe = state.pipes.get_mut(&self.socket.serial).unwrap();
-            if pipe.to_client.is_empty() && !pipe.server_closed && !pipe.aborted {
+            if pipe.answers.is_empty() && !pipe.closed && !pipe.aborted {
                 assert!(
                     started.elapsed() < PATIENCE,
                     "no answer; so far {}",
@@ -331,14 +250,14 @@ impl Client {
                 );
                 continue;
             }
-            let over = pipe.to_client.is_empty();
-            all.append(&mut pipe.to_client);
+            let over = pipe.answers.is_empty();
+            all.append(&mut pipe.read());
             let was_blocked = std::mem::take(&mut pipe.blocked);
             drop(state);
             if was_blocked {
                 STACK.tell(Event {
                     writable: true,
-                    ..event(self.socket)
+                    ..Event::of(self.socket)
                 });
             }
             if over || done(&all) {
@@ -360,7 +279,7 @@ impl Client {
 
     fn is_closed(&self) -> bool {
         STACK
-            .pipe(self.socket, |pipe| pipe.server_closed || pipe.aborted)
+            .pipe(self.socket, |pipe| pipe.closed || pipe.aborted)
             .unwrap()
     }
 }
@@ -410,12 +329,12 @@ fn a_request_before_its_connection_is_handed_over_is_answered() {
     let client = Client::connect(1);
     STACK
         .pipe(client.socket, |pipe| {
-            pipe.to_server.extend(b"GET / HTTP/1.0\r\n\r\n")
+            pipe.arrived.extend(b"GET / HTTP/1.0\r\n\r\n")
         })
         .unwrap();
     STACK.tell(Event {
         readable: true,
-        ..event(client.socket)
+        ..Event::of(client.socket)
     });
     let bytes = client.read_until(|_| false);
     assert!(bytes.starts_with(b"HTTP/1.1 200 OK"));
@@ -429,13 +348,13 @@ fn a_client_that_closes_with_its_request_is_answered_and_closed() {
     let request = b"GET / HTTP/1.1\r\nHost: appliance\r\n\r\n";
     STACK
         .pipe(client.socket, |pipe| {
-            pipe.to_server.extend(request);
+            pipe.arrived.extend(request);
             pipe.client_closed = true;
         })
         .unwrap();
     STACK.tell(Event {
         readable: true,
-        ..event(client.socket)
+        ..Event::of(client.socket)
     });
     assert!(client.read_until(|_| false).starts_with(b"HTTP/1.1 200"));
     assert!(client.is_closed());
@@ -477,8 +396,7 @@ fn connections_over_the_limit_are_turned_away() {
     // One that goes makes room for another.
     STACK.tell(Event {
         closed: true,
-        received: 0,
-        ..event(clients[0].socket)
+        ..Event::of(clients[0].socket)
     });
     assert!(Client::connect(CROWDED).get("/").0.starts_with("HTTP/1.1 200"));
 }

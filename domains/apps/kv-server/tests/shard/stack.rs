@@ -3,12 +3,12 @@
 //! Keeps what `interface::socket` promises, and notes where the shard doesn't keep its side. One shard, whose thread waits between two rounds.
 
 use interface::socket::{
-    Arrived, EVENT_LIMIT, Endpoints, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, SendList,
-    Sent, SocketError, SocketId, SocketStatistics, Sockets, StreamBuffer,
+    Arrived, EVENT_LIMIT, Event, EventList, ListenOptions, ReceivedBytes, STREAM_BYTES, SendList, Sent,
+    SocketError, SocketId, Sockets, StreamBuffer,
 };
-use rref::{BootBytes, RRef};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use rref::RRef;
+use socket_double::Pipe;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,25 +20,6 @@ const LISTENER: SocketId = SocketId {
     index: 0,
     serial: 0,
 };
-
-/// One connection.
-#[derive(Default)]
-pub struct Pipe {
-    /// Bytes that are there for `receive`.
-    pub arrived: VecDeque<u8>,
-    /// The client has closed its side, behind those bytes.
-    pub client_closed: bool,
-    /// What the server has sent.
-    pub answers: Vec<u8>,
-    /// Bytes that are taken before the client reads.
-    pub room: usize,
-    /// `send` took fewer than offered, so a `writable` event is due.
-    pub blocked: bool,
-    /// The server has closed it.
-    pub closed: bool,
-    /// The server has reset it.
-    pub aborted: bool,
-}
 
 /// A list for the shard, and what arrives behind it.
 #[derive(Default)]
@@ -66,23 +47,12 @@ pub struct Stack {
     changed: Condvar,
 }
 
-fn event(socket: SocketId) -> Event {
-    Event {
-        socket,
-        accepted: None,
-        readable: false,
-        writable: false,
-        closed: false,
-        received: 0,
-    }
-}
-
 impl Round {
     /// Hands a connection over.
     pub fn accept(&mut self, socket: SocketId) {
         self.events.push(Event {
             accepted: Some(socket),
-            ..event(LISTENER)
+            ..Event::of(LISTENER)
         });
     }
 
@@ -93,7 +63,7 @@ impl Round {
             readable,
             writable,
             received: bytes.len() as u32,
-            ..event(socket)
+            ..Event::of(socket)
         });
     }
 
@@ -143,10 +113,7 @@ impl Stack {
 
     /// A connection that isn't handed over yet, with room for all that is sent.
     pub fn open(&self, socket: SocketId) {
-        let pipe = Pipe {
-            room: usize::MAX,
-            ..Pipe::default()
-        };
+        let pipe = Pipe::with_room(usize::MAX);
         self.state().pipes.insert(socket.serial, pipe);
     }
 
@@ -185,22 +152,9 @@ impl Sockets for Stack {
         Ok(LISTENER)
     }
 
-    fn connect(&self, _shard: u16, _remote: SocketAddr) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn bind_udp(&self, _shard: u16, _port: u16) -> Result<SocketId, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn wait(
-        &self,
-        _shard: u16,
-        _events: RRef<EventList>,
-        _deadline_ns: u64,
-    ) -> Result<RRef<EventList>, SocketError> {
-        Err(SocketError::Invalid)
-    }
+    socket_double::unsupported!(
+        connect, bind_udp, wait, send_file, send_to, endpoints, address, statistics
+    );
 
     fn wait_received(
         &self,
@@ -256,8 +210,7 @@ impl Sockets for Stack {
             let refuses = state.refusals != 0 && state.refuses();
             match state.pipes.get_mut(&sending.socket.serial) {
                 Some(pipe) if !refuses && pipe.room >= bytes.len() && !pipe.blocked => {
-                    pipe.room -= bytes.len();
-                    pipe.answers.extend_from_slice(bytes);
+                    pipe.send(bytes);
                 }
                 _ => refused |= 1 << position,
             }
@@ -265,49 +218,13 @@ impl Sockets for Stack {
         Ok(refused)
     }
 
-    fn receive(
-        &self,
-        socket: SocketId,
-        mut buffer: RRef<StreamBuffer>,
-    ) -> Result<ReceivedBytes, SocketError> {
-        let finished = self.with(socket, |pipe| {
-            let count = pipe.arrived.len().min(STREAM_BYTES);
-            for (to, from) in buffer.data.iter_mut().zip(pipe.arrived.drain(..count)) {
-                *to = from;
-            }
-            buffer.length = count as u32;
-            pipe.client_closed && pipe.arrived.is_empty()
-        })?;
-        Ok(ReceivedBytes {
-            buffer,
-            finished,
-            from: None,
-        })
+    fn receive(&self, socket: SocketId, buffer: RRef<StreamBuffer>) -> Result<ReceivedBytes, SocketError> {
+        self.with(socket, |pipe| pipe.receive(buffer))
     }
 
     fn send(&self, socket: SocketId, buffer: RRef<StreamBuffer>) -> Result<Sent, SocketError> {
-        let taken = self.with(socket, |pipe| {
-            let bytes = &buffer.data[..buffer.length as usize];
-            let taken = bytes.len().min(pipe.room);
-            pipe.room -= taken;
-            pipe.answers.extend_from_slice(&bytes[..taken]);
-            pipe.blocked |= taken < bytes.len();
-            taken as u32
-        })?;
+        let taken = self.with(socket, |pipe| pipe.send_buffer(&buffer))??;
         Ok(Sent { buffer, taken })
-    }
-
-    fn send_file(&self, _socket: SocketId, _bytes: BootBytes) -> Result<u32, SocketError> {
-        Err(SocketError::Invalid)
-    }
-
-    fn send_to(
-        &self,
-        _socket: SocketId,
-        _to: SocketAddr,
-        _buffer: RRef<StreamBuffer>,
-    ) -> Result<RRef<StreamBuffer>, SocketError> {
-        Err(SocketError::Invalid)
     }
 
     fn close(&self, socket: SocketId) -> Result<(), SocketError> {
@@ -316,17 +233,5 @@ impl Sockets for Stack {
 
     fn abort(&self, socket: SocketId) -> Result<(), SocketError> {
         self.with(socket, |pipe| pipe.aborted = true)
-    }
-
-    fn endpoints(&self, _socket: SocketId) -> Result<Endpoints, SocketError> {
-        Err(SocketError::NotFound)
-    }
-
-    fn address(&self, _index: u16) -> Result<Option<(IpAddr, u8)>, SocketError> {
-        Ok(None)
-    }
-
-    fn statistics(&self) -> Result<SocketStatistics, SocketError> {
-        Ok(SocketStatistics::default())
     }
 }

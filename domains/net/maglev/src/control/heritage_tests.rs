@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::balancer::Balancer;
 use crate::frame::Verdict;
+use crate::testing::segment;
 
 const CONFIG: &str = r#"
     [[maglev.vip]]
@@ -30,24 +31,11 @@ fn config() -> Config {
     Config::from_toml(CONFIG).expect("a good configuration")
 }
 
-fn frame(flow: u16, flags: u8) -> Vec<u8> {
-    let mut frame = Vec::from([0u8; 60]);
-    frame[12] = 8;
-    frame[14] = 0x45;
-    frame[17] = 40;
-    frame[23] = 6;
-    frame[26..30].copy_from_slice(&[10, 0, 1, 2]);
-    frame[30..34].copy_from_slice(&[10, 0, 0, 100]);
-    frame[34..36].copy_from_slice(&flow.to_be_bytes());
-    frame[36..38].copy_from_slice(&80u16.to_be_bytes());
-    frame[46] = 0x50;
-    frame[47] = flags;
-    frame
-}
-
 /// What becomes of each flow's frame.
 fn forward(balancer: &mut Balancer, seconds: u64, flags: u8) -> Vec<Verdict> {
-    let mut frames: Vec<_> = (0..FLOWS).map(|flow| frame(flow, flags)).collect();
+    let mut frames: Vec<_> = (0..FLOWS)
+        .map(|flow| segment([10, 0, 1, 2], flow, [10, 0, 0, 100], flags))
+        .collect();
     let mut verdicts = Vec::from([Verdict::NotMine; FLOWS as usize]);
     balancer.forward(seconds * SECOND, &mut frames, &mut verdicts);
     verdicts

@@ -65,11 +65,7 @@ fn serves_a_request_and_closes() {
 
 #[test]
 fn the_peer_closes_first() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 8);
-    let mut peer = Peer::new(4000, 80);
-    peer.open(&mut lab);
-    let socket = accept(&lab)[0];
+    let (mut lab, mut peer, socket) = Lab::connected();
     assert!(
         lab.exchange(&[peer.segment(TcpControl::Fin, b"last words")])
             .is_empty()
@@ -99,11 +95,7 @@ fn the_peer_closes_first() {
 #[test]
 fn a_peer_that_sends_on_after_the_close_is_reset() {
     for with_socket in [false, true] {
-        let mut lab = Lab::new(CONFIG);
-        lab.listen(80, 8);
-        let mut peer = Peer::new(4000, 80);
-        peer.open(&mut lab);
-        let socket = accept(&lab)[0];
+        let (mut lab, mut peer, socket) = Lab::connected();
         if with_socket {
             // A segment beyond a hole is smoltcp's.
             let mut ahead = peer.clone();
@@ -159,11 +151,7 @@ fn a_peer_that_sends_on_after_the_close_is_reset() {
 /// The same for last words in one segment with the peer's own end.
 #[test]
 fn last_words_after_the_close_are_reset() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 8);
-    let mut peer = Peer::new(4000, 80);
-    peer.open(&mut lab);
-    let socket = accept(&lab)[0];
+    let (mut lab, mut peer, socket) = Lab::connected();
     lab.sockets.close(socket).expect("open");
     let answers = lab.exchange(&[]);
     assert_eq!(peer.take(&answers[0]).control, TcpControl::Fin);
@@ -174,19 +162,14 @@ fn last_words_after_the_close_are_reset() {
 
 #[test]
 fn a_reset_ends_the_connection() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 8);
-    let mut peer = Peer::new(4000, 80);
-    peer.open(&mut lab);
-    let socket = accept(&lab)[0];
+    let (mut lab, peer, socket) = Lab::connected();
     assert!(lab.exchange(&[peer.segment(TcpControl::Rst, &[])]).is_empty());
     let events = lab.events();
     assert!(events[0].closed && events[0].socket == socket);
     assert_eq!(lab.sockets.statistics().expect("up").aborted, 1);
 
     let mut peer = Peer::new(4002, 80);
-    peer.open(&mut lab);
-    let socket = accept(&lab)[0];
+    let socket = peer.connect(&mut lab);
     lab.sockets.abort(socket).expect("open");
     let answers = lab.exchange(&[]);
     assert_eq!(parse(&answers[0]).control, TcpControl::Rst);
@@ -203,8 +186,7 @@ fn a_lost_reset_does_not_block_the_port() {
             lab.advance_ms(1000);
             lab.listen(80, 8);
             let mut old = Peer::new(4000, 80);
-            old.open(&mut lab);
-            let socket = accept(&lab)[0];
+            let socket = old.connect(&mut lab);
             if with_socket {
                 // A segment beyond a hole is smoltcp's.
                 let mut ahead = old.clone();
@@ -380,11 +362,7 @@ fn connects_after_asking_for_the_neighbour() {
 
 #[test]
 fn sockets_of_a_dead_domain_are_reset() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 8);
-    let mut peer = Peer::new(4000, 80);
-    peer.open(&mut lab);
-    accept(&lab);
+    let (mut lab, ..) = Lab::connected();
     let mut waiting = Peer::new(4001, 80);
     waiting.open(&mut lab);
     lab.sockets.bind_udp(0, 53).expect("a free port");

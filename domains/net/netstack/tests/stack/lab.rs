@@ -55,6 +55,15 @@ impl Lab {
         }
     }
 
+    /// A stack that serves port 80, with one connection: the peer's side of it, and the socket.
+    pub fn connected() -> (Lab, Peer, SocketId) {
+        let mut lab = Lab::new(CONFIG);
+        lab.listen(80, 8);
+        let mut peer = Peer::new(4000, 80);
+        let socket = peer.connect(&mut lab);
+        (lab, peer, socket)
+    }
+
     /// Gives shard 0 frames, and takes what it sends until it has nothing more.
     pub fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.exchange_on(0, frames)
@@ -294,6 +303,13 @@ impl Peer {
         assert_eq!(answers.len(), 1, "one SYN|ACK");
         let last = self.established(&answers[0]);
         assert!(lab.exchange(&[last]).is_empty());
+    }
+
+    /// Opens the connection, which is handed over before any other: its socket.
+    pub fn connect(&mut self, lab: &mut Lab) -> SocketId {
+        self.open(lab);
+        let accepted = lab.events().iter().find_map(|event| event.accepted);
+        accepted.expect("a connection")
     }
 
     /// Sends data; the frame.

@@ -53,9 +53,8 @@ fn open(lab: &mut Lab, count: u16) -> Vec<(Peer, SocketId)> {
     (0..count)
         .map(|number| {
             let mut peer = Peer::new(4000 + number, 80);
-            peer.open(lab);
-            let accepted = lab.events().iter().find_map(|event| event.accepted);
-            (peer, accepted.expect("a connection"))
+            let socket = peer.connect(lab);
+            (peer, socket)
         })
         .collect()
 }
@@ -128,9 +127,7 @@ fn what_needs_a_socket_is_left_to_receive_and_send() {
 
 #[test]
 fn a_request_that_comes_again_is_acknowledged_again() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 64);
-    let (mut peer, socket) = open(&mut lab, 1).remove(0);
+    let (mut lab, mut peer, socket) = Lab::connected();
     let request = peer.data(b"request");
     assert!(lab.exchange(std::slice::from_ref(&request)).is_empty());
     let answers = lab.exchange(&[request]);
@@ -146,9 +143,7 @@ fn a_request_that_comes_again_is_acknowledged_again() {
 
 #[test]
 fn a_busy_connection_gives_its_socket_back() {
-    let mut lab = Lab::new(CONFIG);
-    lab.listen(80, 64);
-    let (mut peer, socket) = open(&mut lab, 1).remove(0);
+    let (mut lab, mut peer, socket) = Lab::connected();
     assert_eq!(lab.send(socket, &[7; 3000]), 3000);
     let mut taken = 0;
     for _ in 0..10 {
@@ -188,9 +183,7 @@ proptest! {
     /// Lists that a domain may make up: nobody's bytes but those of its own sockets are sent, and nothing outside of the list.
     #[test]
     fn any_list_is_taken(ends in prop::collection::vec(any::<u32>(), 0..64), length: u32) {
-        let mut lab = Lab::new(CONFIG);
-        lab.listen(80, 64);
-        let (_, socket) = open(&mut lab, 1).remove(0);
+        let (mut lab, _, socket) = Lab::connected();
         let mut list = RRef::new(SendList {
             length,
             sends: [None; EVENT_LIMIT],

@@ -135,6 +135,25 @@ impl Transfer {
         Instant::from_micros((self.lab.now_ns / 1000) as i64)
     }
 
+    /// The peer's end of the connection.
+    fn peer(&mut self) -> &mut tcp::Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
+
+    /// What has arrived at the peer.
+    fn receive(&mut self) -> Vec<u8> {
+        let mut received = Vec::new();
+        let socket = self.peer();
+        while socket.can_recv() {
+            let take = |bytes: &mut [u8]| {
+                received.extend_from_slice(bytes);
+                (bytes.len(), ())
+            };
+            socket.recv(take).expect("open");
+        }
+        received
+    }
+
     fn pass(&mut self, direction: usize, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         if frames.is_empty() {
             return std::mem::take(&mut self.held[direction]);
@@ -224,14 +243,7 @@ fn download(config: &str, mtu: usize, faults: Faults, seed: u64, length: usize) 
                 }
             }
         });
-        let socket = transfer.set.get_mut::<tcp::Socket<'_>>(transfer.handle);
-        while socket.can_recv() {
-            let take = |bytes: &mut [u8]| {
-                got.extend_from_slice(bytes);
-                (bytes.len(), ())
-            };
-            socket.recv(take).expect("open");
-        }
+        got.append(&mut transfer.receive());
         if got.len() >= length {
             break;
         }
@@ -246,7 +258,7 @@ fn upload(faults: Faults, seed: u64, length: usize) -> u64 {
     let begin = transfer.lab.now_ns;
     let (mut offset, mut got) = (0, Vec::new());
     for _ in 0..200_000 {
-        let socket = transfer.set.get_mut::<tcp::Socket<'_>>(transfer.handle);
+        let socket = transfer.peer();
         if socket.can_send() {
             offset += socket.send_slice(&data[offset..]).expect("open");
         }
@@ -332,7 +344,7 @@ fn exchange(config: &str, faults: Faults, seed: u64, rounds: &[(usize, usize, u6
         let (request, response) = (content(request_bytes), content(response_bytes));
         let (mut asked, mut got_request, mut answered, mut got) = (0, Vec::new(), 0, Vec::new());
         for _ in 0..100_000 {
-            let socket = transfer.set.get_mut::<tcp::Socket<'_>>(transfer.handle);
+            let socket = transfer.peer();
             if socket.can_send() {
                 asked += socket.send_slice(&request[asked..]).expect("open");
             }
@@ -348,14 +360,7 @@ fn exchange(config: &str, faults: Faults, seed: u64, rounds: &[(usize, usize, u6
                     }
                 }
             });
-            let socket = transfer.set.get_mut::<tcp::Socket<'_>>(transfer.handle);
-            while socket.can_recv() {
-                let take = |bytes: &mut [u8]| {
-                    got.extend_from_slice(bytes);
-                    (bytes.len(), ())
-                };
-                socket.recv(take).expect("open");
-            }
+            got.append(&mut transfer.receive());
             if got.len() >= response_bytes {
                 break;
             }
@@ -386,10 +391,7 @@ fn quiet_connections_hold_no_buffers() {
             }
         });
         most = most.max(used(&transfer));
-        let socket = transfer.set.get_mut::<tcp::Socket<'_>>(transfer.handle);
-        while socket.can_recv() {
-            socket.recv(|bytes| (bytes.len(), ())).expect("open");
-        }
+        transfer.receive();
     }
     assert!(sent && most > 0);
     for _ in 0..50 {

@@ -231,11 +231,6 @@ impl Function {
         self.bars.get(usize::from(number)).copied().flatten()
     }
 
-    /// How many MSI-X interrupts it has.
-    pub fn interrupt_count(&self) -> u16 {
-        self.msix.map_or(0, |table| table.entries)
-    }
-
     /// Maps a memory BAR; the same one asked for again is at the same address.
     pub fn map_bar(&self, number: u8) -> Result<MappedBar, PciError> {
         let bar = self

@@ -13,11 +13,8 @@ use x86_64::instructions::interrupts as processor;
 
 core::arch::global_asm!(
     r#"
-    .section .text.switch, "ax", @progbits
-
-    /* switch_stack(save: rdi, stack: rsi): saves the callee-saved registers and the stack pointer, continues at `stack`. */
-    .global switch_stack
-    switch_stack:
+    /* Leaves a thread: puts the callee-saved registers onto its stack, as `continue_on_stack` expects them, and saves the stack pointer at `rdi`. */
+    .macro leave_thread
         push rbp
         push rbx
         push r12
@@ -25,6 +22,14 @@ core::arch::global_asm!(
         push r14
         push r15
         mov [rdi], rsp
+    .endm
+
+    .section .text.switch, "ax", @progbits
+
+    /* switch_stack(save: rdi, stack: rsi): saves the callee-saved registers and the stack pointer, continues at `stack`. */
+    .global switch_stack
+    switch_stack:
+        leave_thread
 
     /* continue_on_stack(_, stack: rsi) */
     .global continue_on_stack
@@ -41,15 +46,11 @@ core::arch::global_asm!(
     /* switch_to_context(save: rdi, context: rsi): the same, but continues with an interrupted context. */
     .global switch_to_context
     switch_to_context:
-        push rbp
-        push rbx
-        push r12
-        push r13
-        push r14
-        push r15
-        mov [rdi], rsp
+        leave_thread
         mov rdi, rsi
         jmp resume_context
+
+    .purgem leave_thread
     "#
 );
 
