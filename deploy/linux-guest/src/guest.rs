@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Model {
             // Their appearance says that the model listens.
             let _ = std::fs::remove_file(stale);
         }
-        let child = Command::new(program)
+        let child = lab::preferred(program)
             .arg("--socket")
             .arg(&socket)
             .arg("--control")
@@ -117,7 +117,7 @@ impl Guest {
             "driver": "vfio-user-pci", "id": "nic", "bus": "rp0", "rombar": 0,
             "socket": { "type": "unix", "path": config.nic_socket },
         });
-        let mut child = Command::new(config.qemu)
+        let mut child = lab::preferred(config.qemu)
             .args([
                 "-machine",
                 "q35,memory-backend=mem",
