@@ -14,7 +14,6 @@ pub const GUEST_VLAN: Ipv4Addr = Ipv4Addr::new(10, 82, 97, 2);
 /// This side's.
 pub const HOST_VLAN: Ipv4Addr = Ipv4Addr::new(10, 82, 97, 1);
 const PAYLOAD_LENGTH: usize = 56;
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A raw socket on the tap interface.
 pub struct TaggedPort {
@@ -75,7 +74,7 @@ impl TaggedPort {
     /// Waits for the answer to one request; whether its payload was right, `None` when none came.
     fn answer(&self, id: u16, number: u32, start: Instant) -> Result<Option<bool>> {
         let mut buffer = [0; 2048];
-        while start.elapsed() < ANSWER_TIMEOUT {
+        while start.elapsed() < network::PING_TIMEOUT {
             match socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => {
                     // The kernel has taken the tag off; the capture shows that it was there.
