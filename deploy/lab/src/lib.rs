@@ -43,4 +43,4 @@ pub use plan::{Node, Plan};
 pub use process::Process;
 pub use programs::{Programs, TEST_PROGRAMS, build_program, build_test_programs, instruction_counter};
 pub use report::Report;
-pub use up::{Lab, Options, hardware, preferred};
+pub use up::{Lab, Options, hardware};

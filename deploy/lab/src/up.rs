@@ -42,13 +42,6 @@ pub fn hardware(program: &Path) -> Command {
     command
 }
 
-/// A command that runs a program which stands for hardware.
-pub fn preferred(program: &Path) -> Command {
-    let mut command = Command::new(PREFERRED);
-    command.args(PREFERENCE).arg(program);
-    command
-}
-
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {

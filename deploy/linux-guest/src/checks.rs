@@ -244,14 +244,13 @@ fn link(guest: &mut Guest, say: &dyn Fn(&str), report: &mut Report) -> Result<()
     bind_queues(guest, report.queues)
 }
 
-/// Gives each queue pair's interrupt its own CPU, as Intel's set_irq_affinity script does on a real machine. Elsewhere answers that one CPU sends are taken back
-/// by another one; while the host lets that one wait, their senders run out of room and the guest discards what it would answer (Ip OutDiscards).
+/// Gives each queue pair's interrupt the CPU of its number, as Intel's set_irq_affinity script does on a real machine. Otherwise one CPU may answer pings while
+/// another one has to take back what was sent: when the host lets that one wait, there is no more room, and the guest discards answers (Ip OutDiscards).
 fn bind_queues(guest: &mut Guest, queues: usize) -> Result<()> {
     for queue in 0..queues {
-        let mask = 1_u64 << queue;
         let command = format!(
             "irq=$(awk -v name=$IF-TxRx-{queue} '$NF == name {{ print $1 + 0 }}' /proc/interrupts) \
-             && echo {mask:x} > /proc/irq/$irq/smp_affinity"
+             && echo {queue} > /proc/irq/$irq/smp_affinity_list"
         );
         guest.run(&command, SHORT)?;
     }

@@ -42,7 +42,7 @@ impl Model {
             // Their appearance says that the model listens.
             let _ = std::fs::remove_file(stale);
         }
-        let child = lab::preferred(program)
+        let child = lab::hardware(program)
             .arg("--socket")
             .arg(&socket)
             .arg("--control")
@@ -117,7 +117,7 @@ impl Guest {
             "driver": "vfio-user-pci", "id": "nic", "bus": "rp0", "rombar": 0,
             "socket": { "type": "unix", "path": config.nic_socket },
         });
-        let mut child = lab::preferred(config.qemu)
+        let mut child = lab::hardware(config.qemu)
             .args([
                 "-machine",
                 "q35,memory-backend=mem",
